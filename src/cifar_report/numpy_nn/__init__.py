@@ -1,0 +1,1 @@
+"""The multilayer perceptron of the report, back-propagated by hand in NumPy."""

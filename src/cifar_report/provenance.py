@@ -1,0 +1,136 @@
+"""Who made a result: the identity of a run, the digest of the code that computes it, and the machine it ran on."""
+
+import ast
+import hashlib
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import cifar_report
+from cifar_report.config import Settings, digest
+
+PACKAGE = Path(cifar_report.__file__).parent
+
+# Each kind of model: the loop that trains it, and the module whose `build` makes it.
+KINDS = {
+    "numpy-mlp": ("cifar_report.training.numpy_loop", "cifar_report.numpy_nn.mlp"),
+    "torch-mlp": ("cifar_report.training.torch_loop", "cifar_report.torch_nn.mlp"),
+    "torch-vgg": ("cifar_report.training.torch_loop", "cifar_report.torch_nn.vgg"),
+}
+
+
+def training_modules(kind: str) -> tuple[str, ...]:
+    """The modules that compute a run of this kind, themselves and by what they import."""
+    return ("cifar_report.training.run", *KINDS[kind])
+
+
+def identity(settings: Settings, seed: int, data: dict[str, str], code: str) -> str:
+    """SHA-256 of all that decides a run's numbers: settings that are not neutral, seed, data and code.
+
+    Args:
+        data: SHA-256 of each array that the run opens, so that a search that sees no test split has its own identity.
+        code: `code_digest` of its `training_modules`.
+    """
+    return digest({"settings": settings.canonical(), "seed": seed, "data": data, "code": code})
+
+
+def code_digest(*modules: str, package: Path = PACKAGE) -> str:
+    """SHA-256 of the syntax trees of modules and of all that they import from this package.
+
+    Docstrings, comments and layout do not count, and neither do imports for the type checker alone.
+    """
+    found: dict[str, str] = {}
+    waiting = list(modules)
+    while waiting:
+        name = waiting.pop()
+        path = _path(name, package)
+        if name in found or path is None:
+            continue
+        found[name], imported = _parsed(path, package)
+        waiting += [*imported, name.rpartition(".")[0]]
+    return digest(found)
+
+
+def _path(module: str, package: Path) -> Path | None:
+    """The file of a module of the package; None for what is no module of it."""
+    parts = module.split(".")
+    if parts[0] != package.name:
+        return None
+    path = package.joinpath(*parts[1:])
+    candidates = (path / "__init__.py", path.with_suffix(".py"))
+    return next((p for p in candidates if p.is_file()), None)
+
+
+def _parsed(path: Path, package: Path) -> tuple[str, tuple[str, ...]]:
+    """The digest of a file's syntax tree, and the names that it imports."""
+    tree = ast.parse(path.read_bytes())
+    imported: list[str] = []
+    for node in _running(tree):
+        if isinstance(node, ast.Import):
+            imported += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            # `from package import name`: the name may be a module or stand in one.
+            imported += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return hashlib.sha256(repr(_normal(tree)).encode()).hexdigest(), tuple(imported)
+
+
+def _running(node: ast.AST) -> list[ast.AST]:
+    """All nodes but those under `if TYPE_CHECKING:`."""
+    if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+        return []
+    return [node, *(inner for child in ast.iter_child_nodes(node) for inner in _running(child))]
+
+
+def _normal(node: Any) -> Any:
+    """A syntax tree as nested tuples, without docstrings, positions and empty fields (which differ among Pythons)."""
+    if isinstance(node, list):
+        return [_normal(item) for item in node]
+    if not isinstance(node, ast.AST):
+        return node
+    if isinstance(node, ast.Constant):
+        return ("Constant", node.value)
+    named = [(name, value) for name, value in ast.iter_fields(node) if value not in (None, [], "")]
+    if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef) and ast.get_docstring(node):
+        named = [(name, value[1:] if name == "body" else value) for name, value in named]
+    return (type(node).__name__, [(name, _normal(value)) for name, value in named])
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Python's version and those of installed packages."""
+    return {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in packages}
+
+
+def commit() -> dict[str, Any]:
+    """Git's commit of the package's checkout: its hash, its time (seconds since 1970) and whether files differ.
+
+    Outside a checkout the hash is None.
+    """
+    try:
+        show = _git("show", "--no-patch", "--format=%H %ct", "HEAD").split()
+        dirty = bool(_git("status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.CalledProcessError):
+        return {"hash": None, "time": None, "dirty": None}
+    return {"hash": show[0], "time": int(show[1]), "dirty": dirty}
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(("git", *arguments), cwd=PACKAGE, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def cpu_name() -> str:
+    """The processor's name as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def gpu_visible() -> bool:
+    """Whether an NVIDIA GPU can be used, found out without importing torch (seconds)."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "unset") in ("", "-1"):
+        return False
+    return any(Path("/proc/driver/nvidia/gpus").glob("*"))

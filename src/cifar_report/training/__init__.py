@@ -1,0 +1,1 @@
+"""One run: the loop, its evaluation, its checkpoints and its place in the run store."""
