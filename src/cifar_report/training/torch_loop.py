@@ -141,15 +141,19 @@ class Trainer:
 
     def count(self) -> dict[str, int]:
         """Trainable parameters, and floating-point operations of one image's forward pass (2 a multiply-add)."""
-        from torch.utils.flop_counter import FlopCounterMode
+        flops = 0
 
-        self.model.eval()
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            self.model(self._preprocessed(self.images[:1]))
-        return {
-            "parameters": sum(p.numel() for p in self.model.parameters()),
-            "forward_flops": counter.get_total_flops(),
-        }
+        def add(layer: nn.Linear | nn.Conv2d, inputs: tuple[Tensor], output: Tensor) -> None:
+            nonlocal flops
+            flops += 2 * layer.weight.numel() * output[0, 0].numel()
+
+        layers = [module for module in self.model.modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+        hooks = [layer.register_forward_hook(add) for layer in layers]
+        with torch.no_grad():
+            self.model.eval()(self._preprocessed(self.images[:1]))
+        for hook in hooks:
+            hook.remove()
+        return {"parameters": sum(p.numel() for p in self.model.parameters()), "forward_flops": flops}
 
     def peak_memory_mb(self) -> float | None:
         """Of the accelerator, in MB of 10⁶ bytes; None on a CPU."""
