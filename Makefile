@@ -1,6 +1,6 @@
 # Everything runs in .venv, made from requirements.lock; nothing has to be activated.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test report report-cpu verify lock format clean
+.PHONY: help setup demo report report-cpu test mutants verify lock format clean
 SHELL := /bin/bash
 PYTHON ?= python3
 CORES ?= $(shell nproc 2>/dev/null || echo 2)
@@ -23,3 +23,39 @@ $(READY): requirements.lock pyproject.toml workflow/scripts/ensure-tex
 	@VIRTUAL_ENV=.venv .venv/bin/uv pip install --quiet --no-deps --no-build-isolation --editable .
 	@workflow/scripts/ensure-tex
 	@touch $@
+
+demo: $(READY) ## The whole pipeline on embedded data, a few minutes: results/demo/report.pdf
+	@$(SNAKEMAKE) --configfile config/demo.yaml -- report
+
+report: $(READY) ## The real study: results/cifar10/report.pdf and report.html (hours without a GPU; see report-cpu)
+	@$(SNAKEMAKE) -- report
+
+report-cpu: $(READY) ## The same with one seed of each VGG, for a machine without a GPU
+	@$(SNAKEMAKE) --configfile config/cpu.yaml -- report
+
+test: $(READY) ## Format, lint, layers, then all tests
+	@$(RUN) ruff format --check src tests
+	@$(RUN) ruff check src tests
+	@$(RUN) snakefmt --check --compact-diff Snakefile workflow
+	@$(RUN) lint-imports > .venv/layers.log || { cat .venv/layers.log; exit 1; }
+	@$(RUN) snakemake --lint --configfile config/demo.yaml
+	@$(RUN) pytest
+
+mutants: $(READY) ## Mutate the code of the equations; every mutant must be killed by a test (docs/mutants.md)
+	@$(RUN) python tests/mutation/mutate.py
+
+STUDY ?= cifar10-jpeg
+verify: $(READY) ## Compare a finished study with its reference: make verify STUDY=cifar10-jpeg
+	@$(RUN) cifar-report verify --results results/$(STUDY) --reference reference/$(STUDY)
+
+lock: ## Resolve the lock file anew, keeping what is locked where it still fits
+	@$(RUN) uv pip compile pyproject.toml --group dev --universal --generate-hashes --python-version 3.11 \
+		--no-annotate --no-header --quiet --output-file requirements.lock
+
+format: $(READY) ## Format Python and Snakemake files
+	@$(RUN) ruff format src tests
+	@$(RUN) ruff check --fix src tests
+	@$(RUN) snakefmt Snakefile workflow
+
+clean: ## Remove the environment; results and downloads stay
+	@rm -rf .venv .snakemake

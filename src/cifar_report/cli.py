@@ -16,6 +16,23 @@ from cifar_report.files import read_json
 RUN_FILES = ("curve.csv", "model.safetensors", "test-logits.npy")
 
 
+PATHS = {
+    "stage": "the stage's file in plan/",
+    "runs": "folder of <variant>/seed-<n>/",
+    "search": "folder of the trials",
+    "dataset": "folder that `prepare` made",
+    "results": "folder of the study",
+    "reference": "folder of the reference study",
+    "resources": "folder of downloads",
+    "summary": "summary.csv to write",
+    "costs": "costs.csv to write",
+    "claims": "claims.yaml",
+    "schema": "schema of claims.yaml",
+    "checks": "what the equations' tests reported",
+    "output": "file or folder to write",
+}
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs one subcommand; returns the exit code, 1 with a message where the input is wrong."""
     parser = _parser()
@@ -43,7 +60,7 @@ def prepare(stage: Path, output: Path, resources: Path) -> None:
 
 
 def train(
-    run_plan: Path, dataset: Path, seed: int, store: Path, output: Path, selected: Path | None, trial: bool
+    run_plan: Path, dataset: Path, seed: int | None, store: Path, output: Path, selected: Path | None, trial: bool
 ) -> None:
     """Trains one seed of a variant, or one trial of a search, unless the store holds that run already."""
     _die_with_parent()
@@ -52,11 +69,79 @@ def train(
     document = read_json(run_plan)
     chosen = yaml.safe_load(selected.read_text())["settings"] if selected else None
     settings = plan.settings_of(document, chosen)
+    seed = document["seed"] if trial else seed
     name = document["variant"]
     finished = run_store.obtain(
         settings, seed, datasets.load(dataset), document["code"], store, f"{name} seed {seed}", test=not trial
     )
     run_store.publish(finished, output, name, RUN_FILES[:1] if trial else RUN_FILES)
+
+
+def select(stage: Path, search: Path, output: Path) -> None:
+    """Chooses the trial of a search with the best validation accuracy."""
+    from cifar_report import summary
+
+    summary.select(read_json(stage)["settings"], search, output)
+
+
+def tabulate_search(stage: Path, search: Path, output: Path) -> None:
+    """Writes a row for each trial of all searches."""
+    from cifar_report import summary
+
+    summary.write_search(read_json(stage)["settings"], search, output)
+
+
+def summarise(stage: Path, runs: Path, summary: Path, costs: Path) -> None:
+    """Writes a row for each variant: accuracies with intervals, and what it cost."""
+    from cifar_report.summary import write_summary
+
+    write_summary(read_json(stage)["settings"], runs, summary, costs)
+
+
+def shifts(stage: Path, runs: Path, dataset: Path, output: Path) -> None:
+    """Measures test accuracy on shifted images."""
+    _die_with_parent()
+    from cifar_report import shifts
+
+    shifts.write(read_json(stage)["settings"], runs, dataset, output)
+
+
+def claims(stage: Path, results: Path, claims: Path, schema: Path) -> None:
+    """Tests the claims and writes their verdicts, as JSON and LaTeX."""
+    from cifar_report import claims as tests
+
+    tests.write(read_json(stage)["settings"], results, claims, schema)
+
+
+def figures(stage: Path, results: Path) -> None:
+    """Draws the figures."""
+    from cifar_report import figures
+
+    figures.write(read_json(stage)["settings"], results)
+
+
+def equations(checks: Path, output: Path) -> None:
+    """Writes the table of checked equations."""
+    from cifar_report import equations
+
+    equations.write(checks, output)
+
+
+def tables(stage: Path, results: Path) -> None:
+    """Writes the tables and the numbers of the LaTeX report."""
+    from cifar_report import tables
+
+    tables.write(read_json(stage)["settings"], results)
+
+
+def verify(results: Path, reference: Path) -> None:
+    """Compares a finished study with its reference, variant by variant; exit code 1 where one differs."""
+    from cifar_report.verify import verify
+
+    lines, holds = verify(results, reference)
+    print("\n".join(lines))
+    if not holds:
+        raise InputError(f"{results}: differs from {reference} in the variants marked FAIL")
 
 
 def _die_with_parent() -> None:
@@ -72,25 +157,37 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="cifar-report", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
 
-    sub = _command(commands, prepare)
-    sub.add_argument("--stage", type=Path, required=True, help="plan/stages/prepare.json")
-    sub.add_argument("--output", type=Path, required=True, help="folder of the arrays")
-    sub.add_argument("--resources", type=Path, required=True, help="folder of downloads")
-
     sub = _command(commands, train)
     sub.add_argument("--plan", type=Path, required=True, dest="run_plan", help="plan/<variant>.json")
     sub.add_argument("--dataset", type=Path, required=True, help="folder that `prepare` made")
-    sub.add_argument("--seed", type=int, required=True)
+    sub.add_argument("--seed", type=int, help="of a variant; a trial's stands in its plan")
     sub.add_argument("--store", type=Path, required=True, help="folder of all runs, finished and not")
     sub.add_argument("--output", type=Path, required=True, help="folder for this run's files")
-    sub.add_argument("--selected", type=Path, help="selected.yaml of the search that the variant names")
+    sub.add_argument("--selected", type=Path, nargs="?", help="selected.yaml of the search that the variant names")
     sub.add_argument("--trial", action="store_true", help="a trial of a search: opens no test array")
+
+    paths = {
+        prepare: ("stage", "output", "resources"),
+        select: ("stage", "search", "output"),
+        tabulate_search: ("stage", "search", "output"),
+        summarise: ("stage", "runs", "summary", "costs"),
+        shifts: ("stage", "runs", "dataset", "output"),
+        claims: ("stage", "results", "claims", "schema"),
+        figures: ("stage", "results"),
+        equations: ("checks", "output"),
+        tables: ("stage", "results"),
+        verify: ("results", "reference"),
+    }
+    for function, names in paths.items():
+        sub = _command(commands, function)
+        for name in names:
+            sub.add_argument(f"--{name}", type=Path, required=True, help=PATHS[name])
     return parser
 
 
 def _command(commands: "argparse._SubParsersAction", function) -> argparse.ArgumentParser:
     text = function.__doc__
-    sub = commands.add_parser(function.__name__, help=text, description=text)
+    sub = commands.add_parser(function.__name__.replace("_", "-"), help=text, description=text)
     sub.set_defaults(command=function)
     return sub
 

@@ -120,6 +120,8 @@ class Study:
     dataset: dict[str, Any]
     validation_images: int
     report: dict[str, Any]
+    shifts: dict[str, Any]  # variants whose accuracy under shifts is measured, and on how many images
+    catalogue: tuple[str, ...]  # names of all variants, whether the study runs them or not
     variants: dict[str, Variant]  # those of `run`, in its order
     searches: dict[str, Search]  # those that a variant of `run` needs
 
@@ -139,9 +141,17 @@ def load(config: dict[str, Any], schema: Path) -> Study:
     Raises:
         InputError: a key or value is wrong; the message names it, what was expected and what was found.
     """
-    validate(config, yaml.safe_load(schema.read_text()), "config")
+    document = yaml.safe_load(schema.read_text())
+    validate(config, document, "config")
+    settings = document["properties"]["defaults"]["properties"]
+    for name, search in config.get("search", {}).items():
+        for axis in search["grid"]:
+            for value in axis["values"]:
+                validate(value, settings[axis["setting"]], f"config: search.{name}.grid.{axis['setting']}")
     dataset = _one_of(config["datasets"], config["dataset"], "dataset", "datasets")
     variants = {name: _variant(config, name) for name in config["run"]}
+    for name in config["shifts"]["variants"]:
+        _one_of(config["variants"], name, "shifts.variants", "variants")
     searches = {v.search: _search(config, v.search) for v in variants.values() if v.search}
     return Study(
         name=config["study"],
@@ -149,6 +159,8 @@ def load(config: dict[str, Any], schema: Path) -> Study:
         dataset=dataset,
         validation_images=config["validation_images"],
         report=config["report"],
+        shifts=config["shifts"],
+        catalogue=tuple(config["variants"]),
         variants=variants,
         searches=searches,
     )
@@ -160,7 +172,7 @@ def validate(document: Any, schema: dict[str, Any], what: str) -> None:
     error = jsonschema.exceptions.best_match(validator.iter_errors(document))
     if error is None:
         return
-    where = ".".join(str(part) for part in error.absolute_path) or "the top level"
+    where = ".".join(map(str, error.absolute_path))
     message = error.message
     if error.validator == "additionalProperties":
         known = list(error.schema.get("properties", {}))
@@ -168,11 +180,9 @@ def validate(document: Any, schema: dict[str, Any], what: str) -> None:
         near = difflib.get_close_matches(unknown, known, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"known keys are {', '.join(known)}"
         message = f"unknown key '{unknown}' = {error.instance[unknown]!r}; {hint}"
-    elif error.validator == "not" and "description" in error.schema.get("not", {}):
-        message = error.schema["not"]["description"]
     elif error.validator == "pattern":
         message = f"{error.instance!r} is not allowed: {error.schema.get('description', error.message)}"
-    raise InputError(f"{what}: {where}: {message}")
+    raise InputError(": ".join(filter(None, (what, where, message))))
 
 
 def _one_of(catalogue: dict[str, Any], name: str, key: str, where: str) -> Any:

@@ -8,25 +8,26 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from cifar_report.config import Settings, Study
+from cifar_report.config import Search, Settings, Study
 from cifar_report.errors import InputError
 from cifar_report.files import to_json, write_text_if_changed
 from cifar_report.provenance import code_digest, training_modules
 
-# The module that does the work of each stage.
+# The modules that do the work of each stage.
 STAGES = {
-    "prepare": "cifar_report.datasets",
-    "select": "cifar_report.summary",
-    "summarise": "cifar_report.summary",
-    "figures": "cifar_report.figures",
-    "tables": "cifar_report.tables",
-    "claims": "cifar_report.claims",
-    "numbers": "cifar_report.tables",
+    "prepare": ("cifar_report.datasets",),
+    "search": ("cifar_report.summary",),
+    "summarise": ("cifar_report.summary",),
+    "shifts": ("cifar_report.shifts",),
+    "figures": ("cifar_report.figures",),
+    "tables": ("cifar_report.tables",),
+    "claims": ("cifar_report.claims",),
+    "equations": ("cifar_report.equations", "cifar_report.numpy_nn.mlp", "cifar_report.torch_nn.mlp"),
 }
 
 
 def write(study: Study, folder: Path) -> None:
-    """Writes `<variant>.json`, `search/<search>/<trial>.json` and `stages/<stage>.json` below a folder.
+    """Writes `<variant>.json`, `search/<search>/<trial>.json`, `select/<search>.json` and `stages/<stage>.json`.
 
     Raises:
         InputError: the folder cannot be written.
@@ -54,13 +55,14 @@ def documents(study: Study) -> dict[str, dict[str, Any]]:
         for trial, settings in search.trials().items():
             plans[f"search/{search.name}/{trial}"] = {
                 "variant": f"{search.name}-{trial[:6]}",
-                "search": None,
+                "seed": search.seed,
                 "settings": settings.canonical(),
                 "code": code(*training_modules(settings.kind)),
             }
+        plans[f"select/{search.name}"] = {"settings": _trials(search), "code": code(*STAGES["search"])}
     slices = _stage_settings(study)
-    for stage, module in STAGES.items():
-        plans[f"stages/{stage}"] = {"settings": slices[stage], "code": code(module)}
+    for stage, modules in STAGES.items():
+        plans[f"stages/{stage}"] = {"settings": slices[stage], "code": code(*modules)}
     return plans
 
 
@@ -81,16 +83,22 @@ def _stage_settings(study: Study) -> dict[str, Any]:
         }
         for v in study.variants.values()
     ]
+    rows = {"variants": variants}
     return {
         "prepare": {
             "name": study.dataset_name,
             "source": study.dataset,
             "validation_images": study.validation_images,
         },
-        "select": {s.name: {"grid": s.grid, "seed": s.seed} for s in study.searches.values()},
-        "summarise": {"variants": variants},
-        "figures": {"variants": variants},
-        "tables": {"variants": variants},
-        "claims": {"variants": variants},
-        "numbers": {"study": study.name, "report": study.report, "variants": variants},
+        "search": {s.name: _trials(s) for s in study.searches.values()},
+        "summarise": rows,
+        "shifts": study.shifts | {"variants": [v for v in variants if v["name"] in study.shifts["variants"]]},
+        "figures": rows,
+        "tables": rows | {"study": study.name, "report": study.report},
+        "claims": rows | {"catalogue": study.catalogue},
+        "equations": {},
     }
+
+
+def _trials(search: Search) -> dict[str, Any]:
+    return {"grid": search.grid, "trials": list(search.trials())}

@@ -1,0 +1,53 @@
+# The study of config.yaml: data, runs, numbers, report. `snakemake all` makes the PDF, `snakemake report` the HTML too.
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import min_version
+
+from cifar_report import config as studies
+from cifar_report import plan
+from cifar_report.errors import InputError
+from cifar_report.figures import names as figure_names
+from cifar_report.tables import TABLES
+
+min_version("9.17")
+
+
+configfile: "config.yaml"
+
+
+try:
+    STUDY = studies.load(config, Path(workflow.source_path("workflow/schemas/config.schema.yaml")))
+    RESULTS = f"results/{STUDY.name}"
+    plan.write(STUDY, Path(RESULTS) / "plan")
+except InputError as error:
+    raise WorkflowError(str(error)) from None
+
+
+wildcard_constraints:
+    variant="|".join(STUDY.variants),
+    search="|".join(STUDY.searches) or "none",
+    seed=r"\d+",
+    trial="[0-9a-f]{16}",
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/dataset.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/analyse.smk"
+include: "workflow/rules/report.smk"
+
+
+rule all:
+    input:
+        f"{RESULTS}/report.pdf",
+        f"{RESULTS}/summary.csv",
+        f"{RESULTS}/costs.csv",
+        f"{RESULTS}/claims.json",
+    default_target: True
+
+
+rule report:
+    input:
+        rules.all.input,
+        f"{RESULTS}/report.html",

@@ -1,0 +1,870 @@
+"""The figures of a study: one function a figure, in one style, as PDF for LaTeX and SVG for the HTML report.
+
+The same inputs give the same bytes. Matplotlib, pandas and SciPy are imported where they are used: reading the
+workflow asks this module for `names` alone, and needs none of them.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from cifar_report import datasets
+from cifar_report.errors import InputError
+from cifar_report.files import atomic, to_json, write_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from cifar_report.results import Run
+
+COLUMN_WIDTH, TEXT_WIDTH = 3.4, 6.3  # inches
+
+# Okabe and Ito 2008: told apart with any kind of colour vision.
+BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
+GREY = "#777777"
+# A colour never carries a meaning alone: each has its own line and marker.
+LINES = ((BLUE, "-", "o"), (VERMILLION, "--", "s"), (GREEN, "-.", "^"), (PURPLE, ":", "D"), (ORANGE, "-", "v"))
+SPLITS = {
+    "train": ("training", BLUE, "--", "s"),
+    "validation": ("validation", GREEN, "-.", "^"),
+    "test": ("test", VERMILLION, "-", "o"),
+}
+# Fonts that Matplotlib brings along, so that every machine draws the same; the second for what the first lacks.
+STYLE = {
+    "font.family": ["STIXGeneral", "DejaVu Sans"],
+    "font.size": 9,
+    "axes.labelsize": 9,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8,
+    "text.parse_math": False,  # a label of the configuration may hold a dollar sign
+    "axes.linewidth": 0.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "xtick.major.width": 0.5,
+    "ytick.major.width": 0.5,
+    "ytick.minor.width": 0.4,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "ytick.minor.size": 1.5,
+    "lines.linewidth": 1.1,
+    "lines.markersize": 3.5,
+    "legend.frameon": False,
+    "legend.borderpad": 0.0,
+    "legend.handlelength": 2.0,
+    "legend.handletextpad": 0.5,
+    "legend.columnspacing": 1.2,
+    "figure.constrained_layout.use": True,
+    "figure.constrained_layout.h_pad": 0.02,
+    "figure.constrained_layout.w_pad": 0.02,
+    "image.interpolation": "none",
+    "pdf.fonttype": 42,
+    "svg.fonttype": "path",
+}
+
+CALIBRATION_BINS = 15
+SAMPLE_COLUMNS, WRONG_ROWS = 10, 2
+UNIT_ROWS, UNIT_COLUMNS = 4, 10
+# The columns of search.csv that are no settings.
+SEARCH_COLUMNS = ("trial", "validation_accuracy", "validation_loss", "status", "selected", "search")
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure, and what a caption may say of it.
+
+    `facts` are short texts by name, numbers in them as a reader wants them; `sources` the files of the study's folder
+    that it was made from.
+    """
+
+    figure: "Figure"
+    title: str
+    facts: dict[str, str]
+    sources: list[str]
+
+
+def names(stage: dict[str, Any]) -> list[str]:
+    """The names of a study's figures, in the order of the report, known before anything is trained.
+
+    Args:
+        stage: {"variants": [{"name", "label", "seeds", "search", "original_test_accuracy"}, …]} and, where
+            `batch-size` is wanted, "searches": {search: {"grid": {setting: values}}}.
+    """
+    found = [f"curves-{variant['name']}" for variant in stage["variants"]] + ["comparison"]
+    found += [f"search-{search}" for search in _searches(stage)]
+    if _batch_size_search(stage):
+        found.append("batch-size")
+    return [*found, "samples", "confusion", "first-layer", "calibration"]
+
+
+def write(stage: dict[str, Any], runs: Path, dataset: Path, search: Path | None, output: Path) -> None:
+    """Writes `<name>.pdf` and `<name>.svg` for each of `names`, and last `figures.json`.
+
+    The index lists each figure's name, title, facts and sources, see `Drawing`.
+
+    Args:
+        stage: as of `names`.
+        runs: folder of `<variant>/seed-<n>/`; dataset: folder that `prepare` made.
+        search: search.csv, with the trials' folders in `search/` beside it; None where the study has no search.
+        output: folder of the figures.
+
+    Raises:
+        InputError: a file is missing, or is not what it should be.
+    """
+    index = []
+    with style():
+        for name, drawing in _drawings(stage, runs, datasets.load(dataset), search):
+            _save(drawing, name, output)
+            index.append({"name": name, "title": drawing.title, "facts": drawing.facts, "sources": drawing.sources})
+    write_text(output / "figures.json", to_json(index))
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The style of all figures, whatever the user's own Matplotlib settings are; theirs return afterwards."""
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
+        yield
+
+
+def _drawings(
+    stage: dict[str, Any], runs: Path, data: datasets.Dataset, search: Path | None
+) -> Iterator[tuple[str, Drawing]]:
+    """The drawings of a study by name, in the order of `names`."""
+    from cifar_report.results import load_runs
+
+    variants = stage["variants"]
+    found = load_runs(runs, variants)
+    labels = {variant["name"]: variant["label"] for variant in variants}
+    for variant in variants:
+        yield f"curves-{variant['name']}", curves(variant, found[variant["name"]])
+    yield "comparison", comparison(variants, found)
+
+    searches = _searches(stage)
+    table = _read_search(search, searches) if searches else None
+    for name in searches:
+        yield f"search-{name}", search_effects(name, table[table["search"] == name])
+    if name := _batch_size_search(stage):
+        yield "batch-size", batch_sizes(name, table[table["search"] == name], search.parent / "search" / name)
+
+    best = representative(found)
+    if best is None:
+        for name in ("samples", "confusion", "first-layer", "calibration"):
+            yield name, _nothing(name, "every run diverged")
+        return
+    run = _completed(found[best])[0]
+    images, targets = data.split("test")
+    logits = _test_logits(run, targets)
+    yield "samples", samples(run, labels[best], logits, images, targets, data.class_names)
+    yield "confusion", confusion(run, labels[best], logits, targets, data.class_names)
+    layer = _first_layer_variant(found)
+    yield "first-layer", first_layer(_completed(found[layer])[0], labels[layer], tuple(data.description["shape"]))
+    families = dict.fromkeys(_family(members) for members in found.values())
+    main = [representative({n: r for n, r in found.items() if _family(r) == family}) for family in families]
+    models = [(labels[name], _completed(found[name])[0]) for name in main if name]
+    yield "calibration", calibration([(label, run, _test_logits(run, targets)) for label, run in models], targets)
+
+
+def representative(runs: dict[str, list["Run"]]) -> str | None:
+    """The variant that stands for a study where one model is shown: chosen without a look at the test split.
+
+    Of the variants with a completed run: the one with the highest mean validation accuracy, where all of them have
+    one (of equals the first); else the last VGG of the study, or its last variant where it has no VGG. None where
+    every run diverged.
+    """
+    completed = {name: done for name, members in runs.items() if (done := _completed(members))}
+    if not completed:
+        return None
+    means = {n: float(np.mean([run.final("validation", "accuracy") for run in done])) for n, done in completed.items()}
+    if np.isfinite(list(means.values())).all():
+        return max(means, key=means.__getitem__)
+    vggs = [name for name, done in completed.items() if _family(done) == "vgg"]
+    return (vggs or list(completed))[-1]
+
+
+def curves(variant: dict[str, Any], runs: list["Run"]) -> Drawing:
+    """Loss and accuracy of every split against the step, at column width.
+
+    Lines are means over the completed runs; the band spans their minimum and maximum, and is absent for one run.
+    A marker ends each line: the last step's value is of the whole split, those before it of fixed subsets. The loss
+    axis is logarithmic where the means range over more than a factor of ten. Runs that diverged are counted, not drawn.
+    """
+    figure = _figure(COLUMN_WIDTH, 3.3)
+    loss, accuracy = figure.subplots(2, sharex=True)
+    completed = _completed(runs)
+    lowest, highest = np.inf, 0.0
+    for split, (label, colour, line, marker) in SPLITS.items():
+        for axes, metric, unit in ((loss, "loss", 1.0), (accuracy, "accuracy", 100.0)):
+            steps, values = seed_curves(completed, split, metric)
+            if not len(steps):
+                continue
+            mean = unit * values.mean(axis=0)
+            if len(completed) > 1:
+                low, high = unit * values.min(axis=0), unit * values.max(axis=0)
+                axes.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
+            axes.plot(steps, mean, color=colour, linestyle=line, label=label)
+            axes.plot(steps[-1:], mean[-1:], color=colour, marker=marker, clip_on=False, zorder=3)
+            if metric == "loss":
+                lowest, highest = min(lowest, mean.min()), max(highest, mean.max())
+    if 0 < lowest < highest / 10:
+        loss.set_yscale("log")
+        _log_ticks(loss.yaxis)
+    else:
+        _ticks(loss.yaxis, 5)
+        loss.set_ylim(bottom=0)
+    original = variant["original_test_accuracy"]
+    if original is not None:
+        accuracy.axhline(100 * original, color="black", linestyle=":", linewidth=0.8, label="original, test")
+    diverged = len(runs) - len(completed)
+    if diverged:
+        text = f"{_count(diverged, len(runs))} diverged, not shown"
+        accuracy.text(0.98, 0.05, text, transform=accuracy.transAxes, ha="right", fontsize=8)
+    loss.set_ylabel("loss (nats)")
+    accuracy.set_ylabel("accuracy (%)")
+    accuracy.set_xlabel("step")
+    _ticks(accuracy.yaxis, 5)
+    _ticks(accuracy.xaxis, 6)
+    handles, texts = accuracy.get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, texts, loc="outside upper center", ncols=4, columnspacing=0.9, handlelength=1.8)
+    facts = {
+        "seeds": str(len(completed)),
+        "diverged": str(diverged),
+        "steps": str(runs[0].record["settings"]["steps"]),
+        "band": "minimum to maximum over the seeds" if len(completed) > 1 else "none: one seed",
+        "last-step": "the markers are values of the whole splits",
+    }
+    for split, (label, *_) in SPLITS.items():
+        if completed and split in completed[0].record["final"]:
+            facts[f"final-{label}-accuracy"] = _percent(_mean_final(completed, split, "accuracy"))
+            facts[f"final-{label}-loss"] = f"{_mean_final(completed, split, 'loss'):.3f}"
+    if original is not None:
+        facts["original-test-accuracy"] = _percent(original)
+    return Drawing(figure, f"Loss and accuracy of {variant['label']}", facts, _sources(runs, "curve.csv", "run.json"))
+
+
+def seed_curves(
+    runs: list["Run"], split: str, metric: str
+) -> tuple[Int[np.ndarray, " steps"], Float[np.ndarray, "runs steps"]]:
+    """The steps at which a split was evaluated, and each run's loss (nats) or accuracy (a fraction) there.
+
+    Both are empty where no run has the split.
+
+    Raises:
+        InputError: two runs of the variant were evaluated at different steps.
+    """
+    parts = [run.curve[run.curve["split"] == split] for run in runs]
+    if not parts or not len(parts[0]):
+        return np.zeros(0, dtype=np.int64), np.zeros((len(parts), 0))
+    steps = parts[0]["step"].to_numpy()
+    for run, part in zip(runs, parts, strict=True):
+        if not np.array_equal(part["step"], steps):
+            raise InputError(
+                f"{run.folder / 'curve.csv'}: expected the steps of {runs[0].folder / 'curve.csv'}, found others; "
+                "run the rule `train` again"
+            )
+    return steps, np.stack([part[metric].to_numpy(dtype=np.float64) for part in parts])
+
+
+def comparison(variants: list[dict[str, Any]], runs: dict[str, list["Run"]]) -> Drawing:
+    """Every variant's final test accuracy, at text width, from top to bottom in the order of the study.
+
+    A filled point is the mean with Student's 95 % interval of it (none for one seed), faint points below it are the
+    seeds, an open diamond is the original's value. Runs that diverged are counted beside the label.
+    """
+    from cifar_report.statistics import t_interval
+
+    figure = _figure(TEXT_WIDTH, 0.75 + 0.25 * len(variants))
+    axes = figure.subplots()
+    ticks, shown = (
+        [],
+        [100.0 * v["original_test_accuracy"] for v in variants if v["original_test_accuracy"] is not None],
+    )
+    facts = {"interval": "95 % interval of the mean (Student's t)"}
+    for row, variant in enumerate(variants):
+        completed = _completed(runs[variant["name"]])
+        diverged = len(runs[variant["name"]]) - len(completed)
+        ticks.append(
+            variant["label"] + (f" ({_count(diverged, len(runs[variant['name']]))} diverged)" if diverged else "")
+        )
+        values = np.array([100 * run.final("test", "accuracy") for run in completed])
+        mean, low, high = t_interval(values)
+        if len(values) > 1:
+            axes.plot(values, np.full(len(values), row + 0.27), "o", color=BLUE, markersize=3, alpha=0.4, mew=0)
+            axes.plot([low, high], [row, row], color=BLUE, linewidth=1.3, marker="|", markersize=6)
+            shown += [low, high]
+        if len(values):
+            axes.plot(mean, row, "o", color=BLUE, markersize=4.5)
+            shown += [mean, *values]
+            facts[variant["name"]] = f"{mean:.1f} %" + (f" [{low:.1f}, {high:.1f}]" if len(values) > 1 else "")
+        if variant["original_test_accuracy"] is not None:
+            axes.plot(
+                100 * variant["original_test_accuracy"], row, "D", mfc="none", mec="black", mew=0.9, markersize=5.5
+            )
+    axes.set_yticks(range(len(variants)), ticks)
+    axes.set_ylim(len(variants) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", color="#dddddd", linewidth=0.5)
+    axes.set_xlabel("test accuracy (%)")
+    _ticks(axes.xaxis, 8)
+    if shown:
+        # An interval of two seeds can reach far beyond what an accuracy can be.
+        low, high = max(min(shown), 0.0), min(max(shown), 100.0)
+        pad = max(0.04 * (high - low), 0.5)
+        axes.set_xlim(max(low - pad, 0.0) if low > 0 else -pad, high + pad)
+    keys = [
+        _key("mean and 95 % interval", color=BLUE, marker="o", markersize=4.5, linewidth=1.3),
+        _key("each seed", color=BLUE, marker="o", markersize=3, alpha=0.4, mew=0, linestyle="none"),
+        _key("original", mfc="none", mec="black", mew=0.9, marker="D", markersize=5.5, linestyle="none"),
+    ]
+    figure.legend(handles=keys, loc="outside upper right", ncols=3)
+    sources = [source for variant in variants for source in _sources(runs[variant["name"]], "run.json")]
+    return Drawing(figure, "Test accuracy of all variants", facts, sources)
+
+
+def search_effects(name: str, table: "pd.DataFrame") -> Drawing:
+    """The validation accuracy of every configuration of a grid against each setting that it varies, at text width.
+
+    Each panel holds all configurations (side by side where they share a value) and joins the means of each value: the
+    setting's main effect. The selected configuration is ringed. Trials that diverged are counted, not drawn.
+
+    Args:
+        table: the search's rows of search.csv: texts, but `validation_accuracy` (a fraction) and `selected` (a bool).
+    """
+    completed = table[table["status"] == "completed"]
+    diverged = len(table) - len(completed)
+    settings = [c for c in table.columns if c not in SEARCH_COLUMNS and table[c].any()]
+    settings = [c for c in settings if table[c].nunique() > 1] or settings[:1]
+    values = {setting: _in_order(table[setting]) for setting in settings}
+    columns = min(4, len(settings))
+    rows = -(-len(settings) // columns)
+    figure = _figure(TEXT_WIDTH, 0.4 + 1.9 * rows)
+    widths = [max(2, len(v)) for v in values.values()] if rows == 1 else None
+    panels = figure.subplots(rows, columns, sharey=True, squeeze=False, width_ratios=widths).ravel()
+    facts = {"configurations": str(len(table)), "diverged": str(diverged)}
+    for axes, setting in zip(panels, settings, strict=False):
+        means = []
+        for place, value in enumerate(values[setting]):
+            rows_here = completed[completed[setting] == value]
+            accuracy = 100 * rows_here["validation_accuracy"].to_numpy()
+            x = place + 0.5 * (np.arange(len(accuracy)) - (len(accuracy) - 1) / 2) / max(len(accuracy), 5)
+            axes.plot(x, accuracy, "o", color=SKY, mec=BLUE, mew=0.5, markersize=3.5)
+            chosen = rows_here["selected"].to_numpy()
+            axes.plot(x[chosen], accuracy[chosen], "o", mfc="none", mec=VERMILLION, mew=1.3, markersize=7.5)
+            means.append(accuracy.mean() if len(accuracy) else np.nan)
+        axes.plot(range(len(means)), means, color="black", marker="_", markersize=11, mew=1.3, linewidth=0.7)
+        texts = [_setting_value(value) for value in values[setting]]
+        crowded = max(map(len, texts)) > 7 and len(texts) > 2
+        axes.set_xticks(range(len(texts)), texts, rotation=25 if crowded else 0, ha="right" if crowded else "center")
+        axes.set_xlim(-0.5, len(texts) - 0.5)
+        axes.set_xlabel({"hidden": "hidden units"}.get(setting, setting.replace("_", " ")))
+        _ticks(axes.yaxis, 6)
+        if np.isfinite(means).any():
+            facts[f"effect-of-{setting.replace('_', '-')}"] = f"{np.nanmax(means) - np.nanmin(means):.1f} points"
+    for axes in panels[len(settings) :]:
+        axes.remove()
+    for axes in panels[::columns]:
+        axes.set_ylabel("validation accuracy (%)")
+    if diverged:
+        panels[0].text(
+            0.03,
+            0.03,
+            f"{_count(diverged, len(table))} diverged,\nnot shown",
+            transform=panels[0].transAxes,
+            fontsize=8,
+        )
+    keys = [
+        _key("configuration", color=SKY, marker="o", mec=BLUE, mew=0.5, markersize=3.5, linestyle="none"),
+        _key("mean of the value", color="black", marker="_", markersize=11, mew=1.3, linewidth=0.7),
+        _key("selected", mfc="none", mec=VERMILLION, mew=1.3, marker="o", markersize=7.5, linestyle="none"),
+    ]
+    figure.legend(handles=keys, loc="outside upper center", ncols=3)
+    for _, row in completed[completed["selected"]].iterrows():
+        facts["selected"] = ", ".join(f"{s.replace('_', ' ')} {_setting_value(row[s])}" for s in settings)
+        facts["selected-validation-accuracy"] = _percent(row["validation_accuracy"])
+    return Drawing(figure, f"Main effects of the settings in the search {name}", facts, ["search.csv"])
+
+
+def batch_sizes(name: str, table: "pd.DataFrame", trials: Path) -> Drawing:
+    """Training loss of a grid's batch sizes, all else as selected, at text width.
+
+    Left against the step, right against the images seen, which is what a step of each size costs. A trial is one run.
+
+    Args:
+        table: as of `search_effects`; trials: folder of `<trial>/{run.json,curve.csv}`.
+    """
+    from cifar_report.results import load_run
+
+    chosen = table[table["selected"]]
+    if chosen.empty:
+        return _nothing("batch-size", "every trial diverged")
+    others = [c for c in table.columns if c not in (*SEARCH_COLUMNS, "batch_size")]
+    alike = table[(table[others] == chosen.iloc[0][others]).all(axis=1)]
+    runs = sorted((load_run(trials / t) for t in alike["trial"]), key=lambda run: run.record["settings"]["batch_size"])
+    completed = _completed(runs)
+    figure = _figure(TEXT_WIDTH, 2.3)
+    left, right = figure.subplots(1, 2, sharey=True)
+    facts = {"diverged": str(len(runs) - len(completed))}
+    lowest, highest = np.inf, 0.0
+    for run, (colour, line, marker) in zip(completed, _styles(len(completed)), strict=True):
+        size = run.record["settings"]["batch_size"]
+        part = run.curve[run.curve["split"] == "train"]
+        for axes, against in ((left, "step"), (right, "samples_seen")):
+            axes.plot(part[against], part["loss"], color=colour, linestyle=line, label=f"batches of {size}")
+            axes.plot(part[against].iloc[-1:], part["loss"].iloc[-1:], marker=marker, color=colour, clip_on=False)
+        lowest, highest = min(lowest, part["loss"].min()), max(highest, part["loss"].max())
+        facts[f"final-training-loss-{size}"] = f"{run.final('train', 'loss'):.3f}"
+    if 0 < lowest < highest / 10:
+        left.set_yscale("log")
+        _log_ticks(left.yaxis)
+    else:
+        _ticks(left.yaxis, 5)
+    left.set_ylabel("training loss (nats)")
+    left.set_xlabel("step")
+    right.set_xlabel("images seen")
+    for axes in (left, right):
+        _ticks(axes.xaxis, 6)
+    if len(completed) < len(runs):
+        text = f"{_count(len(runs) - len(completed), len(runs))} diverged, not shown"
+        left.text(0.98, 0.93, text, transform=left.transAxes, ha="right", va="top", fontsize=8)
+    handles, texts = left.get_legend_handles_labels()
+    figure.legend(handles, texts, loc="outside upper center", ncols=4)
+    facts["otherwise"] = ", ".join(f"{s.replace('_', ' ')} {_setting_value(chosen.iloc[0][s])}" for s in others)
+    sources = ["search.csv", *(f"search/{name}/{run.folder.name}/curve.csv" for run in runs)]
+    return Drawing(figure, f"Training loss by batch size in the search {name}", facts, sources)
+
+
+def samples(
+    run: "Run",
+    label: str,
+    logits: Float[np.ndarray, "n classes"],
+    images: UInt8[np.ndarray, "n channels height width"],
+    targets: Int[np.ndarray, " n"],
+    class_names: list[str],
+) -> Drawing:
+    """Test images with their true class and below it the predicted one, at text width.
+
+    First row: of each class the first image of the test split that the model has right (at most ten classes). Below:
+    the wrong ones that it is surest of, with a frame and a cross, by falling confidence.
+    """
+    from matplotlib.patches import Rectangle
+
+    confidence, predicted = confidences(logits)
+    right, wrong = choose_samples(logits, targets, len(class_names))
+    rows = [
+        r for r in (right, *(wrong[i : i + SAMPLE_COLUMNS] for i in range(0, len(wrong), SAMPLE_COLUMNS))) if len(r)
+    ]
+    header, gap, lines = 0.52, 0.04, 0.31
+    cell = (TEXT_WIDTH - header) / SAMPLE_COLUMNS
+    side = cell - gap
+    tall = side * images.shape[2] / images.shape[3]
+    height = len(rows) * (tall + lines) + 0.02
+    figure = _figure(TEXT_WIDTH, height)
+    figure.set_layout_engine("none")
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(0, TEXT_WIDTH), ylim=(height, 0))
+    axes.set_axis_off()
+    for row, chosen in enumerate(rows):
+        top = 0.01 + row * (tall + lines)
+        for line, text in ((0.09, "true"), (0.22, "predicted")):
+            axes.text(0, top + tall + line, text, fontsize=8, style="italic", va="center", color="#444444")
+        for column, i in enumerate(chosen):
+            left = header + column * cell + gap / 2
+            extent = (left, left + side, top + tall, top)
+            axes.imshow(images[i].transpose(1, 2, 0), extent=extent, aspect="auto", rasterized=True)
+            is_wrong = predicted[i] != targets[i]
+            middle = left + side / 2
+            axes.text(middle, top + tall + 0.09, _short(class_names[targets[i]]), ha="center", va="center", fontsize=8)
+            axes.text(
+                middle,
+                top + tall + 0.22,
+                _short(class_names[predicted[i]]),
+                ha="center",
+                va="center",
+                fontsize=8,
+                color=VERMILLION if is_wrong else BLUE,
+            )
+            if is_wrong:
+                axes.add_patch(Rectangle((left, top), side, tall, fill=False, edgecolor=VERMILLION, linewidth=1.4))
+                badge = 0.13
+                axes.add_patch(Rectangle((left + side - badge, top), badge, badge, facecolor=VERMILLION, linewidth=0))
+                axes.plot(left + side - badge / 2, top + badge / 2, "x", color="white", markersize=4.5, mew=1.3)
+    axes.set(xlim=(0, TEXT_WIDTH), ylim=(height, 0))
+    facts = {
+        "model": label,
+        "seed": str(run.seed),
+        "right": str(len(right)),
+        "wrong": str(len(wrong)),
+        "choice": "first row: the first image of each class that is classified rightly; below: the wrong ones with the "
+        "highest confidence",
+    }
+    if len(wrong):
+        facts["wrong-confidence"] = f"{_percent(confidence[wrong[-1]])} to {_percent(confidence[wrong[0]])}"
+    sources = [*_sources([run], "test-logits.npy"), "dataset/test-images.npy", "dataset/test-labels.npy"]
+    return Drawing(figure, f"Test images and what {label} takes them for", facts, sources)
+
+
+def choose_samples(
+    logits: Float[np.ndarray, "n classes"], targets: Int[np.ndarray, " n"], classes: int
+) -> tuple[Int[np.ndarray, " right"], Int[np.ndarray, " wrong"]]:
+    """Indices of the first image of each class that is right, and of the wrong ones, the surest first."""
+    confidence, predicted = confidences(logits)
+    right = [np.flatnonzero((targets == c) & (predicted == c))[:1] for c in range(min(classes, SAMPLE_COLUMNS))]
+    wrong = np.flatnonzero(predicted != targets)
+    order = np.argsort(-confidence[wrong], kind="stable")
+    return np.concatenate(right), wrong[order][: WRONG_ROWS * SAMPLE_COLUMNS]
+
+
+def confusion(
+    run: "Run",
+    label: str,
+    logits: Float[np.ndarray, "n classes"],
+    targets: Int[np.ndarray, " n"],
+    class_names: list[str],
+) -> Drawing:
+    """How often each true class (row) is taken for each other (column), in per cent of the row, at column width.
+
+    Shares below half a per cent are left blank; beyond 12 classes the numbers give way to a colour bar.
+    """
+    counts = confusion_counts(logits, targets)
+    with np.errstate(invalid="ignore"):
+        share = 100 * counts / counts.sum(axis=1, keepdims=True)
+    classes = len(class_names)
+    numbered = classes <= 12
+    figure = _figure(COLUMN_WIDTH, 3.3)
+    axes = figure.subplots()
+    # The square root shows rare confusions beside the diagonal.
+    image = axes.imshow(np.sqrt(share / 100), cmap="Blues", vmin=0, vmax=1.05, rasterized=True)
+    every = range(0, classes, -(-classes // 20))
+    texts = [_short(class_names[c]) for c in every]
+    axes.set_xticks(every, texts, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(every, texts)
+    axes.tick_params(length=0, pad=2)
+    axes.spines[:].set_visible(True)
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
+    if numbered:
+        for (row, column), value in np.ndenumerate(share):
+            if value >= 0.5:
+                colour = "white" if value > 35 else "black"
+                axes.text(column, row + 0.03, f"{value:.0f}", ha="center", va="center", fontsize=7.5, color=colour)
+    else:
+        bar = figure.colorbar(image, ax=axes, shrink=0.8, ticks=np.sqrt([0, 0.01, 0.1, 0.25, 0.5, 1]))
+        bar.ax.set_yticklabels(["0", "1", "10", "25", "50", "100"])
+        bar.set_label("share of the true class (%)")
+    facts = {
+        "model": label,
+        "seed": str(run.seed),
+        "images": str(len(targets)),
+        "accuracy": _percent(np.trace(counts) / counts.sum()),
+    }
+    errors = np.where(np.eye(classes, dtype=bool) | ~np.isfinite(share), 0, share)
+    row, column = np.unravel_index(np.argmax(errors), errors.shape)
+    if errors[row, column] > 0:
+        facts["largest-confusion"] = (
+            f"{class_names[row]} taken for {class_names[column]}: {_percent(errors[row, column] / 100)}"
+        )
+    sources = [*_sources([run], "test-logits.npy"), "dataset/test-labels.npy"]
+    return Drawing(figure, f"Confusion matrix of {label}", facts, sources)
+
+
+def confusion_counts(
+    logits: Float[np.ndarray, "n classes"], targets: Int[np.ndarray, " n"]
+) -> Int[np.ndarray, "classes classes"]:
+    """How many images of each true class (row) are taken for each class (column)."""
+    classes = logits.shape[1]
+    return np.bincount(targets * classes + logits.argmax(axis=1), minlength=classes**2).reshape(classes, classes)
+
+
+def first_layer(run: "Run", label: str, shape: tuple[int, int, int]) -> Drawing:
+    """First-layer weights of units as images, at text width: a linear layer's, or a convolution's filters.
+
+    Shown are the units with the largest weights (Euclidean norm), from the top left. Grey is zero; all units share one
+    scale, at whose ends the largest half per cent of the weights are cut off.
+
+    Args:
+        shape: (channels, height, width) of an image, in which the inputs of a linear layer are laid out.
+    """
+    weight = first_weights(run.weights()).astype(np.float64)
+    units = weight.reshape(len(weight), *(shape if weight.ndim == 2 else weight.shape[1:]))
+    largest = np.argsort(-np.linalg.norm(weight.reshape(len(weight), -1), axis=1), kind="stable")
+    units = units[largest[: UNIT_ROWS * UNIT_COLUMNS]]
+    limit = float(np.quantile(np.abs(units), 0.995)) or 1.0
+    pictures = np.clip(0.5 + units.transpose(0, 2, 3, 1) / (2 * limit), 0, 1)
+    rows = -(-len(units) // UNIT_COLUMNS)
+    figure = _figure(TEXT_WIDTH, 0.04 + rows * (TEXT_WIDTH / UNIT_COLUMNS) * shape[1] / shape[2])
+    figure.set_layout_engine("none")
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    axes.set(xlim=(0, UNIT_COLUMNS), ylim=(rows, 0))
+    for i, picture in enumerate(pictures):
+        row, column = divmod(i, UNIT_COLUMNS)
+        extent = (column + 0.04, column + 0.96, row + 0.96, row + 0.04)
+        axes.imshow(picture, extent=extent, aspect="auto", rasterized=True)
+    axes.set(xlim=(0, UNIT_COLUMNS), ylim=(rows, 0))
+    facts = {
+        "model": label,
+        "seed": str(run.seed),
+        "shown": f"{len(units)} of {len(weight)} units, those with the largest weights",
+        "scale": f"black to white: -{limit:.2g} to {limit:.2g}",
+    }
+    return Drawing(figure, f"First-layer weights of {label}", facts, _sources([run], "model.safetensors"))
+
+
+def first_weights(weights: dict[str, np.ndarray]) -> Float[np.ndarray, "units ..."]:
+    """The weight of the first linear or convolutional layer: two axes or more, and the smallest number in its name."""
+    layers = [name for name, array in weights.items() if name.endswith("weight") and array.ndim >= 2]
+    return weights[min(layers, key=lambda name: [int(digits) for digits in re.findall(r"\d+", name)])]
+
+
+def calibration(
+    models: list[tuple[str, "Run", Float[np.ndarray, "n classes"]]], targets: Int[np.ndarray, " n"]
+) -> Drawing:
+    """Reliability diagram at column width: accuracy against confidence in 15 bins, and below how full the bins are.
+
+    A calibrated model lies on the diagonal. Bins without an image are left out. The legend gives the expected
+    calibration error (Guo et al. 2017).
+
+    Args:
+        models: label, run and test logits of each.
+    """
+    figure = _figure(COLUMN_WIDTH, 3.5)
+    axes, below = figure.subplots(2, sharex=True, height_ratios=[3, 1])
+    axes.plot([0, 100], [0, 100], color=GREY, linestyle=":", linewidth=0.8)
+    facts = {"bins": str(CALIBRATION_BINS), "images": str(len(targets))}
+    edges = 100 * np.linspace(0, 1, CALIBRATION_BINS + 1)
+    for (label, run, logits), (colour, line, marker) in zip(models, _styles(len(models)), strict=True):
+        bins = reliability(logits, targets)
+        error = bins.expected_calibration_error()
+        filled = bins.count > 0
+        axes.plot(
+            100 * bins.confidence[filled],
+            100 * bins.accuracy[filled],
+            color=colour,
+            linestyle=line,
+            marker=marker,
+            label=f"{label} (ECE {_percent(error)})",
+            clip_on=False,
+        )
+        below.stairs(100 * bins.count / bins.count.sum(), edges, color=colour, linestyle=line, linewidth=1.0)
+        facts[f"ece-{run.variant}"] = _percent(error)
+        facts[f"seed-{run.variant}"] = str(run.seed)
+    axes.set(xlim=(0, 100), ylim=(0, 100), ylabel="accuracy (%)")
+    below.set(xlabel="confidence (%)", ylabel="images (%)", ylim=(0, None))
+    for axis in (axes.xaxis, axes.yaxis):
+        _ticks(axis, 5)
+    _ticks(below.yaxis, 2)
+    figure.align_ylabels()
+    figure.legend(loc="outside upper center", ncols=1)
+    sources = [source for _, run, _ in models for source in _sources([run], "test-logits.npy")]
+    return Drawing(figure, "Calibration", facts, [*sources, "dataset/test-labels.npy"])
+
+
+class Reliability(NamedTuple):
+    """Confidence bins: mean confidence and accuracy (fractions, NaN in an empty bin), and number of images."""
+
+    confidence: Float[np.ndarray, " bins"]
+    accuracy: Float[np.ndarray, " bins"]
+    count: Int[np.ndarray, " bins"]
+
+    def expected_calibration_error(self) -> float:
+        """The mean gap between accuracy and confidence, bins weighted by their images (Guo et al. 2017, equation 3)."""
+        filled = self.count > 0
+        gap = np.abs(self.accuracy - self.confidence)[filled]
+        return float((gap * self.count[filled]).sum() / self.count.sum())
+
+
+def reliability(
+    logits: Float[np.ndarray, "n classes"], targets: Int[np.ndarray, " n"], bins: int = CALIBRATION_BINS
+) -> Reliability:
+    """Images in bins of equal width of confidence, each open below and closed above (Guo et al. 2017, section 2)."""
+    confidence, predicted = confidences(logits)
+    place = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    count = np.bincount(place, minlength=bins)
+    with np.errstate(invalid="ignore"):
+        mean = np.bincount(place, weights=confidence, minlength=bins) / count
+        accuracy = np.bincount(place, weights=predicted == targets, minlength=bins) / count
+    return Reliability(mean, accuracy, count)
+
+
+def confidences(logits: Float[np.ndarray, "n classes"]) -> tuple[Float[np.ndarray, " n"], Int[np.ndarray, " n"]]:
+    """The softmax of the largest logit, float64, and which one it is."""
+    shifted = logits.astype(np.float64)
+    shifted -= shifted.max(axis=1, keepdims=True)
+    return 1 / np.exp(shifted).sum(axis=1), logits.argmax(axis=1)
+
+
+# --- choosing and reading -----------------------------------------------------------------------------------------
+
+
+def _searches(stage: dict[str, Any]) -> list[str]:
+    return list(dict.fromkeys(variant["search"] for variant in stage["variants"] if variant["search"]))
+
+
+def _batch_size_search(stage: dict[str, Any]) -> str | None:
+    """The first search whose grid has two batch sizes or more."""
+    grids = {name: search["grid"] for name, search in stage.get("searches", {}).items()}
+    return next((name for name in _searches(stage) if len(grids.get(name, {}).get("batch_size", ())) > 1), None)
+
+
+def _read_search(path: Path | None, searches: list[str]) -> "pd.DataFrame":
+    """The rows of search.csv, settings as they stand there."""
+    import pandas as pd
+
+    if path is None:
+        raise InputError(f"search.csv: expected the trials of {', '.join(searches)}, but no file was named")
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path}: expected a CSV file of trials, found {error}; run the rule `tabulate_search`"
+        ) from error
+    if missing := [column for column in SEARCH_COLUMNS if column not in table]:
+        raise InputError(f"{path}: the column {missing[0]} is missing; run the rule `tabulate_search` again")
+    if missing := [name for name in searches if name not in set(table["search"])]:
+        raise InputError(f"{path}: no trial of the search {missing[0]}; run the rule `tabulate_search` again")
+    table["validation_accuracy"] = pd.to_numeric(table["validation_accuracy"], errors="coerce")
+    table["selected"] = table["selected"] == "True"
+    return table
+
+
+def _test_logits(run: "Run", targets: Int[np.ndarray, " n"]) -> Float[np.ndarray, "n classes"]:
+    logits = run.test_logits()
+    if len(logits) != len(targets):
+        raise InputError(
+            f"{run.folder / 'test-logits.npy'}: expected a row for each of the {len(targets)} test images, found "
+            f"{len(logits)}; run the rule `train` again"
+        )
+    return logits
+
+
+def _completed(runs: list["Run"]) -> list["Run"]:
+    return [run for run in runs if run.completed]
+
+
+def _family(runs: list["Run"]) -> str:
+    """mlp or vgg, whatever they are written in."""
+    return runs[0].record["settings"]["kind"].rpartition("-")[2]
+
+
+def _first_layer_variant(runs: dict[str, list["Run"]]) -> str:
+    """mlp-numpy, else the first MLP, else the first variant, of those with a completed run."""
+    completed = [name for name, members in runs.items() if _completed(members)]
+    mlps = [name for name in completed if _family(runs[name]) == "mlp"]
+    return "mlp-numpy" if "mlp-numpy" in completed else (mlps or completed)[0]
+
+
+def _mean_final(runs: list["Run"], split: str, metric: str) -> float:
+    return float(np.mean([run.final(split, metric) for run in runs]))
+
+
+def _sources(runs: list["Run"], *files: str) -> list[str]:
+    """Paths below the study's folder, the same wherever it lies."""
+    return [f"runs/{run.variant}/seed-{run.seed}/{file}" for run in runs for file in files]
+
+
+# --- drawing ------------------------------------------------------------------------------------------------------
+
+
+def _figure(width: float, height: float) -> "Figure":
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height))
+
+
+def _nothing(name: str, reason: str) -> Drawing:
+    """What stands in place of a figure that a study declares, and whose runs all failed."""
+    figure = _figure(COLUMN_WIDTH, 0.5)
+    figure.text(0.5, 0.5, f"Not drawn: {reason}.", ha="center", va="center")
+    return Drawing(figure, name.replace("-", " ").capitalize(), {"not-drawn": reason}, [])
+
+
+def _save(drawing: Drawing, name: str, folder: Path) -> None:
+    """As PDF and SVG, without dates; the salt makes the identifiers in an SVG differ from those of other figures."""
+    import matplotlib
+
+    with matplotlib.rc_context({"svg.hashsalt": name}):
+        for ending, undated in (("pdf", "CreationDate"), ("svg", "Date")):
+            with atomic(folder / f"{name}.{ending}") as file:
+                metadata = {undated: None, "Title": drawing.title}
+                drawing.figure.savefig(file, format=ending, backend=ending, metadata=metadata)
+
+
+def _styles(count: int) -> list[tuple[str, str, str]]:
+    """So many colours, line styles and markers."""
+    return [LINES[i % len(LINES)] for i in range(count)]
+
+
+def _key(label: str, **properties: Any):
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], label=label, **properties)
+
+
+def _ticks(axis: Any, most: int) -> None:
+    """At most so many intervals, numbers plain: no offset, no exponent."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(most, steps=[1, 2, 2.5, 5, 10]))
+    axis.set_major_formatter(_plain)
+
+
+def _log_ticks(axis: Any) -> None:
+    """Labels at powers of ten, and at 2 and 5 times them where these are few."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    low, high = axis.get_view_interval()
+    few = high / low < 300
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,)))
+    axis.set_minor_locator(LogLocator(subs=range(1, 10)))
+    axis.set_major_formatter(_plain)
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _plain(value: float, _: int | None = None) -> str:
+    text = f"{value:.10f}".rstrip("0").rstrip(".") if abs(value) < 1e-4 else f"{value:.10g}"
+    return "0" if text in ("-0", "") else text
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.1f} %"
+
+
+def _count(part: int, whole: int) -> str:
+    """3 of 4 runs, or all 4."""
+    return f"all {whole}" if part == whole else f"{part} of {whole}"
+
+
+def _short(text: str, most: int = 11) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _in_order(values: Iterable[str]) -> list[str]:
+    """Distinct values, by size where all are numbers, else as they come."""
+    found = list(dict.fromkeys(values))
+    try:
+        return sorted(found, key=float)
+    except ValueError:
+        return found
+
+
+def _setting_value(text: str) -> str:
+    """3 × 500 for 500-500-500, 0.002 for 0.0020."""
+    parts = text.split("-")
+    if len(parts) > 1 and len(set(parts)) == 1:
+        return f"{len(parts)} × {parts[0]}"
+    try:
+        return f"{float(text):g}"
+    except ValueError:
+        return text.replace("-", ", ") if all(part.isdigit() for part in parts) else text

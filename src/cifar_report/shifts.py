@@ -1,0 +1,62 @@
+"""Test accuracy on shifted images: what a trained network makes of an object that stands a few pixels off."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cifar_report import datasets
+from cifar_report.config import Settings
+from cifar_report.files import write_text
+from cifar_report.randomness import Purpose, generator, stratified_indices
+from cifar_report.results import Run, load_runs
+from cifar_report.training.batches import Images, scores
+from cifar_report.training.store import build_trainer, training_splits
+
+PIXELS = range(5)
+DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1))
+
+
+def write(stage: dict[str, Any], runs: Path, dataset: Path, output: Path) -> None:
+    """Writes `shifts.csv`: variant, seed, shift (pixels), images, accuracy (mean over the four directions).
+
+    Args:
+        stage: {"variants": [{"name", "seeds", …}], "images": size of the stratified test subset}.
+    """
+    data = datasets.load(dataset)
+    images, labels = data.split("test")
+    index = stratified_indices(labels, min(stage["images"], len(labels)), generator(0, Purpose.SHIFT))
+    images, labels = images[index], labels[index]
+    rows = []
+    for name, found in load_runs(runs, stage["variants"]).items():
+        for run in found:
+            model = _trained(run, data)
+            for pixels in PIXELS:
+                moves = {(pixels * down, pixels * right) for down, right in DIRECTIONS}
+                accuracy = np.mean([scores(model.logits(shifted(images, *move)), labels)[1] for move in sorted(moves)])
+                rows.append((name, run.seed, pixels, len(labels), accuracy))
+            print(
+                f"{name} seed {run.seed}: {rows[-5][-1]:.3f} unmoved, {rows[-1][-1]:.3f} moved by {pixels}", flush=True
+            )
+    table = pd.DataFrame(rows, columns=["variant", "seed", "shift", "images", "accuracy"])
+    write_text(output, table.to_csv(index=False, lineterminator="\n"))
+
+
+def shifted(images: Images, down: int, right: int) -> Images:
+    """Images moved by so many pixels; the edge they leave is filled with its own pixels."""
+    height, width = images.shape[2:]
+    rows = np.clip(np.arange(height) - down, 0, height - 1)
+    columns = np.clip(np.arange(width) - right, 0, width - 1)
+    return np.ascontiguousarray(images[:, :, rows[:, None], columns])
+
+
+def _trained(run: Run, data: datasets.Dataset):
+    """The run's trainer, with its trained weights in place of the initial ones."""
+    without_state = {"average_decay": 0.0, "momentum": 0.0, "nesterov": False}
+    settings = Settings.from_mapping(run.record["settings"] | without_state)
+    split = training_splits(settings, data, test=False)["train"]
+    trainer = build_trainer(settings, split, len(data.class_names), run.seed)
+    prefix = "" if settings.kind == "numpy-mlp" else "model."
+    trainer.restore({prefix + name: array for name, array in run.weights().items()}, run.record["step"])
+    return trainer

@@ -1,0 +1,163 @@
+"""Summary, selection, numbers and verification, on runs written by hand."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from scipy import stats
+
+from cifar_report import summary
+from cifar_report.cli import main
+from cifar_report.errors import InputError
+from cifar_report.results import load_run
+from cifar_report.statistics import t_interval
+from cifar_report.tables import escape
+from cifar_report.verify import verify
+
+
+def write_run(folder, seed=0, accuracy=0.5, status="completed", split="test", variant="mlp", **record):
+    folder.mkdir(parents=True)
+    final = {"loss": 1.0, "accuracy": accuracy}
+    settings = {"kind": "numpy-mlp", "steps": 10, "batch_size": 4, "hidden": [100], "learning_rate": 0.1}
+    document = {
+        "variant": variant,
+        "seed": seed,
+        "status": status,
+        "identity": "a",
+        "settings": settings | record.pop("settings", {}),
+        "final": {"train": {"loss": 0.5, "accuracy": 0.9}, split: final},
+        "samples_seen": 40,
+        "parameters": 7,
+        "forward_flops": 14,
+        "seconds": 2.0,
+        "peak_memory_mb": 100.0,
+        "device": {"type": "cpu", "cpu": "A"},
+        "threads": 1,
+        "versions": {"numpy": "2"},
+        "digests": {"curve.csv": "x"},
+    }
+    (folder / "run.json").write_text(json.dumps(document | record))
+    (folder / "curve.csv").write_text("step,samples_seen,split,loss,accuracy\n0,0,train,2.3,0.1\n")
+
+
+VARIANT = {"name": "mlp", "label": "MLP", "seeds": [0, 1, 2, 3], "search": None, "original_test_accuracy": 0.466}
+
+
+def test_summary_against_scipy(tmp_path):
+    """Mean, deviation and interval over the completed seeds; a diverged one is counted, not averaged."""
+    accuracies = [0.45, 0.47, 0.44]
+    for seed, accuracy in enumerate(accuracies):
+        write_run(tmp_path / f"mlp/seed-{seed}", seed, accuracy)
+    write_run(tmp_path / "mlp/seed-3", 3, 0.1, status="diverged")
+    table, costs = summary.summarise({"variants": [VARIANT]}, tmp_path)
+    row = table.iloc[0]
+    low, high = stats.ttest_1samp(accuracies, 0).confidence_interval(0.95)
+    assert row["test_accuracy_mean"] == pytest.approx(np.mean(accuracies))
+    assert row["test_accuracy_std"] == pytest.approx(stats.tstd(accuracies))
+    assert (row["test_accuracy_ci95_low"], row["test_accuracy_ci95_high"]) == pytest.approx((low, high))
+    assert (row["seeds"], row["diverged"], row["original_test_accuracy"]) == (3, 1, 0.466)
+    assert list(table.columns[:13]) == [
+        "variant",
+        "backend",
+        "parameters",
+        "steps",
+        "batch_size",
+        "seeds",
+        "test_accuracy_mean",
+        "test_accuracy_std",
+        "test_accuracy_ci95_low",
+        "test_accuracy_ci95_high",
+        "train_accuracy_mean",
+        "validation_accuracy_mean",
+        "original_test_accuracy",
+    ]
+    assert list(costs.columns) == (
+        ["variant", "train_seconds_median", "images_per_second", "peak_memory_mb", "threads", "device"]
+    )
+    assert costs.iloc[0]["images_per_second"] == 20
+
+
+def test_one_seed_has_no_interval():
+    assert t_interval([0.5]).mean == 0.5 and np.isnan(t_interval([0.5]).low)
+
+
+def search_with(tmp_path, outcomes):
+    for trial, (accuracy, status, rate) in outcomes.items():
+        write_run(
+            tmp_path / trial, accuracy=accuracy, status=status, split="validation", settings={"learning_rate": rate}
+        )
+    return {"grid": {"learning_rate": [0.1, 0.2, 0.3]}, "trials": list(outcomes)}
+
+
+def test_select_takes_the_best_on_the_validation_split(tmp_path):
+    """A diverged trial ranks last, whatever its accuracy says."""
+    stage = search_with(
+        tmp_path, {"a": (0.5, "completed", 0.1), "b": (0.6, "completed", 0.2), "c": (0.9, "diverged", 0.3)}
+    )
+    summary.select(stage, tmp_path, tmp_path / "selected.yaml")
+    assert yaml.safe_load((tmp_path / "selected.yaml").read_text())["settings"] == {"learning_rate": 0.2}
+    table = summary.trials(stage, tmp_path)
+    assert list(table["selected"]) == [False, True, False]
+
+
+def test_select_refuses_a_search_that_diverged_throughout(tmp_path):
+    stage = search_with(tmp_path, {"a": (0.1, "diverged", 0.1)})
+    with pytest.raises(InputError, match="every trial diverged"):
+        summary.select(stage, tmp_path, tmp_path / "selected.yaml")
+    assert not (tmp_path / "selected.yaml").exists()
+
+
+def reference_and_results(tmp_path, ours, **record):
+    for seed, accuracy in enumerate([0.45, 0.47, 0.44]):
+        write_run(tmp_path / f"reference/runs/mlp/seed-{seed}", seed, accuracy)
+    for seed, accuracy in enumerate(ours):
+        write_run(tmp_path / f"results/runs/mlp/seed-{seed}", seed, accuracy, **record)
+    return verify(tmp_path / "results", tmp_path / "reference")
+
+
+def test_verify_wants_identical_digests_in_the_same_environment(tmp_path):
+    lines, holds = reference_and_results(tmp_path, [0.45, 0.47, 0.44])
+    assert holds and "identical digests" in lines[0]
+
+
+def test_verify_notices_another_digest(tmp_path, capsys):
+    lines, holds = reference_and_results(tmp_path, [0.45, 0.47, 0.44], digests={"curve.csv": "y"})
+    assert not holds and "other digests for seed 0, 1, 2" in lines[0]
+    assert main(["verify", "--results", str(tmp_path / "results"), "--reference", str(tmp_path / "reference")]) == 1
+    assert "FAIL  mlp" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("ours", "expected"), [([0.46, 0.45], True), ([0.55, 0.56], False)])
+def test_verify_elsewhere_takes_the_prediction_interval(tmp_path, ours, expected):
+    lines, holds = reference_and_results(tmp_path, ours, device={"type": "cpu", "cpu": "B"})
+    allowed = 100 * stats.t.ppf(0.975, 2) * np.std([0.45, 0.47, 0.44], ddof=1) * np.sqrt(1 / 3 + 1 / 2)
+    assert holds is expected and f"{allowed:.2f} allowed" in lines[0]
+
+
+def test_a_torn_run_is_named(tmp_path):
+    write_run(tmp_path / "mlp")
+    (tmp_path / "mlp/run.json").write_text('{"variant": "ml')
+    with pytest.raises(InputError, match=r"run\.json.*expected JSON"):
+        load_run(tmp_path / "mlp")
+    (tmp_path / "mlp/run.json").write_text("{}")
+    with pytest.raises(InputError, match="'variant' is missing"):
+        load_run(tmp_path / "mlp")
+    (tmp_path / "mlp/curve.csv").write_text("step,loss\n")
+    with pytest.raises(InputError, match="expected the columns"):
+        load_run(tmp_path / "mlp")
+
+
+def test_latex_specials_are_escaped():
+    assert escape(r"50 % of {a_b} & c\d") == r"50 \% of \{a\_b\} \& c\textbackslash{}d"
+
+
+def test_search_csv_has_a_row_a_trial(tmp_path):
+    stage = search_with(tmp_path / "grid", {"a": (0.5, "completed", 0.1), "b": (0.6, "completed", 0.2)})
+    summary.write_search({"grid": stage}, tmp_path, tmp_path / "search.csv")
+    table = pd.read_csv(tmp_path / "search.csv")
+    assert list(table.columns) == (
+        ["trial", "learning_rate", "validation_accuracy", "validation_loss", "status", "selected", "search"]
+    )
+    assert list(table["validation_accuracy"]) == [0.5, 0.6]

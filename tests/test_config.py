@@ -1,0 +1,103 @@
+"""A wrong configuration is refused before any job starts, by a message that names the key and the value."""
+
+import copy
+from dataclasses import MISSING, fields
+from pathlib import Path
+
+import pytest
+import yaml
+from snakemake.utils import update_config
+
+from cifar_report import config
+from cifar_report.errors import InputError
+from cifar_report.provenance import KINDS
+
+ROOT = Path(__file__).parent.parent
+SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
+
+
+def load(change=None, overlay=None):
+    document = yaml.safe_load((ROOT / "config.yaml").read_text())
+    if overlay:
+        update_config(document, yaml.safe_load((ROOT / overlay).read_text()))
+    update_config(document, copy.deepcopy(change or {}))
+    return config.load(document, SCHEMA)
+
+
+@pytest.mark.parametrize("overlay", [None, *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "config").glob("*.yaml"))])
+def test_shipped_studies_are_valid_and_have_names_of_their_own(overlay):
+    study = load(overlay=overlay)
+    assert study.variants and study.searches
+    assert overlay is None or study.name != load().name
+
+
+WRONG = {
+    "variants.mlp-numpy.stepz": "did you mean 'steps'",
+    "variants.mlp-numpy.steps=-5": "variants.mlp-numpy.steps: -5",
+    "variants.mlp-numpy.steps=0": "variants.mlp-numpy.steps: 0",
+    "variants.mlp-numpy.steps=many": "variants.mlp-numpy.steps: 'many'",
+    "variants.mlp-numpy.kind=numpy-mpl": "'numpy-mpl'",
+    "variants.mlp-numpy.batch_norm=manual": "variants.mlp-numpy.batch_norm: 'manual', but a numpy-mlp",
+    "variants.mlp-numpy.optimiser=adam": "variants.mlp-numpy.optimiser: 'adam'",
+    "variants.mlp-torch.like=mlp-nump": "did you mean 'mlp-numpy'",
+    "variants.mlp-numpy.like=mlp-torch": "goes round in a circle",
+    "variants.vgg.hidden=[3]": "variants.vgg.hidden",
+    "variants.mlp-tuned.hidden=[3]": "also chosen by the search 'mlp-grid'",
+    "variants.$(rm -rf).steps=3": "a name is small letters and digits",
+    "study=../elsewhere": "study: '../elsewhere' is not allowed",
+    "study=two words": "study: 'two words' is not allowed",
+    "dataset=cifar100": "dataset: 'cifar100' is not among the datasets",
+    "datasets.cifar10-jpeg.sha256=abc": "a SHA-256 is 64 hexadecimal digits",
+    "datasets.digits.path=here": "unknown key 'path'",
+    "run=[mlp-numpi]": "did you mean 'mlp-numpy'",
+    "seeds=[]": "seeds",
+    "seeds=[1, 1]": "seeds",
+    "validation_images=0": "needs a validation split",
+    "search.mlp-grid.grid=[{setting: widths, values: [1]}]": "'widths'",
+    "search.mlp-grid.grid=[{setting: steps, values: [-1]}]": "steps",
+    "search.mlp-grid.grid=[{setting: hidden, values: [100]}]": "hidden",
+    "defaults.threads=0": "defaults.threads: 0",
+    "cores=4": "unknown key 'cores'",
+}
+
+
+@pytest.mark.parametrize("change", WRONG)
+def test_the_message_names_the_key_and_the_value(change):
+    path, _, value = change.partition("=")
+    nested = yaml.safe_load(value or "1")
+    for key in reversed(path.split(".") if "$" not in path else ["variants", "$(rm -rf)", "steps"]):
+        nested = {key: nested}
+    with pytest.raises(InputError) as error:
+        load(nested)
+    assert WRONG[change] in str(error.value)
+
+
+def test_schema_and_settings_agree():
+    """The same names in both, and every neutral default is a value that the schema allows."""
+    schema = yaml.safe_load(SCHEMA.read_text())
+    properties = schema["properties"]["defaults"]["properties"]
+    assert set(properties) == set(config.SETTINGS)
+    assert set(properties["kind"]["enum"]) == set(KINDS)
+    for field in fields(config.Settings):
+        if field.default is not MISSING:
+            value = list(field.default) if isinstance(field.default, tuple) else field.default
+            config.validate(value, properties[field.name], field.name)
+
+
+def test_like_inherits_settings_but_no_label():
+    torch = load().variants["mlp-torch"]
+    assert torch.settings["hidden"] == [100] and torch.settings["initial_std"] is None
+    small = load().variants["mlp-torch-adam-small"]
+    assert small.original_test_accuracy is None and small.label != torch.label
+
+
+def test_canonical_settings_leave_neutral_ones_out():
+    settings = load().variants["mlp-numpy"].resolved()
+    assert "dropout" not in settings.canonical() and settings.canonical()["slope"] == 0.02
+    assert config.Settings.from_mapping(settings.full()) == settings
+    assert config.Settings.from_mapping(settings.canonical()) == settings
+
+
+def test_integers_and_floats_are_one_setting():
+    whole, point = (load({"variants": {"mlp-numpy": {"learning_rate": v}}}).variants["mlp-numpy"] for v in (1, 1.0))
+    assert config.digest(whole.resolved().canonical()) == config.digest(point.resolved().canonical())

@@ -1,0 +1,216 @@
+"""The two frameworks do the same; runs resume, are shared, and diverge without failing."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from cifar_report import datasets, provenance
+from cifar_report.config import Settings
+from cifar_report.numpy_nn.sgd import SGD
+from cifar_report.torch_nn import vgg
+from cifar_report.training import store
+from cifar_report.training.batches import Order, draw_augmentation, learning_rate, scores, source_pixels, statistics
+from cifar_report.training.run import Split
+
+MLP = Settings(
+    kind="numpy-mlp",
+    optimiser="sgd",
+    learning_rate=0.002,
+    steps=50,
+    batch_size=32,
+    preprocessing="mean-image",
+    evaluate_every=10,
+    evaluation_images=100,
+    threads=1,
+    hidden=(20, 10),
+    slope=0.02,
+    precision="float64",
+)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dataset")
+    datasets.prepare("digits", {"source": "digits"}, 200, folder, folder)
+    return datasets.load(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"initial_std": 1e-4, "preprocessing": "standardise"},
+        {"momentum": 0.9, "nesterov": True, "weight_decay": 0.01, "schedule": "one-cycle", "learning_rate": 2e-4},
+        {"flip": True, "shift": 3, "schedule": "cosine", "momentum": 0.5},
+    ],
+    ids=["plain", "small-initial", "nesterov-one-cycle", "augmented"],
+)
+def test_frameworks_agree_in_float64(dataset, change):
+    """Same seed, same weights, same batches: losses and weights after 50 steps agree to 1e-10."""
+    split = Split(*dataset.split("train"))
+    ours, theirs = (
+        store.build_trainer(dataclasses.replace(MLP, kind=kind, **change), split, 10, seed=3)
+        for kind in ("numpy-mlp", "torch-mlp")
+    )
+    for until in (1, 10, 50):
+        ours.advance(until)
+        theirs.advance(until)
+        losses = [scores(trainer.logits(split.images[:100]), split.labels[:100])[0] for trainer in (ours, theirs)]
+        assert losses[0] == pytest.approx(losses[1], abs=1e-10)
+    for a, b in zip(ours.parameters().values(), theirs.parameters().values(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-10)
+
+
+def test_a_resumed_run_equals_an_undisturbed_one(dataset, tmp_path, monkeypatch):
+    """Killed after a checkpoint, the run goes on to the same bytes: weights, curve, logits."""
+    settings = dataclasses.replace(
+        MLP,
+        kind="torch-mlp",
+        precision="float32",
+        optimiser="adamw",
+        weight_decay=0.01,
+        dropout=0.1,
+        batch_norm="manual",
+        average_decay=0.9,
+        flip=True,
+        shift=1,
+        schedule="one-cycle",
+        warmup=0.1,
+    )
+    whole = store.obtain(settings, 0, dataset, "code", tmp_path / "whole", "whole")
+
+    save = store._save
+    saved = []
+
+    def save_twice_then_die(path, trainer, history):
+        save(path, trainer, history)
+        saved.append(trainer.step)
+        if len(saved) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(store, "_save", save_twice_then_die)
+    with pytest.raises(KeyboardInterrupt):
+        store.obtain(settings, 0, dataset, "code", tmp_path / "killed", "killed")
+    assert saved == [10, 20]
+    monkeypatch.undo()
+    resumed = store.obtain(settings, 0, dataset, "code", tmp_path / "killed", "resumed")
+    for name in ("model.safetensors", "curve.csv", "test-logits.npy"):
+        assert (whole / name).read_bytes() == (resumed / name).read_bytes(), name
+    assert not list((tmp_path / "killed").rglob("*.tmp")) and not list(tmp_path.rglob("checkpoint*"))
+
+
+def test_a_finished_run_is_not_trained_again(dataset, tmp_path, monkeypatch):
+    first = store.obtain(MLP, 0, dataset, "code", tmp_path, "first")
+    monkeypatch.setattr(store, "build_trainer", None)
+    assert store.obtain(MLP, 0, dataset, "code", tmp_path, "again") == first
+
+
+def test_divergence_is_a_result(dataset, tmp_path):
+    settings = dataclasses.replace(MLP, learning_rate=1e9, steps=30)
+    with np.errstate(all="ignore"):
+        finished = store.obtain(settings, 0, dataset, "code", tmp_path, "wild")
+    run = json.loads((finished / "run.json").read_text())
+    assert run["status"] == "diverged" and run["step"] == 10
+    assert run["final"]["test"]["loss"] is None and run["final"]["test"]["accuracy"] <= 0.2
+
+
+def test_a_search_opens_no_test_array(dataset, tmp_path):
+    """With the test arrays gone, a trial still trains, and its data digests do not name them."""
+    folder = tmp_path / "dataset"
+    folder.mkdir()
+    for file in dataset.folder.iterdir():
+        if not file.name.startswith("test-"):
+            (folder / file.name).write_bytes(file.read_bytes())
+    finished = store.obtain(MLP, 0, datasets.load(folder), "code", tmp_path / "store", "trial", test=False)
+    run = json.loads((finished / "run.json").read_text())
+    assert set(run["final"]) == {"train", "validation"}
+    assert not (finished / "test-logits.npy").exists()
+    assert not [name for name in run["data"]["digests"] if name.startswith("test-")]
+
+
+def test_identity_ignores_neutral_settings_alone():
+    """An option that is off changes no identity; every other change does."""
+    base = provenance.identity(MLP, 0, {"x": "1"}, "code")
+    assert base == provenance.identity(dataclasses.replace(MLP, dropout=0.0), 0, {"x": "1"}, "code")
+    others = [
+        provenance.identity(dataclasses.replace(MLP, threads=2), 0, {"x": "1"}, "code"),
+        provenance.identity(dataclasses.replace(MLP, dropout=0.1), 0, {"x": "1"}, "code"),
+        provenance.identity(MLP, 1, {"x": "1"}, "code"),
+        provenance.identity(MLP, 0, {"x": "2"}, "code"),
+        provenance.identity(MLP, 0, {"x": "1"}, "edited"),
+    ]
+    assert len({base, *others}) == 6
+
+
+def test_vgg_has_the_parameters_of_the_study():
+    settings = dataclasses.replace(MLP, kind="torch-vgg", hidden=(), slope=0.0, batch_norm="torch")
+    model = vgg.build(settings, (3, 32, 32), 10, seed=0)
+    assert sum(p.numel() for p in model.parameters()) == 9_231_114
+    assert model.eval()(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+
+
+def test_order_is_an_epoch_without_replacement():
+    order = Order(images=10, batch_size=3, seed=1)
+    epochs = [np.concatenate([order.batch(3 * epoch + i) for i in range(3)]) for epoch in range(2)]
+    for epoch in epochs:
+        assert len(set(epoch)) == 9 and set(epoch) <= set(range(10))
+    assert not np.array_equal(*epochs)
+    np.testing.assert_array_equal(Order(10, 3, 1).batch(4), epochs[1][3:6])
+
+
+def test_augmentation_moves_and_mirrors():
+    """Against numpy.roll and flip, image by image, on the padded image."""
+    settings = dataclasses.replace(MLP, flip=True, shift=2, batch_size=64)
+    flips, moves = draw_augmentation(settings, seed=0, step=5)
+    assert {*moves.ravel()} == {-2, -1, 0, 1, 2} and 0 < flips.sum() < 64
+    x = np.random.default_rng(0).normal(size=(64, 2, 8, 8))
+    padded = np.pad(x, ((0, 0), (0, 0), (2, 2), (2, 2)))
+    rows, columns = source_pixels(flips, moves, 8, 8, pad=2)
+    got = padded[np.arange(64)[:, None, None], :, rows, columns].transpose(0, 3, 1, 2)
+    for i in range(64):
+        moved = np.roll(padded[i], moves[:, i], axis=(1, 2))[:, 2:-2, 2:-2]
+        np.testing.assert_array_equal(got[i], np.flip(moved, axis=2) if flips[i] else moved)
+
+
+def test_statistics_are_those_of_numpy():
+    images = np.random.default_rng(0).integers(0, 256, (50, 3, 4, 4), dtype=np.uint8)
+    mean, std = statistics(images, "standardise")
+    np.testing.assert_allclose(mean[:, 0, 0], images.mean(axis=(0, 2, 3)), rtol=1e-6)
+    np.testing.assert_allclose(std[:, 0, 0], images.std(axis=(0, 2, 3)), rtol=1e-6)
+    np.testing.assert_allclose(statistics(images, "mean-image")[0], images.mean(axis=0), rtol=1e-6)
+
+
+def test_one_cycle_rises_and_falls():
+    settings = dataclasses.replace(MLP, schedule="one-cycle", warmup=0.2, steps=100, learning_rate=1.0)
+    rates = [learning_rate(settings, step) for step in range(100)]
+    assert np.argmax(rates) in (19, 20) and max(rates) == pytest.approx(1.0, abs=0.06)
+    assert (np.diff(rates[:20]) > 0).all() and (np.diff(rates[20:]) < 0).all() and 0 < rates[-1] < 0.02
+
+
+def test_nesterov_follows_torch():
+    rng = np.random.default_rng(0)
+    w, gradients = rng.normal(size=4), rng.normal(size=(3, 4))
+    theirs = torch.nn.Parameter(torch.tensor(w))
+    optimiser = torch.optim.SGD([theirs], lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01)
+    ours = SGD({"w": w}, momentum=0.9, nesterov=True, weight_decay=0.01)
+    for g in gradients:
+        theirs.grad = torch.tensor(g)
+        optimiser.step()
+        ours.step({"w": g.copy()}, 0.1)
+    np.testing.assert_allclose(w, theirs.detach().numpy(), rtol=1e-12)
+
+
+def test_the_numpy_job_never_imports_torch():
+    """Nor does any training job import torchvision: imports cost seconds a job."""
+    code = (
+        "import sys; import cifar_report.cli, cifar_report.training.store, cifar_report.training.{0};"
+        "print('torch' in sys.modules, 'torchvision' in sys.modules)"
+    )
+    for loop, expected in (("numpy_loop", "False False"), ("torch_loop", "True False")):
+        done = subprocess.run([sys.executable, "-c", code.format(loop)], capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == expected

@@ -1,0 +1,162 @@
+FIGURES = [
+    f"{RESULTS}/figures/{name}.{ending}"
+    for name in figure_names(plan.documents(STUDY)["stages/figures"]["settings"], searches=list(STUDY.searches))
+    for ending in ("pdf", "svg")
+]
+SHIFTED = [name for name in STUDY.shifts["variants"] if name in STUDY.variants]
+TRIALS = [path for search in STUDY.searches for path in trial_files(search, "run.json", "curve.csv")]
+
+
+rule summarise_runs:
+    input:
+        run_files("run.json", "curve.csv"),
+        plan=f"{RESULTS}/plan/stages/summarise.json",
+    output:
+        summary=f"{RESULTS}/summary.csv",
+        costs=f"{RESULTS}/costs.csv",
+    params:
+        runs=f"{RESULTS}/runs",
+    log:
+        f"{RESULTS}/logs/summarise_runs.log",
+    benchmark:
+        f"{RESULTS}/timings/summarise_runs.tsv"
+    conda:
+        "../../environment.yml"
+    shell:
+        "exec cifar-report summarise --stage {input.plan} --runs {params.runs}"
+        " --summary {output.summary} --costs {output.costs} > {log} 2>&1"
+
+
+rule tabulate_search:
+    input:
+        TRIALS,
+        plan=f"{RESULTS}/plan/stages/search.json",
+    output:
+        f"{RESULTS}/search.csv",
+    params:
+        search=f"{RESULTS}/search",
+    log:
+        f"{RESULTS}/logs/tabulate_search.log",
+    benchmark:
+        f"{RESULTS}/timings/tabulate_search.tsv"
+    conda:
+        "../../environment.yml"
+    shell:
+        "exec cifar-report tabulate-search --stage {input.plan} --search {params.search} --output {output} > {log} 2>&1"
+
+
+rule measure_shifts:
+    input:
+        DATASET,
+        run_files("run.json", "curve.csv", "model.safetensors", variants=SHIFTED),
+        plan=f"{RESULTS}/plan/stages/shifts.json",
+        dataset=DESCRIPTION,
+    output:
+        f"{RESULTS}/shifts.csv",
+    params:
+        runs=f"{RESULTS}/runs",
+        dataset=subpath(input.dataset, parent=True),
+    log:
+        f"{RESULTS}/logs/measure_shifts.log",
+    benchmark:
+        f"{RESULTS}/timings/measure_shifts.tsv"
+    resources:
+        gpu=gpus("torch"),
+    conda:
+        "../../environment.yml"
+    shell:
+        "exec cifar-report shifts --stage {input.plan} --runs {params.runs} --dataset {params.dataset}"
+        " --output {output} > {log} 2>&1"
+
+
+rule test_claims:
+    input:
+        run_files("run.json", "curve.csv", "test-logits.npy"),
+        TRIALS,
+        SEARCH,
+        DATASET,
+        plan=f"{RESULTS}/plan/stages/claims.json",
+        claims="report/claims.yaml",
+        schema="workflow/schemas/claims.schema.yaml",
+        shifts=f"{RESULTS}/shifts.csv",
+    output:
+        claims=f"{RESULTS}/claims.json",
+        table=f"{RESULTS}/tables/claims.tex",
+        text=f"{RESULTS}/tables/claims-text.tex",
+    params:
+        results=RESULTS,
+    log:
+        f"{RESULTS}/logs/test_claims.log",
+    benchmark:
+        f"{RESULTS}/timings/test_claims.tsv"
+    conda:
+        "../../environment.yml"
+    shell:
+        "exec cifar-report claims --stage {input.plan} --results {params.results} --claims {input.claims}"
+        " --schema {input.schema} > {log} 2>&1"
+
+
+rule draw_figures:
+    input:
+        run_files("run.json", "curve.csv", "model.safetensors", "test-logits.npy"),
+        TRIALS,
+        SEARCH,
+        DATASET,
+        plan=f"{RESULTS}/plan/stages/figures.json",
+        dataset=DESCRIPTION,
+    output:
+        FIGURES,
+        index=f"{RESULTS}/figures/figures.json",
+    params:
+        results=RESULTS,
+    log:
+        f"{RESULTS}/logs/draw_figures.log",
+    benchmark:
+        f"{RESULTS}/timings/draw_figures.tsv"
+    conda:
+        "../../environment.yml"
+    shell:
+        "exec cifar-report figures --stage {input.plan} --results {params.results} > {log} 2>&1"
+
+
+rule check_equations:
+    input:
+        sorted(map(str, Path("tests/equations").glob("*.py"))),
+        REPORT_SOURCES,
+        plan=f"{RESULTS}/plan/stages/equations.json",
+    output:
+        checks=f"{RESULTS}/equations.json",
+        table=f"{RESULTS}/tables/equations.tex",
+    log:
+        f"{RESULTS}/logs/check_equations.log",
+    benchmark:
+        f"{RESULTS}/timings/check_equations.tsv"
+    conda:
+        "../../environment.yml"
+    shell:
+        "(pytest -p no:cacheprovider tests/equations --equations-json {output.checks}"
+        " && cifar-report equations --checks {output.checks} --output {output.table}) > {log} 2>&1"
+
+
+rule write_tables:
+    input:
+        run_files("run.json", "curve.csv"),
+        SEARCH,
+        plan=f"{RESULTS}/plan/stages/tables.json",
+        dataset=DESCRIPTION,
+        summary=f"{RESULTS}/summary.csv",
+        figures=f"{RESULTS}/figures/figures.json",
+        claims=f"{RESULTS}/claims.json",
+    output:
+        numbers=f"{RESULTS}/numbers.tex",
+        tables=[f"{RESULTS}/tables/{name}.tex" for name in TABLES],
+    params:
+        results=RESULTS,
+    log:
+        f"{RESULTS}/logs/write_tables.log",
+    benchmark:
+        f"{RESULTS}/timings/write_tables.tsv"
+    conda:
+        "../../environment.yml"
+    shell:
+        "exec cifar-report tables --stage {input.plan} --results {params.results} > {log} 2>&1"

@@ -1,0 +1,36 @@
+rule render_report:
+    input:
+        REPORT_SOURCES,
+        [path for path in FIGURES if path.endswith(".pdf")],
+        rules.write_tables.output,
+        rules.test_claims.output,
+        rules.check_equations.output,
+        script="workflow/scripts/render-report",
+    output:
+        f"{RESULTS}/report.pdf",
+    params:
+        results=RESULTS,
+    log:
+        f"{RESULTS}/logs/render_report.log",
+    benchmark:
+        f"{RESULTS}/timings/render_report.tsv"
+    conda:
+        "../../environment.yml"
+    shell:
+        "exec {input.script} report {params.results} {output} > {log} 2>&1"
+
+
+# Snakemake's own report of this study; called from inside it, so without its lock and with the same configuration.
+rule render_html:
+    input:
+        rules.all.input,
+    output:
+        f"{RESULTS}/report.html",
+    params:
+        config=f"{RESULTS}/plan/config.yaml",
+    log:
+        f"{RESULTS}/logs/render_html.log",
+    conda:
+        "../../environment.yml"
+    shell:
+        "snakemake all --nolock --configfile {params.config} --report {output} > {log} 2>&1"

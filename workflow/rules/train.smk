@@ -1,0 +1,97 @@
+def variant_threads(wildcards):
+    return STUDY.variants[wildcards.variant].settings["threads"]
+
+
+def variant_gpus(wildcards):
+    return gpus(STUDY.variants[wildcards.variant].settings["kind"])
+
+
+def trial_threads(wildcards):
+    return STUDY.searches[wildcards.search].trials()[wildcards.trial].threads
+
+
+def trial_gpus(wildcards):
+    return gpus(STUDY.searches[wildcards.search].base["kind"])
+
+
+def selected_settings(wildcards):
+    search = STUDY.variants[wildcards.variant].search
+    return f"{RESULTS}/search/{search}/selected.yaml" if search else []
+
+
+def all_trials(wildcards):
+    return trial_files(wildcards.search, "run.json")
+
+
+# The number of threads is a setting, which the plan passes on: `--cores 1` lowers {threads}, and must change no bit.
+rule train_variant:
+    input:
+        DATASET,
+        plan=f"{RESULTS}/plan/{{variant}}.json",
+        dataset=DESCRIPTION,
+        selected=selected_settings,
+    output:
+        run=f"{RESULTS}/runs/{{variant}}/seed-{{seed}}/run.json",
+        curve=f"{RESULTS}/runs/{{variant}}/seed-{{seed}}/curve.csv",
+        model=f"{RESULTS}/runs/{{variant}}/seed-{{seed}}/model.safetensors",
+        logits=f"{RESULTS}/runs/{{variant}}/seed-{{seed}}/test-logits.npy",
+    params:
+        dataset=subpath(input.dataset, parent=True),
+        folder=subpath(output.run, parent=True),
+        store=STORE,
+    log:
+        f"{RESULTS}/logs/train_variant/{{variant}}-seed-{{seed}}.log",
+    benchmark:
+        f"{RESULTS}/timings/train_variant/{{variant}}-seed-{{seed}}.tsv"
+    threads: variant_threads
+    resources:
+        gpu=variant_gpus,
+    conda:
+        "../../environment.yml"
+    shell:
+        "exec cifar-report train --plan {input.plan} --dataset {params.dataset} --seed {wildcards.seed}"
+        " --store {params.store} --output {params.folder} --selected {input.selected} > {log} 2>&1"
+
+
+rule train_trial:
+    input:
+        [path for path in DATASET if "/test-" not in path],
+        plan=f"{RESULTS}/plan/search/{{search}}/{{trial}}.json",
+        dataset=DESCRIPTION,
+    output:
+        run=f"{RESULTS}/search/{{search}}/{{trial}}/run.json",
+        curve=f"{RESULTS}/search/{{search}}/{{trial}}/curve.csv",
+    params:
+        dataset=subpath(input.dataset, parent=True),
+        folder=subpath(output.run, parent=True),
+        store=STORE,
+    log:
+        f"{RESULTS}/logs/train_trial/{{search}}-{{trial}}.log",
+    benchmark:
+        f"{RESULTS}/timings/train_trial/{{search}}-{{trial}}.tsv"
+    threads: trial_threads
+    resources:
+        gpu=trial_gpus,
+    conda:
+        "../../environment.yml"
+    shell:
+        "exec cifar-report train --trial --plan {input.plan} --dataset {params.dataset}"
+        " --store {params.store} --output {params.folder} > {log} 2>&1"
+
+
+rule select_trial:
+    input:
+        all_trials,
+        plan=f"{RESULTS}/plan/select/{{search}}.json",
+    output:
+        f"{RESULTS}/search/{{search}}/selected.yaml",
+    params:
+        folder=subpath(output[0], parent=True),
+    log:
+        f"{RESULTS}/logs/select_trial/{{search}}.log",
+    benchmark:
+        f"{RESULTS}/timings/select_trial/{{search}}.tsv"
+    conda:
+        "../../environment.yml"
+    shell:
+        "exec cifar-report select --stage {input.plan} --search {params.folder} --output {output} > {log} 2>&1"
