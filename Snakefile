@@ -17,9 +17,11 @@ configfile: "config.yaml"
 
 
 try:
-    STUDY = studies.load(config, Path(workflow.source_path("workflow/schemas/config.schema.yaml")))
+    STUDY = studies.load(
+        config, Path(workflow.source_path("workflow/schemas/config.schema.yaml"))
+    )
     RESULTS = f"results/{STUDY.name}"
-    plan.write(STUDY, Path(RESULTS) / "plan")
+    plan.write(STUDY, config, Path(RESULTS) / "plan")
 except InputError as error:
     raise WorkflowError(str(error)) from None
 
@@ -31,23 +33,23 @@ wildcard_constraints:
     trial="[0-9a-f]{16}",
 
 
-include: "workflow/rules/common.smk"
-include: "workflow/rules/dataset.smk"
-include: "workflow/rules/train.smk"
-include: "workflow/rules/analyse.smk"
-include: "workflow/rules/report.smk"
-
-
 rule all:
+    default_target: True
     input:
         f"{RESULTS}/report.pdf",
         f"{RESULTS}/summary.csv",
         f"{RESULTS}/costs.csv",
         f"{RESULTS}/claims.json",
-    default_target: True
 
 
 rule report:
     input:
         rules.all.input,
         f"{RESULTS}/report.html",
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/dataset.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/analyse.smk"
+include: "workflow/rules/report.smk"

@@ -117,7 +117,9 @@ def figures(stage: Path, results: Path) -> None:
     """Draws the figures."""
     from cifar_report import figures
 
-    figures.write(read_json(stage)["settings"], results)
+    settings = read_json(stage)["settings"]
+    search = results / "search.csv" if settings["searches"] else None
+    figures.write(settings, results / "runs", results / "dataset", search, results / "figures")
 
 
 def equations(checks: Path, output: Path) -> None:

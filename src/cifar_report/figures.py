@@ -20,6 +20,7 @@ from cifar_report.files import atomic, to_json, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from cifar_report.results import Run
@@ -63,8 +64,8 @@ STYLE = {
     "legend.handletextpad": 0.5,
     "legend.columnspacing": 1.2,
     "figure.constrained_layout.use": True,
-    "figure.constrained_layout.h_pad": 0.02,
-    "figure.constrained_layout.w_pad": 0.02,
+    "figure.constrained_layout.h_pad": 0.03,
+    "figure.constrained_layout.w_pad": 0.03,
     "image.interpolation": "none",
     "pdf.fonttype": 42,
     "svg.fonttype": "path",
@@ -161,7 +162,7 @@ def _drawings(
     best = representative(found)
     if best is None:
         for name in ("samples", "confusion", "first-layer", "calibration"):
-            yield name, _nothing(name, "every run diverged")
+            yield name, _nothing(name.replace("-", " ").capitalize(), "every run diverged", [])
         return
     run = _completed(found[best])[0]
     images, targets = data.split("test")
@@ -200,9 +201,12 @@ def curves(variant: dict[str, Any], runs: list["Run"]) -> Drawing:
     A marker ends each line: the last step's value is of the whole split, those before it of fixed subsets. The loss
     axis is logarithmic where the means range over more than a factor of ten. Runs that diverged are counted, not drawn.
     """
+    title, sources = f"Loss and accuracy of {variant['label']}", _sources(runs, "curve.csv", "run.json")
+    completed = _completed(runs)
+    if not completed:
+        return _nothing(title, _diverged(len(runs), len(runs)), sources)
     figure = _figure(COLUMN_WIDTH, 3.3)
     loss, accuracy = figure.subplots(2, sharex=True)
-    completed = _completed(runs)
     lowest, highest = np.inf, 0.0
     for split, (label, colour, line, marker) in SPLITS.items():
         for axes, metric, unit in ((loss, "loss", 1.0), (accuracy, "accuracy", 100.0)):
@@ -222,36 +226,33 @@ def curves(variant: dict[str, Any], runs: list["Run"]) -> Drawing:
         _log_ticks(loss.yaxis)
     else:
         _ticks(loss.yaxis, 5)
-        loss.set_ylim(bottom=0)
+        loss.set_ylim(bottom=max(loss.get_ylim()[0], 0))
     original = variant["original_test_accuracy"]
     if original is not None:
         accuracy.axhline(100 * original, color="black", linestyle=":", linewidth=0.8, label="original, test")
-    diverged = len(runs) - len(completed)
-    if diverged:
-        text = f"{_count(diverged, len(runs))} diverged, not shown"
-        accuracy.text(0.98, 0.05, text, transform=accuracy.transAxes, ha="right", fontsize=8)
+    _note(accuracy, _diverged(len(runs) - len(completed), len(runs)))
     loss.set_ylabel("loss (nats)")
     accuracy.set_ylabel("accuracy (%)")
     accuracy.set_xlabel("step")
     _ticks(accuracy.yaxis, 5)
     _ticks(accuracy.xaxis, 6)
+    figure.align_ylabels()
     handles, texts = accuracy.get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, texts, loc="outside upper center", ncols=4, columnspacing=0.9, handlelength=1.8)
+    figure.legend(handles, texts, loc="outside upper center", ncols=4, columnspacing=0.9, handlelength=1.8)
     facts = {
         "seeds": str(len(completed)),
-        "diverged": str(diverged),
+        "diverged": str(len(runs) - len(completed)),
         "steps": str(runs[0].record["settings"]["steps"]),
         "band": "minimum to maximum over the seeds" if len(completed) > 1 else "none: one seed",
         "last-step": "the markers are values of the whole splits",
     }
     for split, (label, *_) in SPLITS.items():
-        if completed and split in completed[0].record["final"]:
+        if split in completed[0].record["final"]:
             facts[f"final-{label}-accuracy"] = _percent(_mean_final(completed, split, "accuracy"))
             facts[f"final-{label}-loss"] = f"{_mean_final(completed, split, 'loss'):.3f}"
     if original is not None:
         facts["original-test-accuracy"] = _percent(original)
-    return Drawing(figure, f"Loss and accuracy of {variant['label']}", facts, _sources(runs, "curve.csv", "run.json"))
+    return Drawing(figure, title, facts, sources)
 
 
 def seed_curves(
@@ -293,11 +294,10 @@ def comparison(variants: list[dict[str, Any]], runs: dict[str, list["Run"]]) -> 
     )
     facts = {"interval": "95 % interval of the mean (Student's t)"}
     for row, variant in enumerate(variants):
-        completed = _completed(runs[variant["name"]])
-        diverged = len(runs[variant["name"]]) - len(completed)
-        ticks.append(
-            variant["label"] + (f" ({_count(diverged, len(runs[variant['name']]))} diverged)" if diverged else "")
-        )
+        members = runs[variant["name"]]
+        completed = _completed(members)
+        fate = _diverged(len(members) - len(completed), len(members))
+        ticks.append(variant["label"] + (f" ({fate})" if fate else ""))
         values = np.array([100 * run.final("test", "accuracy") for run in completed])
         mean, low, high = t_interval(values)
         if len(values) > 1:
@@ -376,19 +376,12 @@ def search_effects(name: str, table: "pd.DataFrame") -> Drawing:
         axes.remove()
     for axes in panels[::columns]:
         axes.set_ylabel("validation accuracy (%)")
-    if diverged:
-        panels[0].text(
-            0.03,
-            0.03,
-            f"{_count(diverged, len(table))} diverged,\nnot shown",
-            transform=panels[0].transAxes,
-            fontsize=8,
-        )
     keys = [
         _key("configuration", color=SKY, marker="o", mec=BLUE, mew=0.5, markersize=3.5, linestyle="none"),
         _key("mean of the value", color="black", marker="_", markersize=11, mew=1.3, linewidth=0.7),
         _key("selected", mfc="none", mec=VERMILLION, mew=1.3, marker="o", markersize=7.5, linestyle="none"),
     ]
+    _note(panels[columns - 1], _diverged(diverged, len(table)))
     figure.legend(handles=keys, loc="outside upper center", ncols=3)
     for _, row in completed[completed["selected"]].iterrows():
         facts["selected"] = ", ".join(f"{s.replace('_', ' ')} {_setting_value(row[s])}" for s in settings)
@@ -406,9 +399,10 @@ def batch_sizes(name: str, table: "pd.DataFrame", trials: Path) -> Drawing:
     """
     from cifar_report.results import load_run
 
+    title = f"Training loss by batch size in the search {name}"
     chosen = table[table["selected"]]
     if chosen.empty:
-        return _nothing("batch-size", "every trial diverged")
+        return _nothing(title, "every trial diverged", ["search.csv"])
     others = [c for c in table.columns if c not in (*SEARCH_COLUMNS, "batch_size")]
     alike = table[(table[others] == chosen.iloc[0][others]).all(axis=1)]
     runs = sorted((load_run(trials / t) for t in alike["trial"]), key=lambda run: run.record["settings"]["batch_size"])
@@ -435,14 +429,12 @@ def batch_sizes(name: str, table: "pd.DataFrame", trials: Path) -> Drawing:
     right.set_xlabel("images seen")
     for axes in (left, right):
         _ticks(axes.xaxis, 6)
-    if len(completed) < len(runs):
-        text = f"{_count(len(runs) - len(completed), len(runs))} diverged, not shown"
-        left.text(0.98, 0.93, text, transform=left.transAxes, ha="right", va="top", fontsize=8)
+    _note(right, _diverged(len(runs) - len(completed), len(runs)))
     handles, texts = left.get_legend_handles_labels()
     figure.legend(handles, texts, loc="outside upper center", ncols=4)
     facts["otherwise"] = ", ".join(f"{s.replace('_', ' ')} {_setting_value(chosen.iloc[0][s])}" for s in others)
     sources = ["search.csv", *(f"search/{name}/{run.folder.name}/curve.csv" for run in runs)]
-    return Drawing(figure, f"Training loss by batch size in the search {name}", facts, sources)
+    return Drawing(figure, title, facts, sources)
 
 
 def samples(
@@ -465,7 +457,7 @@ def samples(
     rows = [
         r for r in (right, *(wrong[i : i + SAMPLE_COLUMNS] for i in range(0, len(wrong), SAMPLE_COLUMNS))) if len(r)
     ]
-    header, gap, lines = 0.52, 0.04, 0.31
+    header, gap, lines = 0.52, 0.04, 0.34
     cell = (TEXT_WIDTH - header) / SAMPLE_COLUMNS
     side = cell - gap
     tall = side * images.shape[2] / images.shape[3]
@@ -535,7 +527,7 @@ def confusion(
 ) -> Drawing:
     """How often each true class (row) is taken for each other (column), in per cent of the row, at column width.
 
-    Shares below half a per cent are left blank; beyond 12 classes the numbers give way to a colour bar.
+    Shares of up to half a per cent are left blank; beyond 12 classes the numbers give way to a colour bar.
     """
     counts = confusion_counts(logits, targets)
     with np.errstate(invalid="ignore"):
@@ -548,7 +540,8 @@ def confusion(
     image = axes.imshow(np.sqrt(share / 100), cmap="Blues", vmin=0, vmax=1.05, rasterized=True)
     every = range(0, classes, -(-classes // 20))
     texts = [_short(class_names[c]) for c in every]
-    axes.set_xticks(every, texts, rotation=45, ha="right", rotation_mode="anchor")
+    turned = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if max(map(len, texts)) > 3 else {}
+    axes.set_xticks(every, texts, **turned)
     axes.set_yticks(every, texts)
     axes.tick_params(length=0, pad=2)
     axes.spines[:].set_visible(True)
@@ -556,7 +549,7 @@ def confusion(
     axes.set_ylabel("true class")
     if numbered:
         for (row, column), value in np.ndenumerate(share):
-            if value >= 0.5:
+            if value > 0.5:
                 colour = "white" if value > 35 else "black"
                 axes.text(column, row + 0.03, f"{value:.0f}", ha="center", va="center", fontsize=7.5, color=colour)
     else:
@@ -783,11 +776,17 @@ def _figure(width: float, height: float) -> "Figure":
     return Figure(figsize=(width, height))
 
 
-def _nothing(name: str, reason: str) -> Drawing:
+def _nothing(title: str, reason: str, sources: list[str]) -> Drawing:
     """What stands in place of a figure that a study declares, and whose runs all failed."""
     figure = _figure(COLUMN_WIDTH, 0.5)
-    figure.text(0.5, 0.5, f"Not drawn: {reason}.", ha="center", va="center")
-    return Drawing(figure, name.replace("-", " ").capitalize(), {"not-drawn": reason}, [])
+    figure.text(0.5, 0.5, f"Nothing to draw: {reason}.", ha="center", va="center")
+    return Drawing(figure, title, {"not-drawn": reason}, sources)
+
+
+def _note(axes: "Axes", text: str) -> None:
+    """A small remark above the right corner, where no curve comes."""
+    if text:
+        axes.text(1, 1.01, text, transform=axes.transAxes, ha="right", va="bottom", fontsize=8, style="italic")
 
 
 def _save(drawing: Drawing, name: str, folder: Path) -> None:
@@ -799,6 +798,7 @@ def _save(drawing: Drawing, name: str, folder: Path) -> None:
             with atomic(folder / f"{name}.{ending}") as file:
                 metadata = {undated: None, "Title": drawing.title}
                 drawing.figure.savefig(file, format=ending, backend=ending, metadata=metadata)
+            drawing.figure.set_layout_engine("none")  # laid out once, for both
 
 
 def _styles(count: int) -> list[tuple[str, str, str]]:
@@ -833,7 +833,10 @@ def _log_ticks(axis: Any) -> None:
 
 
 def _plain(value: float, _: int | None = None) -> str:
+    """A number without exponent; from five digits on grouped by thin spaces, as siunitx does in the text."""
     text = f"{value:.10f}".rstrip("0").rstrip(".") if abs(value) < 1e-4 else f"{value:.10g}"
+    if abs(value) >= 1e4:
+        text = f"{value:,.0f}".replace(",", "\u2009")
     return "0" if text in ("-0", "") else text
 
 
@@ -841,9 +844,9 @@ def _percent(fraction: float) -> str:
     return f"{100 * fraction:.1f} %"
 
 
-def _count(part: int, whole: int) -> str:
-    """3 of 4 runs, or all 4."""
-    return f"all {whole}" if part == whole else f"{part} of {whole}"
+def _diverged(part: int, whole: int) -> str:
+    """Such as "1 of 3 runs diverged"; empty for none."""
+    return f"{part} of {whole} runs diverged" if part else ""
 
 
 def _short(text: str, most: int = 11) -> str:

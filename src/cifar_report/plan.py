@@ -8,6 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from cifar_report.config import Search, Settings, Study
 from cifar_report.errors import InputError
 from cifar_report.files import to_json, write_text_if_changed
@@ -26,8 +28,10 @@ STAGES = {
 }
 
 
-def write(study: Study, folder: Path) -> None:
+def write(study: Study, config: dict[str, Any], folder: Path) -> None:
     """Writes `<variant>.json`, `search/<search>/<trial>.json`, `select/<search>.json` and `stages/<stage>.json`.
+
+    Beside them stands `config.yaml`, the configuration after all overlays.
 
     Raises:
         InputError: the folder cannot be written.
@@ -35,6 +39,7 @@ def write(study: Study, folder: Path) -> None:
     try:
         for name, document in documents(study).items():
             write_text_if_changed(folder / f"{name}.json", to_json(document))
+        write_text_if_changed(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
     except OSError as error:
         raise InputError(f"{folder}: expected a folder to write results to, found {error.strerror}") from error
 
@@ -84,18 +89,19 @@ def _stage_settings(study: Study) -> dict[str, Any]:
         for v in study.variants.values()
     ]
     rows = {"variants": variants}
+    searches = {s.name: _trials(s) for s in study.searches.values()}
     return {
         "prepare": {
             "name": study.dataset_name,
             "source": study.dataset,
             "validation_images": study.validation_images,
         },
-        "search": {s.name: _trials(s) for s in study.searches.values()},
+        "search": searches,
         "summarise": rows,
         "shifts": study.shifts | {"variants": [v for v in variants if v["name"] in study.shifts["variants"]]},
-        "figures": rows,
-        "tables": rows | {"study": study.name, "report": study.report},
-        "claims": rows | {"catalogue": study.catalogue},
+        "figures": rows | {"searches": searches},
+        "tables": rows | {"searches": searches, "study": study.name, "report": study.report},
+        "claims": rows | {"searches": searches, "catalogue": study.catalogue},
         "equations": {},
     }
 

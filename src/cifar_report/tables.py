@@ -43,11 +43,11 @@ def write(stage: dict[str, Any], results: Path) -> None:
     """Writes `numbers.tex` and `tables/<name>.tex` for each name of TABLES below a study's folder.
 
     Args:
-        stage: {"variants", "study", "report"} of the plan.
+        stage: {"variants", "searches", "study", "report"} of the plan.
     """
     runs = load_runs(results / "runs", stage["variants"])
     data = datasets.load(results / "dataset")
-    search = _read_search(results)
+    search = pd.read_csv(results / "search.csv", dtype={"hidden": str}) if stage["searches"] else None
     write_text(results / "numbers.tex", numbers(stage, runs, data, search, read_json(results / "claims.json")))
     tables = {
         "summary": summary_table(stage, runs),
@@ -323,11 +323,6 @@ def _latex(table: pd.DataFrame, columns: str, wide: bool = False) -> str:
 
 
 _SEARCH_COLUMNS = ("trial", "validation_accuracy", "validation_loss", "status", "selected", "search")
-
-
-def _read_search(results: Path) -> pd.DataFrame | None:
-    path = results / "search.csv"
-    return pd.read_csv(path, dtype={"hidden": str}) if path.is_file() else None
 
 
 def _setting(value: Any) -> str:

@@ -1,7 +1,8 @@
-FIGURES = [
-    f"{RESULTS}/figures/{name}.{ending}"
-    for name in figure_names(plan.documents(STUDY)["stages/figures"]["settings"], searches=list(STUDY.searches))
-    for ending in ("pdf", "svg")
+NAMES = figure_names(plan.documents(STUDY)["stages/figures"]["settings"])
+FIGURES = [f"{RESULTS}/figures/{name}.pdf" for name in NAMES]
+DRAWINGS = [
+    report(f"{RESULTS}/figures/{name}.svg", caption="../report/figures.rst", category="Figures", labels={"figure": name})
+    for name in NAMES
 ]
 SHIFTED = [name for name in STUDY.shifts["variants"] if name in STUDY.variants]
 TRIALS = [path for search in STUDY.searches for path in trial_files(search, "run.json", "curve.csv")]
@@ -12,8 +13,8 @@ rule summarise_runs:
         run_files("run.json", "curve.csv"),
         plan=f"{RESULTS}/plan/stages/summarise.json",
     output:
-        summary=f"{RESULTS}/summary.csv",
-        costs=f"{RESULTS}/costs.csv",
+        summary=report(f"{RESULTS}/summary.csv", caption="../report/summary.rst", category="Tables"),
+        costs=report(f"{RESULTS}/costs.csv", caption="../report/costs.rst", category="Tables"),
     params:
         runs=f"{RESULTS}/runs",
     log:
@@ -32,7 +33,7 @@ rule tabulate_search:
         TRIALS,
         plan=f"{RESULTS}/plan/stages/search.json",
     output:
-        f"{RESULTS}/search.csv",
+        report(f"{RESULTS}/search.csv", caption="../report/search.rst", category="Tables"),
     params:
         search=f"{RESULTS}/search",
     log:
@@ -80,7 +81,7 @@ rule test_claims:
         schema="workflow/schemas/claims.schema.yaml",
         shifts=f"{RESULTS}/shifts.csv",
     output:
-        claims=f"{RESULTS}/claims.json",
+        claims=report(f"{RESULTS}/claims.json", caption="../report/claims.rst", category="Claims"),
         table=f"{RESULTS}/tables/claims.tex",
         text=f"{RESULTS}/tables/claims-text.tex",
     params:
@@ -106,6 +107,7 @@ rule draw_figures:
         dataset=DESCRIPTION,
     output:
         FIGURES,
+        DRAWINGS,
         index=f"{RESULTS}/figures/figures.json",
     params:
         results=RESULTS,

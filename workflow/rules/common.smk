@@ -23,7 +23,11 @@ def run_files(*names, variants=tuple(STUDY.variants)):
 
 def trial_files(search, *names):
     """These files of every trial of a search."""
-    return [f"{RESULTS}/search/{search}/{trial}/{name}" for trial in STUDY.searches[search].trials() for name in names]
+    return [
+        f"{RESULTS}/search/{search}/{trial}/{name}"
+        for trial in STUDY.searches[search].trials()
+        for name in names
+    ]
 
 
 def gpus(kind):
@@ -31,4 +35,6 @@ def gpus(kind):
     return int(kind.startswith("torch") and gpu_visible())
 
 
-REPORT_SOURCES = sorted(str(path) for path in Path("report").rglob("*") if path.suffix in (".tex", ".bib"))
+REPORT_SOURCES = sorted(
+    str(path) for path in Path("report").rglob("*") if path.suffix in (".tex", ".bib")
+)

@@ -1,21 +1,23 @@
 rule render_report:
     input:
         REPORT_SOURCES,
-        [path for path in FIGURES if path.endswith(".pdf")],
+        FIGURES,
         rules.write_tables.output,
         rules.test_claims.output,
         rules.check_equations.output,
         script="workflow/scripts/render-report",
     output:
-        f"{RESULTS}/report.pdf",
-    params:
-        results=RESULTS,
+        report(
+            f"{RESULTS}/report.pdf", caption="../report/report.rst", category="Report"
+        ),
     log:
         f"{RESULTS}/logs/render_report.log",
     benchmark:
         f"{RESULTS}/timings/render_report.tsv"
     conda:
         "../../environment.yml"
+    params:
+        results=RESULTS,
     shell:
         "exec {input.script} report {params.results} {output} > {log} 2>&1"
 
@@ -26,11 +28,11 @@ rule render_html:
         rules.all.input,
     output:
         f"{RESULTS}/report.html",
-    params:
-        config=f"{RESULTS}/plan/config.yaml",
     log:
         f"{RESULTS}/logs/render_html.log",
     conda:
         "../../environment.yml"
+    params:
+        config=f"{RESULTS}/plan/config.yaml",
     shell:
         "snakemake all --nolock --configfile {params.config} --report {output} > {log} 2>&1"

@@ -1,0 +1,82 @@
+"""What several checks need: symbols, derivatives, and small networks with random weights."""
+
+import numpy as np
+import sympy as sp
+
+from cifar_report.config import Settings
+from cifar_report.numpy_nn.mlp import MLP
+from cifar_report.numpy_nn.modules import Linear
+
+SLOPE = 0.3
+SIZES = (5, 4, 3, 6)  # inputs, two hidden layers, classes: all different, so that a wrong transpose cannot pass
+BATCH = 7
+
+
+def vector(name: str, n: int, **assumptions: bool) -> sp.Matrix:
+    """A column of n symbols."""
+    return sp.Matrix(sp.symbols(f"{name}:{n}", **({"real": True} | assumptions)))
+
+
+def matrix(name: str, rows: int, columns: int) -> sp.Matrix:
+    """A matrix of symbols."""
+    return sp.Matrix(rows, columns, lambda i, j: sp.Symbol(f"{name}_{i}_{j}", real=True))
+
+
+def gradient(loss: sp.Expr, x: sp.Matrix) -> sp.Matrix:
+    """The derivatives of a loss by each element of x, in the shape of x."""
+    return x.applyfunc(lambda element: sp.diff(loss, element))
+
+
+def delta(i: int, j: int) -> int:
+    """Kronecker's delta."""
+    return int(i == j)
+
+
+def one_hot(i: int, n: int) -> sp.Matrix:
+    """The target of class i."""
+    return sp.Matrix([delta(i, k) for k in range(n)])
+
+
+def same(left: sp.Expr | sp.Matrix, right: sp.Expr | sp.Matrix) -> bool:
+    """Whether two expressions, or all elements of two matrices of one shape, are equal by algebra."""
+    if not isinstance(left, sp.MatrixBase):
+        return sp.simplify(left - right) == 0
+    return left.shape == right.shape and all(sp.simplify(a - b) == 0 for a, b in zip(left, right, strict=True))
+
+
+def symbols_array(x: sp.Matrix) -> np.ndarray:
+    """The symbols as an array that NumPy code can add and multiply."""
+    return np.array(x.tolist(), dtype=object)
+
+
+def settings(**changes: object) -> Settings:
+    """Of a small float64 NumPy MLP."""
+    neutral = {
+        "kind": "numpy-mlp",
+        "optimiser": "sgd",
+        "learning_rate": 0.1,
+        "steps": 10,
+        "batch_size": BATCH,
+        "preprocessing": "mean-image",
+        "evaluate_every": 5,
+        "evaluation_images": 10,
+        "threads": 1,
+        "hidden": SIZES[1:-1],
+        "slope": SLOPE,
+        "precision": "float64",
+    }
+    return Settings(**(neutral | changes))
+
+
+def small_mlp(rng: np.random.Generator) -> MLP:
+    """Two hidden layers, with biases that are not zero."""
+    layers = [
+        Linear(rng.normal(size=(n_out, n_in)), rng.normal(size=n_out))
+        for n_in, n_out in zip(SIZES[:-1], SIZES[1:], strict=True)
+    ]
+    return MLP(layers, SLOPE)
+
+
+def small_batch(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Images as rows, and their classes."""
+    return rng.normal(size=(BATCH, SIZES[0])), rng.integers(0, SIZES[-1], BATCH)
