@@ -37,7 +37,7 @@ def fetch(
     first_wait: float = 1.0,
     timeouts: tuple[float, float] = (10.0, 60.0),
 ) -> None:
-    """Makes `target` the file with this SHA-256, from the first address that gives it; without a network if it is there.
+    """Makes `target` the file with this SHA-256, from the first address that gives it; asks none if it is already.
 
     Bytes collect in `<target>.part`, which outlives a failure or a kill and is continued by the next attempt (HTTP
     Range, RFC 9110 section 14), even from another address: the SHA-256 decides in the end. Two processes take turns.

@@ -80,14 +80,15 @@ SEARCH_COLUMNS = ("trial", "validation_accuracy", "validation_loss", "status", "
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure, and what a caption may say of it.
+    """A figure and what is to be said of it, in plain text: no LaTeX, numbers as a reader wants them.
 
-    `facts` are short texts by name, numbers in them as a reader wants them; `sources` the files of the study's folder
-    that it was made from.
+    `caption` says what is seen and what was found; `facts` are the numbers of it by name; `sources` are the files of
+    the study's folder that it was made from.
     """
 
     figure: "Figure"
     title: str
+    caption: str
     facts: dict[str, str]
     sources: list[str]
 
@@ -109,7 +110,7 @@ def names(stage: dict[str, Any]) -> list[str]:
 def write(stage: dict[str, Any], runs: Path, dataset: Path, search: Path | None, output: Path) -> None:
     """Writes `<name>.pdf` and `<name>.svg` for each of `names`, and last `figures.json`.
 
-    The index lists each figure's name, title, facts and sources, see `Drawing`.
+    The index lists each figure's name, title, caption, facts and sources, see `Drawing`.
 
     Args:
         stage: as of `names`.
@@ -124,7 +125,8 @@ def write(stage: dict[str, Any], runs: Path, dataset: Path, search: Path | None,
     with style():
         for name, drawing in _drawings(stage, runs, datasets.load(dataset), search):
             _save(drawing, name, output)
-            index.append({"name": name, "title": drawing.title, "facts": drawing.facts, "sources": drawing.sources})
+            told = {key: getattr(drawing, key) for key in ("title", "caption", "facts", "sources")}
+            index.append({"name": name, **told})
     write_text(output / "figures.json", to_json(index))
 
 
@@ -221,12 +223,7 @@ def curves(variant: dict[str, Any], runs: list["Run"]) -> Drawing:
             axes.plot(steps[-1:], mean[-1:], color=colour, marker=marker, clip_on=False, zorder=3)
             if metric == "loss":
                 lowest, highest = min(lowest, mean.min()), max(highest, mean.max())
-    if 0 < lowest < highest / 10:
-        loss.set_yscale("log")
-        _log_ticks(loss.yaxis)
-    else:
-        _ticks(loss.yaxis, 5)
-        loss.set_ylim(bottom=max(loss.get_ylim()[0], 0))
+    _scale_loss(loss, lowest, highest)
     original = variant["original_test_accuracy"]
     if original is not None:
         accuracy.axhline(100 * original, color="black", linestyle=":", linewidth=0.8, label="original, test")
@@ -252,7 +249,19 @@ def curves(variant: dict[str, Any], runs: list["Run"]) -> Drawing:
             facts[f"final-{label}-loss"] = f"{_mean_final(completed, split, 'loss'):.3f}"
     if original is not None:
         facts["original-test-accuracy"] = _percent(original)
-    return Drawing(figure, title, facts, sources)
+    caption = (
+        f"{variant['label']}: loss and accuracy over {facts['steps']} steps, "
+        + (
+            f"means of {len(completed)} seeds in bands from their minimum to their maximum"
+            if len(completed) > 1
+            else "one seed"
+        )
+        + f". Markers are values of the whole splits: {facts['final-training-accuracy']} in training, "
+        + f"{facts['final-test-accuracy']} in the test."
+        + (f" Dotted: the original's test accuracy, {_percent(original)}." if original is not None else "")
+        + _sentence(_diverged(len(runs) - len(completed), len(runs)))
+    )
+    return Drawing(figure, title, caption, facts, sources)
 
 
 def seed_curves(
@@ -288,10 +297,7 @@ def comparison(variants: list[dict[str, Any]], runs: dict[str, list["Run"]]) -> 
 
     figure = _figure(TEXT_WIDTH, 0.75 + 0.25 * len(variants))
     axes = figure.subplots()
-    ticks, shown = (
-        [],
-        [100.0 * v["original_test_accuracy"] for v in variants if v["original_test_accuracy"] is not None],
-    )
+    ticks, shown, means = [], [], {}
     facts = {"interval": "95 % interval of the mean (Student's t)"}
     for row, variant in enumerate(variants):
         members = runs[variant["name"]]
@@ -306,12 +312,13 @@ def comparison(variants: list[dict[str, Any]], runs: dict[str, list["Run"]]) -> 
             shown += [low, high]
         if len(values):
             axes.plot(mean, row, "o", color=BLUE, markersize=4.5)
+            means[variant["label"]] = mean
             shown += [mean, *values]
             facts[variant["name"]] = f"{mean:.1f} %" + (f" [{low:.1f}, {high:.1f}]" if len(values) > 1 else "")
         if variant["original_test_accuracy"] is not None:
-            axes.plot(
-                100 * variant["original_test_accuracy"], row, "D", mfc="none", mec="black", mew=0.9, markersize=5.5
-            )
+            original = 100 * variant["original_test_accuracy"]
+            axes.plot(original, row, "D", mfc="none", mec="black", mew=0.9, markersize=5.5)
+            shown.append(original)
     axes.set_yticks(range(len(variants)), ticks)
     axes.set_ylim(len(variants) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
@@ -330,7 +337,14 @@ def comparison(variants: list[dict[str, Any]], runs: dict[str, list["Run"]]) -> 
     ]
     figure.legend(handles=keys, loc="outside upper right", ncols=3)
     sources = [source for variant in variants for source in _sources(runs[variant["name"]], "run.json")]
-    return Drawing(figure, "Test accuracy of all variants", facts, sources)
+    caption = (
+        "Test accuracy at the last step: the mean over the seeds with its 95 % interval, and the original's values."
+    )
+    if means:
+        best = max(means, key=means.__getitem__)
+        facts["highest"] = f"{best}: {means[best]:.1f} %"
+        caption += f" The highest mean is that of {best}, {means[best]:.1f} %."
+    return Drawing(figure, "Test accuracy of all variants", caption, facts, sources)
 
 
 def search_effects(name: str, table: "pd.DataFrame") -> Drawing:
@@ -353,6 +367,7 @@ def search_effects(name: str, table: "pd.DataFrame") -> Drawing:
     widths = [max(2, len(v)) for v in values.values()] if rows == 1 else None
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False, width_ratios=widths).ravel()
     facts = {"configurations": str(len(table)), "diverged": str(diverged)}
+    effects = {}
     for axes, setting in zip(panels, settings, strict=False):
         means = []
         for place, value in enumerate(values[setting]):
@@ -368,10 +383,11 @@ def search_effects(name: str, table: "pd.DataFrame") -> Drawing:
         crowded = max(map(len, texts)) > 7 and len(texts) > 2
         axes.set_xticks(range(len(texts)), texts, rotation=25 if crowded else 0, ha="right" if crowded else "center")
         axes.set_xlim(-0.5, len(texts) - 0.5)
-        axes.set_xlabel({"hidden": "hidden units"}.get(setting, setting.replace("_", " ")))
+        axes.set_xlabel(_setting_name(setting))
         _ticks(axes.yaxis, 6)
         if np.isfinite(means).any():
-            facts[f"effect-of-{setting.replace('_', '-')}"] = f"{np.nanmax(means) - np.nanmin(means):.1f} points"
+            effects[setting] = f"{np.nanmax(means) - np.nanmin(means):.1f} points"
+            facts[f"effect-of-{setting.replace('_', '-')}"] = effects[setting]
     for axes in panels[len(settings) :]:
         axes.remove()
     for axes in panels[::columns]:
@@ -384,9 +400,21 @@ def search_effects(name: str, table: "pd.DataFrame") -> Drawing:
     _note(panels[columns - 1], _diverged(diverged, len(table)))
     figure.legend(handles=keys, loc="outside upper center", ncols=3)
     for _, row in completed[completed["selected"]].iterrows():
-        facts["selected"] = ", ".join(f"{s.replace('_', ' ')} {_setting_value(row[s])}" for s in settings)
+        facts["selected"] = ", ".join(f"{_setting_name(s)} {_setting_value(row[s])}" for s in settings)
         facts["selected-validation-accuracy"] = _percent(row["validation_accuracy"])
-    return Drawing(figure, f"Main effects of the settings in the search {name}", facts, ["search.csv"])
+    caption = (
+        f"The search {name}: validation accuracy of all {len(table)} configurations against each setting, and the mean of "
+        "each value. From the worst value to the best, that mean moves by "
+        + ", ".join(f"{effect} with {_setting_name(setting)}" for setting, effect in effects.items())
+        + "."
+        + (
+            f" Selected: {facts['selected']}, at {facts['selected-validation-accuracy']}."
+            if "selected" in facts
+            else ""
+        )
+        + _sentence(_diverged(diverged, len(table)))
+    )
+    return Drawing(figure, f"Main effects of the settings in the search {name}", caption, facts, ["search.csv"])
 
 
 def batch_sizes(name: str, table: "pd.DataFrame", trials: Path) -> Drawing:
@@ -403,7 +431,7 @@ def batch_sizes(name: str, table: "pd.DataFrame", trials: Path) -> Drawing:
     chosen = table[table["selected"]]
     if chosen.empty:
         return _nothing(title, "every trial diverged", ["search.csv"])
-    others = [c for c in table.columns if c not in (*SEARCH_COLUMNS, "batch_size")]
+    others = [c for c in table.columns if c not in (*SEARCH_COLUMNS, "batch_size") and table[c].any()]
     alike = table[(table[others] == chosen.iloc[0][others]).all(axis=1)]
     runs = sorted((load_run(trials / t) for t in alike["trial"]), key=lambda run: run.record["settings"]["batch_size"])
     completed = _completed(runs)
@@ -419,11 +447,7 @@ def batch_sizes(name: str, table: "pd.DataFrame", trials: Path) -> Drawing:
             axes.plot(part[against].iloc[-1:], part["loss"].iloc[-1:], marker=marker, color=colour, clip_on=False)
         lowest, highest = min(lowest, part["loss"].min()), max(highest, part["loss"].max())
         facts[f"final-training-loss-{size}"] = f"{run.final('train', 'loss'):.3f}"
-    if 0 < lowest < highest / 10:
-        left.set_yscale("log")
-        _log_ticks(left.yaxis)
-    else:
-        _ticks(left.yaxis, 5)
+    _scale_loss(left, lowest, highest)
     left.set_ylabel("training loss (nats)")
     left.set_xlabel("step")
     right.set_xlabel("images seen")
@@ -432,9 +456,17 @@ def batch_sizes(name: str, table: "pd.DataFrame", trials: Path) -> Drawing:
     _note(right, _diverged(len(runs) - len(completed), len(runs)))
     handles, texts = left.get_legend_handles_labels()
     figure.legend(handles, texts, loc="outside upper center", ncols=4)
-    facts["otherwise"] = ", ".join(f"{s.replace('_', ' ')} {_setting_value(chosen.iloc[0][s])}" for s in others)
+    facts["otherwise"] = ", ".join(f"{_setting_name(s)} {_setting_value(chosen.iloc[0][s])}" for s in others)
     sources = ["search.csv", *(f"search/{name}/{run.folder.name}/curve.csv" for run in runs)]
-    return Drawing(figure, title, facts, sources)
+    ends = [
+        f"{run.final('train', 'loss'):.3f} with batches of {run.record['settings']['batch_size']}" for run in completed
+    ]
+    caption = (
+        "Training loss of the search's batch sizes against the step, and against the images that were seen by then; one "
+        f"run each, otherwise as selected ({facts['otherwise']}). It ends at {', '.join(ends)}."
+        + _sentence(_diverged(len(runs) - len(completed), len(runs)))
+    )
+    return Drawing(figure, title, caption, facts, sources)
 
 
 def samples(
@@ -498,13 +530,19 @@ def samples(
         "seed": str(run.seed),
         "right": str(len(right)),
         "wrong": str(len(wrong)),
-        "choice": "first row: the first image of each class that is classified rightly; below: the wrong ones with the "
-        "highest confidence",
     }
+    caption = (
+        f"Test images, their true class and the one that {label} predicts (seed {run.seed}). First row: of each class the "
+        "first image that it has right."
+    )
     if len(wrong):
         facts["wrong-confidence"] = f"{_percent(confidence[wrong[-1]])} to {_percent(confidence[wrong[0]])}"
+        caption += (
+            f" Below, framed and crossed: the {len(wrong)} wrong ones that it is surest of, at confidences from "
+            f"{_percent(confidence[wrong[0]])} down to {_percent(confidence[wrong[-1]])}."
+        )
     sources = [*_sources([run], "test-logits.npy"), "dataset/test-images.npy", "dataset/test-labels.npy"]
-    return Drawing(figure, f"Test images and what {label} takes them for", facts, sources)
+    return Drawing(figure, f"Test images and what {label} takes them for", caption, facts, sources)
 
 
 def choose_samples(
@@ -562,14 +600,18 @@ def confusion(
         "images": str(len(targets)),
         "accuracy": _percent(np.trace(counts) / counts.sum()),
     }
+    caption = (
+        f"Of each true class, the share in per cent that {label} takes for each class (seed {run.seed}, {len(targets)} test "
+        f"images, accuracy {facts['accuracy']}); shares of up to half a per cent are left blank."
+    )
     errors = np.where(np.eye(classes, dtype=bool) | ~np.isfinite(share), 0, share)
     row, column = np.unravel_index(np.argmax(errors), errors.shape)
     if errors[row, column] > 0:
-        facts["largest-confusion"] = (
-            f"{class_names[row]} taken for {class_names[column]}: {_percent(errors[row, column] / 100)}"
-        )
+        pair = f"{class_names[row]} taken for {class_names[column]}"
+        facts["largest-confusion"] = f"{pair}: {_percent(errors[row, column] / 100)}"
+        caption += f" The most frequent confusion is {pair}, {_percent(errors[row, column] / 100)}."
     sources = [*_sources([run], "test-logits.npy"), "dataset/test-labels.npy"]
-    return Drawing(figure, f"Confusion matrix of {label}", facts, sources)
+    return Drawing(figure, f"Confusion matrix of {label}", caption, facts, sources)
 
 
 def confusion_counts(
@@ -610,9 +652,13 @@ def first_layer(run: "Run", label: str, shape: tuple[int, int, int]) -> Drawing:
         "model": label,
         "seed": str(run.seed),
         "shown": f"{len(units)} of {len(weight)} units, those with the largest weights",
-        "scale": f"black to white: -{limit:.2g} to {limit:.2g}",
+        "scale": f"-{limit:.2g} to {limit:.2g}",
     }
-    return Drawing(figure, f"First-layer weights of {label}", facts, _sources([run], "model.safetensors"))
+    caption = (
+        f"First-layer weights of {label} as images (seed {run.seed}): the {len(units)} of {len(weight)} units with the "
+        f"largest weights. Grey is zero; the scale of each colour, the same for all units, runs from {facts['scale']}."
+    )
+    return Drawing(figure, f"First-layer weights of {label}", caption, facts, _sources([run], "model.safetensors"))
 
 
 def first_weights(weights: dict[str, np.ndarray]) -> Float[np.ndarray, "units ..."]:
@@ -636,7 +682,7 @@ def calibration(
     axes, below = figure.subplots(2, sharex=True, height_ratios=[3, 1])
     axes.plot([0, 100], [0, 100], color=GREY, linestyle=":", linewidth=0.8)
     facts = {"bins": str(CALIBRATION_BINS), "images": str(len(targets))}
-    edges = 100 * np.linspace(0, 1, CALIBRATION_BINS + 1)
+    errors, edges = [], 100 * np.linspace(0, 1, CALIBRATION_BINS + 1)
     for (label, run, logits), (colour, line, marker) in zip(models, _styles(len(models)), strict=True):
         bins = reliability(logits, targets)
         error = bins.expected_calibration_error()
@@ -652,6 +698,7 @@ def calibration(
         )
         below.stairs(100 * bins.count / bins.count.sum(), edges, color=colour, linestyle=line, linewidth=1.0)
         facts[f"ece-{run.variant}"] = _percent(error)
+        errors.append(f"{_percent(error)} for {label} (seed {run.seed})")
         facts[f"seed-{run.variant}"] = str(run.seed)
     axes.set(xlim=(0, 100), ylim=(0, 100), ylabel="accuracy (%)")
     below.set(xlabel="confidence (%)", ylabel="images (%)", ylim=(0, None))
@@ -661,7 +708,12 @@ def calibration(
     figure.align_ylabels()
     figure.legend(loc="outside upper center", ncols=1)
     sources = [source for _, run, _ in models for source in _sources([run], "test-logits.npy")]
-    return Drawing(figure, "Calibration", facts, [*sources, "dataset/test-labels.npy"])
+    caption = (
+        f"Accuracy against confidence on the {len(targets)} test images, in {CALIBRATION_BINS} bins of equal width; below, "
+        f"the share of the images in each. A calibrated model follows the diagonal. Expected calibration error: "
+        f"{', '.join(errors)}."
+    )
+    return Drawing(figure, "Calibration", caption, facts, [*sources, "dataset/test-labels.npy"])
 
 
 class Reliability(NamedTuple):
@@ -779,8 +831,9 @@ def _figure(width: float, height: float) -> "Figure":
 def _nothing(title: str, reason: str, sources: list[str]) -> Drawing:
     """What stands in place of a figure that a study declares, and whose runs all failed."""
     figure = _figure(COLUMN_WIDTH, 0.5)
-    figure.text(0.5, 0.5, f"Nothing to draw: {reason}.", ha="center", va="center")
-    return Drawing(figure, title, {"not-drawn": reason}, sources)
+    text = f"Nothing to draw: {reason}."
+    figure.text(0.5, 0.5, text, ha="center", va="center")
+    return Drawing(figure, title, f"{title}. {text}", {"not-drawn": reason}, sources)
 
 
 def _note(axes: "Axes", text: str) -> None:
@@ -820,16 +873,19 @@ def _ticks(axis: Any, most: int) -> None:
     axis.set_major_formatter(_plain)
 
 
-def _log_ticks(axis: Any) -> None:
-    """Labels at powers of ten, and at 2 and 5 times them where these are few."""
+def _scale_loss(axes: "Axes", lowest: float, highest: float) -> None:
+    """Logarithmic where the drawn losses range over more than a factor of ten, else linear and not below zero."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    low, high = axis.get_view_interval()
-    few = high / low < 300
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,)))
-    axis.set_minor_locator(LogLocator(subs=range(1, 10)))
-    axis.set_major_formatter(_plain)
-    axis.set_minor_formatter(NullFormatter())
+    if not 0 < lowest < highest / 10:
+        _ticks(axes.yaxis, 5)
+        axes.set_ylim(bottom=max(axes.get_ylim()[0], 0))
+        return
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if highest / lowest < 200 else (1.0,)))
+    axes.yaxis.set_minor_locator(LogLocator(subs=range(1, 10)))
+    axes.yaxis.set_major_formatter(_plain)
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _plain(value: float, _: int | None = None) -> str:
@@ -849,6 +905,10 @@ def _diverged(part: int, whole: int) -> str:
     return f"{part} of {whole} runs diverged" if part else ""
 
 
+def _sentence(text: str) -> str:
+    return f" {text}." if text else ""
+
+
 def _short(text: str, most: int = 11) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
@@ -860,6 +920,10 @@ def _in_order(values: Iterable[str]) -> list[str]:
         return sorted(found, key=float)
     except ValueError:
         return found
+
+
+def _setting_name(setting: str) -> str:
+    return {"hidden": "hidden units"}.get(setting, setting.replace("_", " "))
 
 
 def _setting_value(text: str) -> str:

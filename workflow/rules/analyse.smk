@@ -1,11 +1,25 @@
 NAMES = figure_names(plan.documents(STUDY)["stages/figures"]["settings"])
 FIGURES = [f"{RESULTS}/figures/{name}.pdf" for name in NAMES]
-DRAWINGS = [
-    report(f"{RESULTS}/figures/{name}.svg", caption="../report/figures.rst", category="Figures", labels={"figure": name})
-    for name in NAMES
-]
+
+
+def drawing(name):
+    """A figure as the HTML report shows it."""
+    path = f"{RESULTS}/figures/{name}.svg"
+    return report(
+        path,
+        caption="../report/figures.rst",
+        category="Figures",
+        labels={"figure": name},
+    )
+
+
+DRAWINGS = [drawing(name) for name in NAMES]
 SHIFTED = [name for name in STUDY.shifts["variants"] if name in STUDY.variants]
-TRIALS = [path for search in STUDY.searches for path in trial_files(search, "run.json", "curve.csv")]
+TRIALS = [
+    path
+    for search in STUDY.searches
+    for path in trial_files(search, "run.json", "curve.csv")
+]
 
 
 rule summarise_runs:
@@ -13,16 +27,22 @@ rule summarise_runs:
         run_files("run.json", "curve.csv"),
         plan=f"{RESULTS}/plan/stages/summarise.json",
     output:
-        summary=report(f"{RESULTS}/summary.csv", caption="../report/summary.rst", category="Tables"),
-        costs=report(f"{RESULTS}/costs.csv", caption="../report/costs.rst", category="Tables"),
-    params:
-        runs=f"{RESULTS}/runs",
+        summary=report(
+            f"{RESULTS}/summary.csv",
+            caption="../report/summary.rst",
+            category="Tables",
+        ),
+        costs=report(
+            f"{RESULTS}/costs.csv", caption="../report/costs.rst", category="Tables"
+        ),
     log:
         f"{RESULTS}/logs/summarise_runs.log",
     benchmark:
         f"{RESULTS}/timings/summarise_runs.tsv"
     conda:
         "../../environment.yml"
+    params:
+        runs=f"{RESULTS}/runs",
     shell:
         "exec cifar-report summarise --stage {input.plan} --runs {params.runs}"
         " --summary {output.summary} --costs {output.costs} > {log} 2>&1"
@@ -33,15 +53,17 @@ rule tabulate_search:
         TRIALS,
         plan=f"{RESULTS}/plan/stages/search.json",
     output:
-        report(f"{RESULTS}/search.csv", caption="../report/search.rst", category="Tables"),
-    params:
-        search=f"{RESULTS}/search",
+        report(
+            f"{RESULTS}/search.csv", caption="../report/search.rst", category="Tables"
+        ),
     log:
         f"{RESULTS}/logs/tabulate_search.log",
     benchmark:
         f"{RESULTS}/timings/tabulate_search.tsv"
     conda:
         "../../environment.yml"
+    params:
+        search=f"{RESULTS}/search",
     shell:
         "exec cifar-report tabulate-search --stage {input.plan} --search {params.search} --output {output} > {log} 2>&1"
 
@@ -54,17 +76,17 @@ rule measure_shifts:
         dataset=DESCRIPTION,
     output:
         f"{RESULTS}/shifts.csv",
-    params:
-        runs=f"{RESULTS}/runs",
-        dataset=subpath(input.dataset, parent=True),
     log:
         f"{RESULTS}/logs/measure_shifts.log",
     benchmark:
         f"{RESULTS}/timings/measure_shifts.tsv"
-    resources:
-        gpu=gpus("torch"),
     conda:
         "../../environment.yml"
+    resources:
+        gpu=gpus("torch"),
+    params:
+        runs=f"{RESULTS}/runs",
+        dataset=subpath(input.dataset, parent=True),
     shell:
         "exec cifar-report shifts --stage {input.plan} --runs {params.runs} --dataset {params.dataset}"
         " --output {output} > {log} 2>&1"
@@ -81,17 +103,19 @@ rule test_claims:
         schema="workflow/schemas/claims.schema.yaml",
         shifts=f"{RESULTS}/shifts.csv",
     output:
-        claims=report(f"{RESULTS}/claims.json", caption="../report/claims.rst", category="Claims"),
+        claims=report(
+            f"{RESULTS}/claims.json", caption="../report/claims.rst", category="Claims"
+        ),
         table=f"{RESULTS}/tables/claims.tex",
         text=f"{RESULTS}/tables/claims-text.tex",
-    params:
-        results=RESULTS,
     log:
         f"{RESULTS}/logs/test_claims.log",
     benchmark:
         f"{RESULTS}/timings/test_claims.tsv"
     conda:
         "../../environment.yml"
+    params:
+        results=RESULTS,
     shell:
         "exec cifar-report claims --stage {input.plan} --results {params.results} --claims {input.claims}"
         " --schema {input.schema} > {log} 2>&1"
@@ -109,14 +133,14 @@ rule draw_figures:
         FIGURES,
         DRAWINGS,
         index=f"{RESULTS}/figures/figures.json",
-    params:
-        results=RESULTS,
     log:
         f"{RESULTS}/logs/draw_figures.log",
     benchmark:
         f"{RESULTS}/timings/draw_figures.tsv"
     conda:
         "../../environment.yml"
+    params:
+        results=RESULTS,
     shell:
         "exec cifar-report figures --stage {input.plan} --results {params.results} > {log} 2>&1"
 
@@ -152,13 +176,13 @@ rule write_tables:
     output:
         numbers=f"{RESULTS}/numbers.tex",
         tables=[f"{RESULTS}/tables/{name}.tex" for name in TABLES],
-    params:
-        results=RESULTS,
     log:
         f"{RESULTS}/logs/write_tables.log",
     benchmark:
         f"{RESULTS}/timings/write_tables.tsv"
     conda:
         "../../environment.yml"
+    params:
+        results=RESULTS,
     shell:
         "exec cifar-report tables --stage {input.plan} --results {params.results} > {log} 2>&1"

@@ -4,13 +4,13 @@ rule prepare_dataset:
     output:
         DATASET,
         description=DESCRIPTION,
-    params:
-        folder=subpath(output.description, parent=True),
     log:
         f"{RESULTS}/logs/prepare_dataset.log",
     benchmark:
         f"{RESULTS}/timings/prepare_dataset.tsv"
     conda:
         "../../environment.yml"
+    params:
+        folder=subpath(output.description, parent=True),
     shell:
         "exec cifar-report prepare --stage {input.plan} --output {params.folder} --resources resources > {log} 2>&1"

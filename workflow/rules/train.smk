@@ -35,19 +35,19 @@ rule train_variant:
         curve=f"{RESULTS}/runs/{{variant}}/seed-{{seed}}/curve.csv",
         model=f"{RESULTS}/runs/{{variant}}/seed-{{seed}}/model.safetensors",
         logits=f"{RESULTS}/runs/{{variant}}/seed-{{seed}}/test-logits.npy",
-    params:
-        dataset=subpath(input.dataset, parent=True),
-        folder=subpath(output.run, parent=True),
-        store=STORE,
     log:
         f"{RESULTS}/logs/train_variant/{{variant}}-seed-{{seed}}.log",
     benchmark:
         f"{RESULTS}/timings/train_variant/{{variant}}-seed-{{seed}}.tsv"
+    conda:
+        "../../environment.yml"
     threads: variant_threads
     resources:
         gpu=variant_gpus,
-    conda:
-        "../../environment.yml"
+    params:
+        dataset=subpath(input.dataset, parent=True),
+        folder=subpath(output.run, parent=True),
+        store=STORE,
     shell:
         "exec cifar-report train --plan {input.plan} --dataset {params.dataset} --seed {wildcards.seed}"
         " --store {params.store} --output {params.folder} --selected {input.selected} > {log} 2>&1"
@@ -61,19 +61,19 @@ rule train_trial:
     output:
         run=f"{RESULTS}/search/{{search}}/{{trial}}/run.json",
         curve=f"{RESULTS}/search/{{search}}/{{trial}}/curve.csv",
-    params:
-        dataset=subpath(input.dataset, parent=True),
-        folder=subpath(output.run, parent=True),
-        store=STORE,
     log:
         f"{RESULTS}/logs/train_trial/{{search}}-{{trial}}.log",
     benchmark:
         f"{RESULTS}/timings/train_trial/{{search}}-{{trial}}.tsv"
+    conda:
+        "../../environment.yml"
     threads: trial_threads
     resources:
         gpu=trial_gpus,
-    conda:
-        "../../environment.yml"
+    params:
+        dataset=subpath(input.dataset, parent=True),
+        folder=subpath(output.run, parent=True),
+        store=STORE,
     shell:
         "exec cifar-report train --trial --plan {input.plan} --dataset {params.dataset}"
         " --store {params.store} --output {params.folder} > {log} 2>&1"
@@ -85,13 +85,13 @@ rule select_trial:
         plan=f"{RESULTS}/plan/select/{{search}}.json",
     output:
         f"{RESULTS}/search/{{search}}/selected.yaml",
-    params:
-        folder=subpath(output[0], parent=True),
     log:
         f"{RESULTS}/logs/select_trial/{{search}}.log",
     benchmark:
         f"{RESULTS}/timings/select_trial/{{search}}.tsv"
     conda:
         "../../environment.yml"
+    params:
+        folder=subpath(output[0], parent=True),
     shell:
         "exec cifar-report select --stage {input.plan} --search {params.folder} --output {output} > {log} 2>&1"
