@@ -1,6 +1,7 @@
 """What LaTeX includes besides figures: tables by pandas' writer, and every number of the text as a named result."""
 
 import math
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from cifar_report.files import read_json, write_text
 from cifar_report.results import Run, load_runs
 from cifar_report.statistics import Interval, t_interval
 
-TABLES = ("summary", "settings", "search", "curves", "provenance")
+TABLES = ("summary", "settings", "search", "figures", "provenance")
 
+PLACED = ("samples", "comparison", "first-layer", "confusion", "calibration")
 DATA_NOTES = {
     "digits": "This report was made from the handwritten digits that scikit-learn ships, as a demonstration of the "
     "pipeline; it says nothing about CIFAR-10.",
@@ -48,12 +50,13 @@ def write(stage: dict[str, Any], results: Path) -> None:
     runs = load_runs(results / "runs", stage["variants"])
     data = datasets.load(results / "dataset")
     search = pd.read_csv(results / "search.csv", dtype={"hidden": str}) if stage["searches"] else None
-    write_text(results / "numbers.tex", numbers(stage, runs, data, search, read_json(results / "claims.json")))
+    claims, figures = read_json(results / "claims.json"), read_json(results / "figures" / "figures.json")
+    write_text(results / "numbers.tex", numbers(stage, runs, data, search, claims, figures))
     tables = {
         "summary": summary_table(stage, runs),
         "settings": settings_table(stage, runs),
         "search": search_table(search),
-        "curves": curve_figures(stage, runs),
+        "figures": figure_list(figures),
         "provenance": provenance_table(stage, runs),
     }
     for name, text in tables.items():
@@ -66,6 +69,7 @@ def numbers(
     data: datasets.Dataset,
     search: pd.DataFrame | None,
     claims: list[dict[str, Any]],
+    figures: list[dict[str, Any]],
 ) -> str:
     r"""One `\setresult{key}{text}` a line, and as a comment the time that the PDF is dated with."""
     every = [run for found in runs.values() for run in found]
@@ -107,6 +111,10 @@ def numbers(
     for verdict in ("supported", "refuted", "inconclusive", "untested"):
         results[f"claims.{verdict}"] = num(sum(claim["verdict"] == verdict for claim in claims))
     results["claims"] = num(len(claims))
+    for figure in figures:
+        results[f"figures.{figure['name']}"] = escape(figure["caption"])
+        sources = sorted({re.sub(r"seed-\d+", "seed-*", source) for source in figure["sources"]})
+        results[f"sources.{figure['name']}"] = escape(", ".join(sources))
     lines = [f"\\setresult{{{key}}}{{{text}}}" for key, text in results.items()]
     return "\n".join([f"% SOURCE_DATE_EPOCH {max(dates, default=0)}", *lines]) + "\n"
 
@@ -224,33 +232,9 @@ def search_table(search: pd.DataFrame | None, best: int = 10) -> str:
     return "\n".join(tables)
 
 
-def curve_figures(stage: dict[str, Any], runs: dict[str, list[Run]]) -> str:
-    """A figure environment for each variant's curves, so that a new variant appears in the report by itself."""
-    parts = []
-    for variant in stage["variants"]:
-        found = runs[variant["name"]]
-        s = found[0].record["settings"]
-        name = variant["name"]
-        fate = "" if all(run.completed for run in found) else r" \result{" + name + ".diverged} of its runs diverged."
-        original = (
-            r" The original reported " + rf"\result{{{name}.original}}."
-            if variant["original_test_accuracy"] is not None
-            else ""
-        )
-        ending = (
-            rf" On the whole splits, in evaluation mode, it ends at \result{{{name}.train-accuracy}} in training and "
-            rf"\result{{{name}.test-accuracy}} in the test."
-            if any(run.completed for run in found)
-            else ""
-        )
-        parts.append(
-            "\\begin{figure}[tp]\n  \\centering\n"
-            f"  \\includegraphics{{figures/curves-{name}.pdf}}\n"
-            f"  \\caption{{{escape(variant['label'])}: loss and accuracy over {num(s['steps'])} steps of "
-            f"{num(s['batch_size'])} images, \\result{{{name}.seeds}} seed(s).{ending}{original}{fate}}}\n"
-            f"  \\label{{fig:curves-{name}}}\n\\end{{figure}}\n"
-        )
-    return "\n".join(parts)
+def figure_list(figures: list[dict[str, Any]]) -> str:
+    r"""A `\resultfigure` for each figure that the text does not place itself, so that a new variant appears unasked."""
+    return "".join(f"\\resultfigure{{{figure['name']}}}\n" for figure in figures if figure["name"] not in PLACED)
 
 
 def provenance_table(stage: dict[str, Any], runs: dict[str, list[Run]]) -> str:
