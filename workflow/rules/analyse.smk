@@ -42,9 +42,9 @@ rule summarise_runs:
     conda:
         "../../environment.yml"
     params:
-        runs=f"{RESULTS}/runs",
+        results=subpath(output.summary, parent=True),
     shell:
-        "exec cifar-report summarise --stage {input.plan} --runs {params.runs}"
+        "exec cifar-report summarise --stage {input.plan} --runs {params.results}/runs"
         " --summary {output.summary} --costs {output.costs} > {log} 2>&1"
 
 
@@ -63,9 +63,9 @@ rule tabulate_search:
     conda:
         "../../environment.yml"
     params:
-        search=f"{RESULTS}/search",
+        results=subpath(output[0], parent=True),
     shell:
-        "exec cifar-report tabulate-search --stage {input.plan} --search {params.search} --output {output} > {log} 2>&1"
+        "exec cifar-report tabulate-search --stage {input.plan} --search {params.results}/search --output {output} > {log} 2>&1"
 
 
 rule measure_shifts:
@@ -85,10 +85,10 @@ rule measure_shifts:
     resources:
         gpu=gpus("torch"),
     params:
-        runs=f"{RESULTS}/runs",
+        results=subpath(output[0], parent=True),
         dataset=subpath(input.dataset, parent=True),
     shell:
-        "exec cifar-report shifts --stage {input.plan} --runs {params.runs} --dataset {params.dataset}"
+        "exec cifar-report shifts --stage {input.plan} --runs {params.results}/runs --dataset {params.dataset}"
         " --output {output} > {log} 2>&1"
 
 
@@ -115,7 +115,7 @@ rule test_claims:
     conda:
         "../../environment.yml"
     params:
-        results=RESULTS,
+        results=subpath(output.claims, parent=True),
     shell:
         "exec cifar-report claims --stage {input.plan} --results {params.results} --claims {input.claims}"
         " --schema {input.schema} > {log} 2>&1"
@@ -140,7 +140,7 @@ rule draw_figures:
     conda:
         "../../environment.yml"
     params:
-        results=RESULTS,
+        results=subpath(output.index, ancestor=2),
     shell:
         "exec cifar-report figures --stage {input.plan} --results {params.results} > {log} 2>&1"
 
@@ -183,6 +183,6 @@ rule write_tables:
     conda:
         "../../environment.yml"
     params:
-        results=RESULTS,
+        results=subpath(output.numbers, parent=True),
     shell:
         "exec cifar-report tables --stage {input.plan} --results {params.results} > {log} 2>&1"

@@ -17,7 +17,7 @@ rule render_report:
     conda:
         "../../environment.yml"
     params:
-        results=RESULTS,
+        results=subpath(output[0], parent=True),
     shell:
         "exec {input.script} report {params.results} {output} > {log} 2>&1"
 
@@ -35,4 +35,4 @@ rule render_html:
     params:
         config=f"{RESULTS}/plan/config.yaml",
     shell:
-        "snakemake all --nolock --configfile {params.config} --report {output} > {log} 2>&1"
+        "snakemake all --nolock --configfile {input.config} --report {output} > {log} 2>&1"
