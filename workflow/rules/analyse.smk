@@ -1,27 +1,3 @@
-NAMES = figure_names(plan.documents(STUDY)["stages/figures"]["settings"])
-FIGURES = [f"{RESULTS}/figures/{name}.pdf" for name in NAMES]
-
-
-def drawing(name):
-    """A figure as the HTML report shows it."""
-    path = f"{RESULTS}/figures/{name}.svg"
-    return report(
-        path,
-        caption="../report/figures.rst",
-        category="Figures",
-        labels={"figure": name},
-    )
-
-
-DRAWINGS = [drawing(name) for name in NAMES]
-SHIFTED = [name for name in STUDY.shifts["variants"] if name in STUDY.variants]
-TRIALS = [
-    path
-    for search in STUDY.searches
-    for path in trial_files(search, "run.json", "curve.csv")
-]
-
-
 rule summarise_runs:
     input:
         run_files("run.json", "curve.csv"),

@@ -2,10 +2,15 @@
 from cifar_report.provenance import gpu_visible
 
 STORE = "results/.store"
-DATASET = [
+TRAINING_SPLITS = [
     f"{RESULTS}/dataset/{split}-{part}.npy"
-    for split in ("train", "validation", "test")
+    for split in ("train", "validation")
     for part in ("images", "labels")
+]
+DATASET = [
+    *TRAINING_SPLITS,
+    f"{RESULTS}/dataset/test-images.npy",
+    f"{RESULTS}/dataset/test-labels.npy",
 ]
 DESCRIPTION = f"{RESULTS}/dataset/dataset.json"
 SEARCH = [f"{RESULTS}/search.csv"] if STUDY.searches else []
@@ -35,6 +40,53 @@ def gpus(kind):
     return int(kind.startswith("torch") and gpu_visible())
 
 
+def variant_threads(wildcards):
+    return STUDY.variants[wildcards.variant].settings["threads"]
+
+
+def variant_gpus(wildcards):
+    return gpus(STUDY.variants[wildcards.variant].settings["kind"])
+
+
+def trial_threads(wildcards):
+    return STUDY.searches[wildcards.search].trials()[wildcards.trial].threads
+
+
+def trial_gpus(wildcards):
+    return gpus(STUDY.searches[wildcards.search].base["kind"])
+
+
+def selected_settings(wildcards):
+    search = STUDY.variants[wildcards.variant].search
+    return f"{RESULTS}/search/{search}/selected.yaml" if search else []
+
+
+def all_trials(wildcards):
+    return trial_files(wildcards.search, "run.json")
+
+
+NAMES = figure_names(plan.documents(STUDY)["stages/figures"]["settings"])
+FIGURES = [f"{RESULTS}/figures/{name}.pdf" for name in NAMES]
+
+
+def drawing(name):
+    """A figure as the HTML report shows it."""
+    path = f"{RESULTS}/figures/{name}.svg"
+    return report(
+        path,
+        caption="../report/figures.rst",
+        category="Figures",
+        labels={"figure": name},
+    )
+
+
+DRAWINGS = [drawing(name) for name in NAMES]
+SHIFTED = [name for name in STUDY.shifts["variants"] if name in STUDY.variants]
+TRIALS = [
+    path
+    for search in STUDY.searches
+    for path in trial_files(search, "run.json", "curve.csv")
+]
 REPORT_SOURCES = sorted(
     str(path) for path in Path("report").rglob("*") if path.suffix in (".tex", ".bib")
 )

@@ -1,28 +1,3 @@
-def variant_threads(wildcards):
-    return STUDY.variants[wildcards.variant].settings["threads"]
-
-
-def variant_gpus(wildcards):
-    return gpus(STUDY.variants[wildcards.variant].settings["kind"])
-
-
-def trial_threads(wildcards):
-    return STUDY.searches[wildcards.search].trials()[wildcards.trial].threads
-
-
-def trial_gpus(wildcards):
-    return gpus(STUDY.searches[wildcards.search].base["kind"])
-
-
-def selected_settings(wildcards):
-    search = STUDY.variants[wildcards.variant].search
-    return f"{RESULTS}/search/{search}/selected.yaml" if search else []
-
-
-def all_trials(wildcards):
-    return trial_files(wildcards.search, "run.json")
-
-
 # The number of threads is a setting, which the plan passes on: `--cores 1` lowers {threads}, and must change no bit.
 rule train_variant:
     input:
@@ -55,7 +30,7 @@ rule train_variant:
 
 rule train_trial:
     input:
-        [path for path in DATASET if "/test-" not in path],
+        TRAINING_SPLITS,
         plan=f"{RESULTS}/plan/search/{{search}}/{{trial}}.json",
         dataset=DESCRIPTION,
     output:
