@@ -161,3 +161,14 @@ def test_search_csv_has_a_row_a_trial(tmp_path):
         ["trial", "learning_rate", "validation_accuracy", "validation_loss", "status", "selected", "search"]
     )
     assert list(table["validation_accuracy"]) == [0.5, 0.6]
+
+
+def test_forget_empties_the_store_of_one_variant(tmp_path, capsys):
+    write_run(tmp_path / "results/runs/mlp/seed-0", identity="abc")
+    for identity in ("abc", "other"):
+        (tmp_path / "store" / identity).mkdir(parents=True)
+    arguments = ["forget", "mlp", "--results", str(tmp_path / "results"), "--store", str(tmp_path / "store")]
+    assert main(arguments) == 0
+    assert [p.name for p in (tmp_path / "store").iterdir()] == ["other"]
+    assert main(arguments) == 1
+    assert "name a variant that has run" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 import argparse
 import ctypes
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ PATHS = {
     "search": "folder of the trials",
     "dataset": "folder that `prepare` made",
     "results": "folder of the study",
+    "store": "folder of all runs, finished and not",
     "reference": "folder of the reference study",
     "resources": "folder of downloads",
     "summary": "summary.csv to write",
@@ -136,6 +138,19 @@ def tables(stage: Path, results: Path) -> None:
     tables.write(read_json(stage)["settings"], results)
 
 
+def forget(results: Path, store: Path, variant: str) -> None:
+    """Removes a variant's runs from a study and from the store, so that they are trained anew."""
+    found = sorted((results / "runs" / variant).glob("seed-*/run.json"))
+    if not found:
+        raise InputError(
+            f"{results / 'runs' / variant}: expected runs to forget, found none; name a variant that has run"
+        )
+    for path in found:
+        shutil.rmtree(store / read_json(path)["identity"], ignore_errors=True)
+        shutil.rmtree(path.parent)
+    print(f"{variant}: forgot {len(found)} run(s)")
+
+
 def verify(results: Path, reference: Path) -> None:
     """Compares a finished study with its reference, variant by variant; exit code 1 where one differs."""
     from cifar_report.verify import verify
@@ -161,9 +176,9 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = _command(commands, train)
     sub.add_argument("--plan", type=Path, required=True, dest="run_plan", help="plan/<variant>.json")
-    sub.add_argument("--dataset", type=Path, required=True, help="folder that `prepare` made")
+    sub.add_argument("--dataset", type=Path, required=True, help=PATHS["dataset"])
     sub.add_argument("--seed", type=int, help="of a variant; a trial's stands in its plan")
-    sub.add_argument("--store", type=Path, required=True, help="folder of all runs, finished and not")
+    sub.add_argument("--store", type=Path, required=True, help=PATHS["store"])
     sub.add_argument("--output", type=Path, required=True, help="folder for this run's files")
     sub.add_argument("--selected", type=Path, nargs="?", help="selected.yaml of the search that the variant names")
     sub.add_argument("--trial", action="store_true", help="a trial of a search: opens no test array")
@@ -179,11 +194,13 @@ def _parser() -> argparse.ArgumentParser:
         equations: ("checks", "output"),
         tables: ("stage", "results"),
         verify: ("results", "reference"),
+        forget: ("results", "store"),
     }
     for function, names in paths.items():
         sub = _command(commands, function)
         for name in names:
             sub.add_argument(f"--{name}", type=Path, required=True, help=PATHS[name])
+    commands.choices["forget"].add_argument("variant")
     return parser
 
 

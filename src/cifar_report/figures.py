@@ -155,7 +155,7 @@ def _drawings(
     yield "comparison", comparison(variants, found)
 
     searches = _searches(stage)
-    table = _read_search(search, searches) if searches else None
+    table = read_search(search, searches) if searches else None
     for name in searches:
         yield f"search-{name}", search_effects(name, table[table["search"] == name])
     if name := _batch_size_search(stage):
@@ -343,7 +343,7 @@ def comparison(variants: list[dict[str, Any]], runs: dict[str, list["Run"]]) -> 
     if means:
         best = max(means, key=means.__getitem__)
         facts["highest"] = f"{best}: {means[best]:.1f} %"
-        caption += f" The highest mean is that of {best}, {means[best]:.1f} %."
+        caption += f" The highest mean is {means[best]:.1f} % ({best})."
     return Drawing(figure, "Test accuracy of all variants", caption, facts, sources)
 
 
@@ -403,8 +403,8 @@ def search_effects(name: str, table: "pd.DataFrame") -> Drawing:
         facts["selected"] = ", ".join(f"{_setting_name(s)} {_setting_value(row[s])}" for s in settings)
         facts["selected-validation-accuracy"] = _percent(row["validation_accuracy"])
     caption = (
-        f"The search {name}: validation accuracy of all {len(table)} configurations against each setting, and the mean of "
-        "each value. From the worst value to the best, that mean moves by "
+        f"The search {name}: validation accuracy of all {len(table)} configurations against each setting, and the mean "
+        "of each value. From the worst value to the best, that mean moves by "
         + ", ".join(f"{effect} with {_setting_name(setting)}" for setting, effect in effects.items())
         + "."
         + (
@@ -462,8 +462,8 @@ def batch_sizes(name: str, table: "pd.DataFrame", trials: Path) -> Drawing:
         f"{run.final('train', 'loss'):.3f} with batches of {run.record['settings']['batch_size']}" for run in completed
     ]
     caption = (
-        "Training loss of the search's batch sizes against the step, and against the images that were seen by then; one "
-        f"run each, otherwise as selected ({facts['otherwise']}). It ends at {', '.join(ends)}."
+        "Training loss of the search's batch sizes against the step, and against the images that were seen by then; "
+        f"one run each, all else as selected. It ends at {', '.join(ends)}."
         + _sentence(_diverged(len(runs) - len(completed), len(runs)))
     )
     return Drawing(figure, title, caption, facts, sources)
@@ -532,13 +532,13 @@ def samples(
         "wrong": str(len(wrong)),
     }
     caption = (
-        f"Test images, their true class and the one that {label} predicts (seed {run.seed}). First row: of each class the "
-        "first image that it has right."
+        f"Test images, their true class and the one predicted ({label}; seed {run.seed}). First row: of each class the "
+        "first image that is right."
     )
     if len(wrong):
         facts["wrong-confidence"] = f"{_percent(confidence[wrong[-1]])} to {_percent(confidence[wrong[0]])}"
         caption += (
-            f" Below, framed and crossed: the {len(wrong)} wrong ones that it is surest of, at confidences from "
+            f" Below, framed and crossed: the {len(wrong)} wrong ones of the highest confidence, from "
             f"{_percent(confidence[wrong[0]])} down to {_percent(confidence[wrong[-1]])}."
         )
     sources = [*_sources([run], "test-logits.npy"), "dataset/test-images.npy", "dataset/test-labels.npy"]
@@ -601,8 +601,8 @@ def confusion(
         "accuracy": _percent(np.trace(counts) / counts.sum()),
     }
     caption = (
-        f"Of each true class, the share in per cent that {label} takes for each class (seed {run.seed}, {len(targets)} test "
-        f"images, accuracy {facts['accuracy']}); shares of up to half a per cent are left blank."
+        f"Which class the images of each true class are taken for, in per cent ({label}; seed {run.seed}): "
+        f"{facts['accuracy']} of the {len(targets)} test images are right. Shares of up to 0.5 % are left blank."
     )
     errors = np.where(np.eye(classes, dtype=bool) | ~np.isfinite(share), 0, share)
     row, column = np.unravel_index(np.argmax(errors), errors.shape)
@@ -652,11 +652,11 @@ def first_layer(run: "Run", label: str, shape: tuple[int, int, int]) -> Drawing:
         "model": label,
         "seed": str(run.seed),
         "shown": f"{len(units)} of {len(weight)} units, those with the largest weights",
-        "scale": f"-{limit:.2g} to {limit:.2g}",
+        "scale": f"±{limit:.2g}",
     }
     caption = (
-        f"First-layer weights of {label} as images (seed {run.seed}): the {len(units)} of {len(weight)} units with the "
-        f"largest weights. Grey is zero; the scale of each colour, the same for all units, runs from {facts['scale']}."
+        f"First-layer weights as images ({label}; seed {run.seed}): of {len(weight)} units the {len(units)} with the "
+        f"largest weights. Grey is zero; the scale of each colour, the same for all units, ends at {facts['scale']}."
     )
     return Drawing(figure, f"First-layer weights of {label}", caption, facts, _sources([run], "model.safetensors"))
 
@@ -698,7 +698,7 @@ def calibration(
         )
         below.stairs(100 * bins.count / bins.count.sum(), edges, color=colour, linestyle=line, linewidth=1.0)
         facts[f"ece-{run.variant}"] = _percent(error)
-        errors.append(f"{_percent(error)} for {label} (seed {run.seed})")
+        errors.append(f"{_percent(error)} ({label}; seed {run.seed})")
         facts[f"seed-{run.variant}"] = str(run.seed)
     axes.set(xlim=(0, 100), ylim=(0, 100), ylabel="accuracy (%)")
     below.set(xlabel="confidence (%)", ylabel="images (%)", ylim=(0, None))
@@ -709,8 +709,8 @@ def calibration(
     figure.legend(loc="outside upper center", ncols=1)
     sources = [source for _, run, _ in models for source in _sources([run], "test-logits.npy")]
     caption = (
-        f"Accuracy against confidence on the {len(targets)} test images, in {CALIBRATION_BINS} bins of equal width; below, "
-        f"the share of the images in each. A calibrated model follows the diagonal. Expected calibration error: "
+        f"Accuracy against confidence on the {len(targets)} test images, in {CALIBRATION_BINS} bins of equal width; "
+        f"below, the share of the images in each. A calibrated model follows the diagonal. Expected calibration error: "
         f"{', '.join(errors)}."
     )
     return Drawing(figure, "Calibration", caption, facts, [*sources, "dataset/test-labels.npy"])
@@ -763,8 +763,12 @@ def _batch_size_search(stage: dict[str, Any]) -> str | None:
     return next((name for name in _searches(stage) if len(grids.get(name, {}).get("batch_size", ())) > 1), None)
 
 
-def _read_search(path: Path | None, searches: list[str]) -> "pd.DataFrame":
-    """The rows of search.csv, settings as they stand there."""
+def read_search(path: Path | None, searches: list[str]) -> "pd.DataFrame":
+    """The rows of search.csv: settings as they stand there, `validation_accuracy` a float and `selected` a bool.
+
+    Raises:
+        InputError: the file is missing or malformed, or one of `searches` has no row in it.
+    """
     import pandas as pd
 
     if path is None:

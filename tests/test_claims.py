@@ -1,0 +1,478 @@
+"""The claims' estimates against SciPy and arithmetic by hand, their verdicts, and what is said of bad input."""
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from scipy import stats
+
+from cifar_report import claims
+from cifar_report.errors import InputError
+from cifar_report.statistics import Interval
+
+ROOT = Path(__file__).parent.parent
+SCHEMA = ROOT / "workflow/schemas/claims.schema.yaml"
+SHIPPED = ROOT / "report/claims.yaml"
+KEYS = ["id", "statement", "verdict", "estimate", "ci95_low", "ci95_high", "runs", "reason"]
+CONTRAST = {"kind": "contrast", "metric": "accuracy", "split": "test", "paired": True}
+LABELS = np.arange(200) % 10
+STUDY_IDS = [
+    "init-explains-gap",
+    "frameworks-agree",
+    "depth-and-width",
+    "batch-size",
+    "tuned",
+    "bn-forms-agree",
+    "bn-helps",
+    "no-overfitting",
+    "cnn-beats-mlp",
+    "shift-invariance",
+]
+
+
+class Study:
+    """A study's folder, made up run by run."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.variants: dict[str, dict] = {}
+        (folder / "dataset").mkdir()
+        np.save(folder / "dataset/test-labels.npy", LABELS)
+
+    def run(self, name: str, seed: int, test: float = 0.5, train: float = 0.6, status="completed", curve=()):
+        variant = {"name": name, "label": name, "seeds": [], "search": None, "original_test_accuracy": None}
+        self.variants.setdefault(name, variant)["seeds"].append(seed)
+        final = {"train": {"loss": 1.0, "accuracy": train}, "test": {"loss": 1.1, "accuracy": test}}
+        folder = self.folder / f"runs/{name}/seed-{seed}"
+        self._write(folder, name, seed, status, final, curve or [(0, 0, 2.3), (100, 20000, 1.0)])
+        correct = np.arange(len(LABELS)) < round(test * len(LABELS))
+        np.save(folder / "test-logits.npy", np.eye(10, dtype=np.float32)[np.where(correct, LABELS, (LABELS + 1) % 10)])
+
+    def runs(self, name: str, test: list[float], train: float = 0.6):
+        for seed, accuracy in enumerate(test):
+            self.run(name, seed, accuracy, train)
+
+    def trial(self, trial: str, curve=((0, 0, 2.3),), status="completed"):
+        self._write(self.folder / "search/grid" / trial, f"grid-{trial}", 0, status, {}, curve)
+
+    def search(self, rows: list[dict]):
+        table = pd.DataFrame(rows).assign(validation_loss=1.0, selected=False, search="grid")
+        table.to_csv(self.folder / "search.csv", index=False)
+
+    def _write(self, folder: Path, name: str, seed: int, status: str, final: dict, curve):
+        folder.mkdir(parents=True)
+        record = {"variant": name, "seed": seed, "status": status, "step": curve[-1][0], "final": final}
+        (folder / "run.json").write_text(json.dumps(record))
+        table = pd.DataFrame(curve, columns=["step", "samples_seen", "loss"])
+        table = table.assign(split="train", accuracy=0.5)[["step", "samples_seen", "split", "loss", "accuracy"]]
+        table.to_csv(folder / "curve.csv", index=False)
+
+    def evaluate(self, *entries: dict, catalogue=None) -> list[dict]:
+        file = self.folder / "claims.yaml"
+        file.write_text(yaml.safe_dump(list(entries), sort_keys=False))
+        search, shifts = self.folder / "search.csv", self.folder / "shifts.csv"
+        return claims.evaluate(
+            file,
+            SCHEMA,
+            self.stage(catalogue),
+            self.folder / "runs",
+            search if search.exists() else None,
+            shifts if shifts.exists() else None,
+            self.folder / "dataset/test-labels.npy",
+        )
+
+    def stage(self, catalogue=None) -> dict:
+        return {"variants": list(self.variants.values())} | ({"catalogue": catalogue} if catalogue else {})
+
+
+@pytest.fixture
+def study(tmp_path):
+    return Study(tmp_path)
+
+
+def claim(comparison: dict, smallest: float = 0.01, **more) -> dict:
+    sentences = {verdict: f"{verdict}: {{interval}}" for verdict in claims.VERDICTS[:3]}
+    return {
+        "id": "a-claim",
+        "title": "A & B",
+        "statement": "A beats B by 100 %.",
+        "label": "a_b",
+        "comparison": comparison,
+        "smallest_effect": smallest,
+        "why": "because",
+        "sentences": sentences | {"untested": "untested: {reason}"},
+    } | more
+
+
+def interval_of(found: dict) -> tuple[float, float]:
+    return found["ci95_low"], found["ci95_high"]
+
+
+def test_the_shipped_claims_are_those_of_the_study_and_name_variants_of_its_catalogue():
+    catalogue = yaml.safe_load((ROOT / "config.yaml").read_text())["variants"]
+    assert [entry["id"] for entry in claims.load(SHIPPED, SCHEMA, catalogue)] == STUDY_IDS
+
+
+def test_a_paired_contrast_is_scipys_paired_t_interval(study):
+    a, b = [0.50, 0.53, 0.49, 0.55], [0.48, 0.50, 0.485, 0.51]
+    study.runs("a", a)
+    study.runs("b", b)
+    (found,) = study.evaluate(claim(CONTRAST | {"weights": {"a": 1, "b": -1}}))
+    assert found["estimate"] == pytest.approx(np.mean(a) - np.mean(b))
+    assert interval_of(found) == pytest.approx(tuple(stats.ttest_rel(a, b).confidence_interval(0.95)))
+    assert (found["runs"], found["pairs"]) == (8, 4)
+
+
+def test_an_unpaired_contrast_is_welchs_interval_and_of_one_variant_students(study):
+    a, b = [0.50, 0.53, 0.49, 0.55], [0.48, 0.50, 0.485]
+    study.runs("a", a)
+    study.runs("b", b)
+    two, one = study.evaluate(
+        claim(CONTRAST | {"weights": {"a": 1, "b": -1}, "paired": False}),
+        claim(CONTRAST | {"weights": {"a": 1}, "paired": False}, id="one"),
+    )
+    assert interval_of(two) == pytest.approx(tuple(stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)))
+    assert interval_of(one) == pytest.approx(tuple(stats.ttest_1samp(a, 0).confidence_interval(0.95)))
+    assert (two["unit"], one["unit"]) == ("points", "percent")
+
+
+def test_the_gap_is_training_minus_test_accuracy(study):
+    study.runs("a", [0.5, 0.52], train=0.6)
+    (found,) = study.evaluate(claim(CONTRAST | {"weights": {"a": 1}, "split": "train-minus-test"}))
+    assert found["estimate"] == pytest.approx(0.09)
+
+
+def test_the_gap_between_the_original_networks_is_the_sum_of_both_main_effects(study):
+    """The shipped decomposition of init-explains-gap: initial weights' effect plus the optimiser's."""
+    random = np.random.default_rng(0)
+    names = ["mlp-numpy", "mlp-torch", "mlp-torch-sgd", "mlp-torch-sgd-small", "mlp-torch-adam-small"]
+    accuracy = {name: random.uniform(0.3, 0.5, 4) for name in names}
+    for name, values in accuracy.items():
+        study.runs(name, list(values))
+    entry = next(c for c in yaml.safe_load(SHIPPED.read_text()) if c["id"] == "init-explains-gap")
+    (found,) = study.evaluate(entry)
+    _, initial, in_sgd, in_adam, optimiser = (part["estimate"] for part in found["parts"])
+    assert initial == pytest.approx((in_sgd + in_adam) / 2)
+    gap = np.mean(accuracy["mlp-torch-sgd-small"] - accuracy["mlp-torch"])
+    assert initial + optimiser == pytest.approx(gap)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "direction", "expected"),
+    [
+        (0.02, 0.04, "above", "supported"),
+        (-0.04, 0.005, "above", "refuted"),
+        (0.005, 0.02, "above", "inconclusive"),
+        (-0.04, 0.005, "below", "supported"),
+        (0.02, 0.04, "below", "refuted"),
+        (0.005, 0.02, "below", "inconclusive"),
+        (-0.009, 0.009, "within", "supported"),
+        (0.02, 0.04, "within", "refuted"),
+        (-0.04, -0.02, "within", "refuted"),
+        (-0.02, 0.0, "within", "inconclusive"),
+    ],
+)
+def test_a_verdict_follows_from_the_interval(low, high, direction, expected):
+    measured = claims.Measured(Interval((low + high) / 2, low, high))
+    assert claims.verdict(measured, 0.01, direction) == expected
+
+
+@pytest.mark.parametrize(
+    ("difference", "expected"),
+    [
+        ([0.05, 0.06, 0.055], "supported"),
+        ([-0.05, -0.06, -0.055], "refuted"),
+        ([0.05, -0.05, 0.01], "inconclusive"),
+        ([0.05], "untested"),
+    ],
+)
+def test_runs_give_each_verdict_and_its_sentence(study, difference, expected):
+    study.runs("a", [0.4 + d for d in difference])
+    study.runs("b", [0.4] * len(difference))
+    (found,) = study.evaluate(claim(CONTRAST | {"weights": {"a": 1, "b": -1}}))
+    assert list(found)[:8] == KEYS
+    assert found["verdict"] == expected
+    assert found["sentence"].startswith(f"{expected}: ")
+    assert found["estimate"] == pytest.approx(np.mean(difference))
+
+
+def test_one_seed_or_a_variant_that_is_not_run_leaves_a_claim_untested(study):
+    study.runs("a", [0.5])
+    study.runs("b", [0.4])
+    one, missing = study.evaluate(
+        claim(CONTRAST | {"weights": {"a": 1, "b": -1}}),
+        claim(CONTRAST | {"weights": {"a": 1, "c": -1}}, id="missing"),
+        catalogue=["a", "b", "c"],
+    )
+    assert (one["verdict"], one["ci95_low"]) == ("untested", None)
+    assert one["reason"] == "there is one completed seed of a and b, and an interval takes at least two"
+    assert (missing["verdict"], missing["runs"], missing["estimate"]) == ("untested", 0, None)
+    assert missing["sentence"] == "untested: this study does not run c"
+
+
+def test_a_diverged_run_leaves_with_its_pair_and_is_named(study):
+    study.runs("a", [0.5, 0.52])
+    study.run("a", 2, status="diverged", test=0.1)
+    study.runs("b", [0.4, 0.41, 0.99])
+    (found,) = study.evaluate(claim(CONTRAST | {"weights": {"a": 1, "b": -1}}))
+    assert found["estimate"] == pytest.approx(0.105)
+    assert found["runs"] == 4
+    assert "left out: a seed 2 (diverged)" in found["reason"]
+    assert r"Left out: a seed 2 (diverged)." in claims.paragraph(found)
+
+
+def test_a_split_that_runs_do_not_have_leaves_a_claim_untested(study):
+    study.runs("a", [0.5, 0.52])
+    (found,) = study.evaluate(claim(CONTRAST | {"weights": {"a": 1}, "split": "validation"}))
+    assert (found["verdict"], found["reason"]) == ("untested", "the runs of a have no accuracy on the split validation")
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "expected"),
+    [
+        (["supported", "supported"], "supported"),
+        (["supported", "inconclusive"], "inconclusive"),
+        (["inconclusive", "untested"], "untested"),
+        (["untested", "supported", "refuted"], "refuted"),
+    ],
+)
+def test_a_claim_of_several_parts_stands_and_falls_with_them(verdicts, expected):
+    assert claims.joint_verdict(verdicts) == expected
+
+
+def test_a_claim_reports_the_part_that_decided_and_shows_but_does_not_judge_the_rest(study):
+    study.runs("a", [0.5, 0.51])
+    study.runs("b", [0.4, 0.40])
+    also = [
+        {"label": "back", "comparison": CONTRAST | {"weights": {"b": 1, "a": -1}}, "smallest_effect": 0, "why": "so"},
+        {"label": "shown", "comparison": CONTRAST | {"weights": {"c": 1}}},
+    ]
+    (found,) = study.evaluate(claim(CONTRAST | {"weights": {"a": 1, "b": -1}}, also=also))
+    assert (found["verdict"], found["part"], found["why"]) == ("refuted", "back", "so")
+    assert found["estimate"] == pytest.approx(-0.105)
+    assert [part["verdict"] for part in found["parts"]] == ["supported", "refuted", None]
+
+
+def test_the_image_interval_is_that_of_the_mean_difference_over_images(study):
+    study.runs("a", [0.7, 0.6])
+    study.runs("b", [0.5, 0.5])
+    (found,) = study.evaluate(claim(CONTRAST | {"weights": {"a": 1, "b": -1}}))
+    images = np.zeros(len(LABELS))
+    images[100:120], images[120:140] = 1, 0.5  # right in both seeds of a, and in one of them, where b is wrong
+    low, high = interval_of(found["image_level"])
+    half = 1.96 * images.std(ddof=1) / np.sqrt(len(images))
+    assert found["image_level"]["estimate"] == pytest.approx(images.mean())
+    assert (low, high) == pytest.approx((images.mean() - half, images.mean() + half), abs=0.1 * half)
+
+
+def test_curves_agree_by_their_greatest_relative_difference_up_to_a_step(study):
+    for seed, scale in enumerate((1e-6, 3e-6)):
+        study.run("a", seed, curve=[(0, 0, 2.0), (50, 1, 1.0), (100, 2, 0.5), (150, 3, 9.0)])
+        study.run("b", seed, curve=[(0, 0, 2.0), (50, 1, 1.0 + scale), (100, 2, 0.5 - scale), (150, 3, 0.1)])
+    comparison = {"kind": "curve-agreement", "variants": ["a", "b"], "metric": "loss", "split": "train"}
+    early, never = study.evaluate(
+        claim(comparison | {"until_step": 100}, 1e-4, direction="below"),
+        claim(comparison | {"until_step": 10}, 1e-4, direction="below", id="never"),
+    )
+    expected = stats.ttest_1samp([2e-6, 6e-6], 0).confidence_interval(0.95)
+    assert interval_of(early) == pytest.approx(tuple(expected), rel=1e-4)
+    assert early["verdict"] == "supported"
+    assert never["verdict"] == "untested"
+    assert "no common point in steps 1 to 10" in never["reason"]
+
+
+def grid(study: Study) -> list[dict]:
+    study.variants["m"] = {"name": "m", "label": "m", "seeds": [], "search": "grid", "original_test_accuracy": None}
+    random = np.random.default_rng(1)
+    levels = itertools.product(("100", "500", "500-500"), (200, 500), (0.002, 0.0005))
+    gains = {"100": 0.0, "500": 0.04, "500-500": 0.05, 0.0005: 0.02}
+    return [
+        {
+            "trial": f"{i:016x}",
+            "hidden": hidden,
+            "batch_size": batch,
+            "learning_rate": rate,
+            "validation_accuracy": 0.4 + gains[hidden] + gains.get(rate, 0) + random.normal(0, 0.004),
+            "status": "completed",
+        }
+        for i, (hidden, batch, rate) in enumerate(levels)
+    ]
+
+
+def test_a_settings_lead_is_the_contrast_of_the_additive_analysis_of_variance(study):
+    rows = grid(study)
+    study.search(rows)
+    comparison = {"kind": "setting-effect", "variant": "m", "metric": "accuracy", "split": "validation"}
+    found, narrower = study.evaluate(
+        claim(comparison | {"setting": "hidden"}), claim(comparison | {"setting": "batch_size"}, id="batch")
+    )
+    y = np.array([row["validation_accuracy"] for row in rows]).reshape(3, 2, 2)
+    means = [y.mean(axis=axes) for axes in ((1, 2), (0, 2), (0, 1))]
+    lead = (means[0][2] - means[0][0]) - (means[2][1] - means[2][0])
+    fitted = means[0][:, None, None] + means[1][None, :, None] + means[2][None, None, :] - 2 * y.mean()
+    freedom = 12 - 1 - 2 - 1 - 1
+    error = np.sqrt(((y - fitted) ** 2).sum() / freedom * (2 / 4 + 2 / 6))
+    assert found["estimate"] == pytest.approx(lead)
+    assert interval_of(found) == pytest.approx(stats.t.interval(0.95, freedom, lead, error))
+    assert (found["verdict"], found["runs"], narrower["verdict"]) == ("supported", 12, "refuted")
+
+
+def test_a_setting_effect_needs_a_search_that_varies_it_and_leaves_an_error(study):
+    rows = grid(study)
+    comparison = {"kind": "setting-effect", "variant": "m", "metric": "accuracy", "split": "validation"}
+    entry = claim(comparison | {"setting": "hidden"})
+    assert study.evaluate(entry)[0]["reason"] == "this study runs no search for m"
+    study.search(rows[:4] + [row | {"status": "diverged"} for row in rows[4:]])
+    assert study.evaluate(entry)[0]["reason"].startswith("4 completed trials are too few for the effects of hidden")
+    (other,) = study.evaluate(claim(comparison | {"setting": "dropout"}))
+    assert other["reason"] == "the search grid does not vary dropout"
+
+
+def test_progress_is_compared_at_points_that_both_trials_evaluated_alike(study):
+    rows = grid(study)
+    ratios = np.linspace(0.90, 0.98, 6)
+    for row, ratio in zip(rows, np.repeat(ratios.reshape(3, 1, 2), 2, axis=1).ravel(), strict=True):
+        batch, large = row["batch_size"], row["batch_size"] == 500
+        # The last points, of whole splits, are at equal steps and not at equal samples.
+        losses = [5.0, 2.0, 1.5, 1.0]
+        curve = [(step, step * batch, loss * (ratio if large else 1)) for step, loss in zip((0, 2, 5, 10), losses)]  # noqa: B905
+        study.trial(row["trial"], curve)
+    study.search(rows)
+    comparison = {"kind": "setting-progress", "variant": "m", "setting": "batch_size", "metric": "loss"}
+    steps, samples = study.evaluate(
+        claim(comparison | {"split": "train", "against": "step"}, -0.01, direction="below"),
+        claim(comparison | {"split": "train", "against": "samples_seen"}, id="samples"),
+    )
+    expected = stats.ttest_1samp(ratios - 1, 0).confidence_interval(0.95)
+    assert interval_of(steps) == pytest.approx(tuple(expected))
+    assert (steps["verdict"], steps["pairs"], steps["runs"]) == ("supported", 6, 12)
+    # 1000 samples: step 2 of 500 against step 5 of 200. 2000 samples is the end of one and not of the other.
+    assert samples["estimate"] == pytest.approx(np.mean(ratios * 2.0 / 1.5 - 1))
+
+
+def test_shift_tolerance_is_the_difference_of_the_shares_lost(study):
+    study.runs("a", [0.8, 0.8])
+    study.runs("b", [0.5, 0.5])
+    entry = claim(
+        {"kind": "shift-tolerance", "variants": ["a", "b"], "pixels": 4, "metric": "accuracy", "split": "test"}
+    )
+    assert study.evaluate(entry)[0]["reason"] == "the accuracy on shifted images was not measured"
+    rows = [("a", s, p, 10, 0.8 - 0.04 * p) for s in (0, 1) for p in (0, 4)]
+    rows += [("b", s, p, 10, 0.5 - (0.05 + 0.01 * s) * p) for s in (0, 1) for p in (0, 4)]
+    table = pd.DataFrame(rows, columns=["variant", "seed", "shift", "images", "accuracy"])
+    table.to_csv(study.folder / "shifts.csv", index=False)
+    (found,) = study.evaluate(entry)
+    assert found["estimate"] == pytest.approx(np.mean([0.4 - 0.2, 0.48 - 0.2]))
+    table[table["variant"] == "a"].to_csv(study.folder / "shifts.csv", index=False)
+    assert study.evaluate(entry)[0]["reason"] == "the accuracy on shifted images was not measured for b"
+
+
+TEXT = """\
+- id: a-claim
+  title: A
+  statement: A beats B.
+  label: difference
+  comparison:
+    kind: contrast
+    weights: {a: 1, b: -1}
+    metric: accuracy
+    split: test
+    paired: true
+  smallest_effect: 0.01
+  why: because
+  also:
+    - label: effect
+      comparison: {kind: setting-effect, variant: a, metric: accuracy, split: validation,
+                   setting: hidden}
+  sentences:
+    supported: "Yes: {estimate}."
+    refuted: "No."
+    inconclusive: "Perhaps."
+    untested: "{reason}."
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("metric: accuracy\n", "metric: acuracy\n", "8: claim 'a-claim': comparison.metric: expected one of"),
+        ("split: test", "split: testing", "9: claim 'a-claim': comparison.split: expected one of"),
+        ("kind: contrast", "kind: contras", "6: claim 'a-claim': comparison.kind: expected one of"),
+        ("paired: true", "paired: perhaps", "10: claim 'a-claim': comparison.paired: 'perhaps' is not of type"),
+        ("  why: because", "  wy: because", "12: claim 'a-claim': wy: unknown key, with the value 'because'; did you"),
+        ("b: -1", "bb: -1", "7: claim 'a-claim': comparison.weights.bb: 'bb' is not among the variants; did you mean"),
+        ("variant: a", "variant: z", "15: claim 'a-claim': also.0.comparison.variant: 'z' is not among the variants"),
+        ("setting: hidden", "setting: hiden", "16: claim 'a-claim': also.0.comparison.setting: 'hiden' is not among"),
+        ("{estimate}", "{estimat}", "18: claim 'a-claim': sentences.supported: unknown placeholder {estimat}; did"),
+        ("{reason}", "No reason", "21: claim 'a-claim': sentences.untested: expected a sentence with {reason} in it"),
+        ("label: effect", "label: difference", "14: claim 'a-claim': also.0.label: 'difference' is the label of"),
+        ("smallest_effect: 0.01\n", "smallest_effect: few\n", "11: claim 'a-claim': smallest_effect: 'few' is not of"),
+    ],
+)
+def test_what_is_wrong_in_the_claims_is_named_with_its_line(tmp_path, old, new, expected):
+    assert TEXT.count(old) == 1
+    file = tmp_path / "claims.yaml"
+    file.write_text(TEXT.replace(old, new))
+    with pytest.raises(InputError) as raised:
+        claims.load(file, SCHEMA, ["a", "b"])
+    assert str(raised.value).startswith(f"{file}:{expected}")
+
+
+def test_a_repeated_id_no_yaml_and_no_file_are_named(tmp_path):
+    file = tmp_path / "claims.yaml"
+    file.write_text(TEXT + TEXT)
+    with pytest.raises(InputError, match=r"claims.yaml:22: claim 'a-claim': id: .* in line 1 too"):
+        claims.load(file, SCHEMA)
+    file.write_text("- id: [")
+    with pytest.raises(InputError, match=r"claims.yaml: expected YAML, .* line 1"):
+        claims.load(file, SCHEMA)
+    with pytest.raises(InputError, match=r"none.yaml: expected the claims, found No such file"):
+        claims.load(tmp_path / "none.yaml", SCHEMA)
+
+
+def test_without_a_catalogue_every_variant_is_taken_to_exist(tmp_path):
+    file = tmp_path / "claims.yaml"
+    file.write_text(TEXT)
+    assert claims.load(file, SCHEMA)[0]["id"] == "a-claim"
+
+
+def test_the_same_runs_give_the_same_files_and_latex_shows_what_json_says(study):
+    study.runs("mlp-numpy", [0.5, 0.53, 0.52])
+    study.runs("mlp-torch", [0.45, 0.455, 0.45])
+    study.runs("vgg", [0.75])
+    study.runs("mlp-tuned", [0.53, 0.535])
+    names = ("claims.json", "tables/claims.tex", "tables/claims-text.tex")
+    written = []
+    for _ in range(2):
+        claims.write(study.stage(), study.folder, SHIPPED, SCHEMA)
+        written.append({name: (study.folder / name).read_bytes() for name in names})
+    assert written[0] == written[1]
+    found = json.loads(written[0]["claims.json"])
+    assert [entry["id"] for entry in found] == STUDY_IDS
+    table, text = (written[0][name].decode() for name in names[1:])
+    assert "NaN" not in table + text and "??" not in table + text
+    assert text.count(r"\paragraph{") == len(STUDY_IDS)
+    for entry in found:
+        title = entry["title"].replace("%", r"\%")
+        assert rf"\paragraph{{{title}: {entry['verdict']}.}}" in text
+        assert rf"\textbf{{{title}}}}} & {claims._SYMBOLS[entry['verdict']]} {entry['verdict']}" in table
+
+
+def test_latex_is_escaped_and_numbers_are_siunitx(study):
+    study.runs("a_1", [0.55, 0.56, 0.57])
+    study.runs("b", [0.5, 0.5, 0.5])
+    entry = claim(CONTRAST | {"weights": {"a_1": 1, "b": -1}})
+    entry["sentences"]["supported"] = "{part} & more: {interval}, {pairs} seeds, above {smallest}"
+    (found,) = study.evaluate(entry)
+    assert found["sentence"] == (
+        "a_b & more: 6.0 percentage points (95 % interval 3.5 to 8.5), 3 seeds, above 1 percentage point"
+    )
+    text = claims.paragraph(found)
+    assert r"\emph{A beats B by 100 \%.}" in text
+    interval = r"\num{6.0} percentage points (\qty{95}{\percent} interval \num{3.5} to \num{8.5})"
+    assert rf"a\_b \& more: {interval}, \num{{3}} seeds, above \num{{1}} percentage point" in text
+    assert r"a\_b & \num{6.0} & [\num{3.5}, \num{8.5}] & $>$\,\num{1} & \num{6} & " in claims.table([found])

@@ -1,0 +1,339 @@
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.numpy import save_file
+from scipy import stats
+from sklearn.metrics import confusion_matrix
+
+from cifar_report import figures, summary
+from cifar_report.config import Settings
+from cifar_report.datasets import SPLITS, array_digest
+from cifar_report.errors import InputError
+from cifar_report.results import load_runs
+
+CLASSES = ["cat", "dog", "a long class name", "$5 & 100 %"]
+SHAPE = (3, 8, 8)
+GRID = {"hidden": [[4], [4, 4]], "batch_size": [10, 20]}
+TEST_IMAGES = 40
+
+# One run of mlp-numpy diverged, all of mlp-hot; vgg has one seed; none but the trials has a validation split.
+VARIANTS = [
+    {
+        "name": "mlp-numpy",
+        "label": "MLP, $NumPy_1",
+        "seeds": [0, 1, 2],
+        "search": None,
+        "original_test_accuracy": 0.466,
+    },
+    {"name": "mlp-tuned", "label": "MLP, tuned", "seeds": [0, 1], "search": "grid", "original_test_accuracy": None},
+    {"name": "mlp-hot", "label": "MLP, too hot", "seeds": [0], "search": None, "original_test_accuracy": 0.4},
+    {"name": "vgg", "label": "VGG", "seeds": [0], "search": None, "original_test_accuracy": None},
+]
+DIVERGED = {("mlp-numpy", 2), ("mlp-hot", 0)}
+STAGE = {"variants": VARIANTS, "searches": {"grid": {"grid": GRID, "trials": [f"{i:016x}" for i in range(4)]}}}
+
+
+def write_run(folder: Path, variant: str, seed: int, kind: str, splits: list[str], rng, diverged=False, **settings):
+    steps = [0, 10, 20, 30]
+    curve = pd.DataFrame(
+        [(s, 10 * s, split, rng.uniform(0.1, 3), rng.uniform()) for s in steps for split in splits],
+        columns=["step", "samples_seen", "split", "loss", "accuracy"],
+    )
+    if diverged:
+        curve.loc[curve["step"] > 10, "loss"] = np.nan
+    curve.to_csv(folder / "curve.csv", index=False)
+    last = curve[curve["step"] == 30].set_index("split")[["loss", "accuracy"]]
+    full = Settings(
+        kind=kind,
+        optimiser="sgd",
+        learning_rate=0.1,
+        steps=30,
+        preprocessing="mean-image",
+        evaluate_every=10,
+        evaluation_images=10,
+        threads=1,
+        **{"batch_size": 10} | settings,
+    ).full()
+    record = {
+        "variant": variant,
+        "seed": seed,
+        "status": "diverged" if diverged else "completed",
+        "settings": full,
+        "final": last.astype(object).where(last.notna(), None).to_dict("index"),
+    }
+    (folder / "run.json").write_text(json.dumps(record))
+
+
+def write_study(root: Path) -> None:
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for split, count in zip(SPLITS, (8, 0, TEST_IMAGES), strict=True):
+        arrays[f"{split}-images"] = rng.integers(0, 256, (count, *SHAPE), dtype=np.uint8)
+        arrays[f"{split}-labels"] = np.arange(count) % len(CLASSES)
+    (root / "dataset").mkdir(parents=True)
+    for name, array in arrays.items():
+        np.save(root / "dataset" / f"{name}.npy", array)
+    description = {
+        "name": "tiny",
+        "source": "digits",
+        "class_names": CLASSES,
+        "counts": {split: len(arrays[f"{split}-labels"]) for split in SPLITS},
+        "shape": SHAPE,
+        "sha256": {name: array_digest(array) for name, array in arrays.items()},
+    }
+    (root / "dataset" / "dataset.json").write_text(json.dumps(description))
+    for variant in VARIANTS:
+        kind = {"mlp-numpy": "numpy-mlp", "vgg": "torch-vgg"}.get(variant["name"], "torch-mlp")
+        for seed in variant["seeds"]:
+            folder = root / "runs" / variant["name"] / f"seed-{seed}"
+            folder.mkdir(parents=True)
+            diverged = (variant["name"], seed) in DIVERGED
+            write_run(folder, variant["name"], seed, kind, ["train", "test"], rng, diverged)
+            logits = rng.normal(size=(TEST_IMAGES, len(CLASSES))) + 2 * np.eye(4)[arrays["test-labels"]]
+            np.save(folder / "test-logits.npy", logits.astype(np.float32) * (np.nan if diverged else 1))
+            weights = {"linear.10.weight": np.zeros((2, 7)), "linear.0.weight": rng.normal(size=(7, math.prod(SHAPE)))}
+            save_file({k: v.astype(np.float32) for k, v in weights.items()}, folder / "model.safetensors")
+    trials = STAGE["searches"]["grid"]["trials"]
+    for i, trial in enumerate(trials):
+        folder = root / "search" / "grid" / trial
+        folder.mkdir(parents=True)
+        settings = {"hidden": tuple(GRID["hidden"][i // 2]), "batch_size": GRID["batch_size"][i % 2]}
+        write_run(folder, "grid", 100, "torch-mlp", ["train", "validation"], rng, diverged=i == 0, **settings)
+    summary.write_search(STAGE["searches"], root / "search", root / "search.csv")
+
+
+def draw(root: Path, output: Path) -> None:
+    figures.write(STAGE, root / "runs", root / "dataset", root / "search.csv", output)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("study")
+    write_study(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def drawn(study) -> Path:
+    draw(study, study / "figures")
+    return study / "figures"
+
+
+@pytest.fixture
+def runs(study):
+    return load_runs(study / "runs", VARIANTS)
+
+
+@pytest.fixture
+def styled():
+    with figures.style():
+        yield
+
+
+def lines(axes) -> dict[str, np.ndarray]:
+    """The labelled lines' y values."""
+    return {line.get_label(): line.get_ydata() for line in axes.lines if not line.get_label().startswith("_")}
+
+
+def test_names_are_the_files_that_are_written(drawn):
+    names = figures.names(STAGE)
+    assert names == [
+        *(f"curves-{v['name']}" for v in VARIANTS),
+        *("comparison", "search-grid", "batch-size", "samples", "confusion", "first-layer", "calibration"),
+    ]
+    assert {p.name for p in drawn.iterdir()} == {f"{n}.{e}" for n in names for e in ("pdf", "svg")} | {"figures.json"}
+    index = json.loads((drawn / "figures.json").read_text())
+    assert [entry["name"] for entry in index] == names
+    for entry in index:
+        assert entry["title"] and entry["caption"] and entry["facts"]
+        assert entry["sources"] and all((drawn.parent / source).is_file() for source in entry["sources"])
+
+
+def test_a_study_without_a_search_declares_and_needs_none():
+    stage = {"variants": [VARIANTS[0]], "searches": {}}
+    names = figures.names(stage)
+    assert names == ["curves-mlp-numpy", "comparison", "samples", "confusion", "first-layer", "calibration"]
+
+
+def test_same_bytes_elsewhere_whatever_the_hash_seed_and_the_users_style(drawn, tmp_path):
+    """Also: no glyph is missing, pyplot is not used, and importing the module imports no plotting library."""
+    code = f"""
+import sys
+from pathlib import Path
+from cifar_report import figures
+assert not {{"matplotlib", "pandas", "scipy", "torch"}} & set(sys.modules)
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import test_figures
+root = Path(sys.argv[1])
+test_figures.write_study(root)
+test_figures.draw(root, root / "elsewhere")
+assert "matplotlib.pyplot" not in sys.modules
+"""
+    (tmp_path / "matplotlibrc").write_text("font.size: 20\nlines.linewidth: 9\nsvg.fonttype: none\n")
+    environment = os.environ | {"PYTHONHASHSEED": "7", "MATPLOTLIBRC": str(tmp_path), "SOURCE_DATE_EPOCH": "1"}
+    command = [sys.executable, "-W", "error::UserWarning", "-c", code, str(tmp_path / "study")]
+    subprocess.run(command, check=True, env=environment, cwd=tmp_path)
+    for path in drawn.iterdir():
+        assert path.read_bytes() == (tmp_path / "study" / "elsewhere" / path.name).read_bytes(), path.name
+
+
+def test_files_hold_embedded_truetype_fonts_and_no_date(drawn):
+    pdf, svg = (drawn / "comparison.pdf").read_bytes(), (drawn / "comparison.svg").read_text()
+    assert b"/FontFile2" in pdf and b"CreationDate" not in pdf
+    assert "<dc:date>" not in svg and "<text" not in svg
+
+
+def test_curves_are_the_means_over_completed_seeds_with_their_range(study, runs, styled):
+    drawing = figures.curves(VARIANTS[0], runs["mlp-numpy"])
+    loss, accuracy = drawing.figure.axes
+    files = [study / f"runs/mlp-numpy/seed-{seed}/curve.csv" for seed in (0, 1)]
+    tables = pd.concat([pd.read_csv(file) for file in files])
+    wanted = tables.groupby(["split", "step"])[["loss", "accuracy"]].agg(["mean", "min", "max"])
+    for split, label in (("train", "training"), ("test", "test")):
+        np.testing.assert_allclose(lines(loss)[label], wanted.loc[split, ("loss", "mean")], rtol=1e-12)
+        np.testing.assert_allclose(lines(accuracy)[label], 100 * wanted.loc[split, ("accuracy", "mean")], rtol=1e-12)
+    assert set(lines(accuracy)) == {"training", "test", "original, test"}
+    np.testing.assert_allclose(lines(accuracy)["original, test"], 46.6)
+    band = loss.collections[0].get_paths()[0].vertices[:, 1]
+    assert (band.min(), band.max()) == (
+        wanted.loc["train", ("loss", "min")].min(),
+        wanted.loc["train", ("loss", "max")].max(),
+    )
+    ends = [line.get_xydata()[0] for line in loss.lines if len(line.get_xydata()) == 1]
+    np.testing.assert_allclose(ends, [(30, wanted.loc[(split, 30), ("loss", "mean")]) for split in ("train", "test")])
+    assert [text.get_text() for text in accuracy.texts] == ["1 of 3 runs diverged"]
+
+
+def test_curves_of_one_seed_have_no_band_and_those_of_none_say_so(runs, styled):
+    assert not any(axes.collections for axes in figures.curves(VARIANTS[3], runs["vgg"]).figure.axes)
+    none = figures.curves(VARIANTS[2], runs["mlp-hot"]).figure
+    assert not none.axes and none.texts[0].get_text() == "Nothing to draw: 1 of 1 runs diverged."
+
+
+def test_runs_of_other_steps_are_refused(study, runs):
+    changed = runs["mlp-tuned"]
+    changed[1].curve.loc[0, "step"] = 5
+    with pytest.raises(InputError, match=r"seed-1/curve.csv: expected the steps of .*seed-0/curve.csv"):
+        figures.seed_curves(changed, "train", "loss")
+
+
+def test_comparison_shows_means_t_intervals_seeds_and_originals(runs, styled):
+    axes = figures.comparison(VARIANTS, runs).figure.axes[0]
+    drawn = [line.get_xydata() for line in axes.lines]
+
+    def of_row(row):
+        return [xy[:, 0] for xy in drawn if round(xy[0, 1]) == row]
+
+    values = np.array([100 * run.final("test", "accuracy") for run in runs["mlp-numpy"] if run.completed])
+    seeds, interval, mean, original = of_row(0)
+    np.testing.assert_allclose(seeds, values)
+    np.testing.assert_allclose(
+        interval, stats.t.interval(0.95, len(values) - 1, loc=values.mean(), scale=stats.sem(values))
+    )
+    np.testing.assert_allclose((*mean, *original), (values.mean(), 46.6))
+    assert [x.item() for x in of_row(2)] == [40.0]
+    assert [x.item() for x in of_row(3)] == [100 * runs["vgg"][0].final("test", "accuracy")]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == [
+        "MLP, $NumPy_1 (1 of 3 runs diverged)",
+        "MLP, tuned",
+        "MLP, too hot (1 of 1 runs diverged)",
+        "VGG",
+    ]
+
+
+def test_search_shows_every_configuration_the_means_and_the_selected(study, tmp_path, styled):
+    table = figures.read_search(study / "search.csv", ["grid"])
+    hidden, batch = figures.search_effects("grid", table).figure.axes
+    done = pd.read_csv(study / "search.csv").query("status == 'completed'")
+    selected = 100 * done.loc[done["selected"], "validation_accuracy"].item()
+    for axes, setting, labels in ((hidden, "hidden", ["4", "2 × 4"]), (batch, "batch_size", ["10", "20"])):
+        assert [tick.get_text() for tick in axes.get_xticklabels()] == labels
+        points = np.concatenate([line.get_ydata() for line in axes.lines if line.get_markerfacecolor() == figures.SKY])
+        np.testing.assert_allclose(np.sort(points), np.sort(100 * done["validation_accuracy"]))
+        means = 100 * done.groupby(setting, sort=False)["validation_accuracy"].mean()
+        in_order = means.loc[["4", "4-4"] if setting == "hidden" else [10, 20]]
+        np.testing.assert_allclose(axes.lines[-1].get_ydata(), in_order)
+        rings = [line.get_ydata() for line in axes.lines if line.get_markeredgecolor() == figures.VERMILLION]
+        np.testing.assert_allclose(np.concatenate(rings), [selected])
+    with pytest.raises(InputError, match=r"missing.csv: expected a CSV file"):
+        figures.read_search(tmp_path / "missing.csv", ["grid"])
+    with pytest.raises(InputError, match="no trial of the search other"):
+        figures.read_search(study / "search.csv", ["other"])
+
+
+def test_batch_sizes_are_drawn_against_steps_and_against_images(study, styled):
+    table = figures.read_search(study / "search.csv", ["grid"])
+    left, right = figures.batch_sizes("grid", table, study / "search" / "grid").figure.axes
+    chosen = table.loc[table["selected"]].iloc[0]
+    alike = table[(table["hidden"] == chosen["hidden"]) & (table["status"] == "completed")]
+    for trial, size in zip(alike["trial"], alike["batch_size"], strict=True):
+        curve = pd.read_csv(study / "search" / "grid" / trial / "curve.csv").query("split == 'train'")
+        for axes, column in ((left, "step"), (right, "samples_seen")):
+            line = next(line for line in axes.lines if line.get_label() == f"batches of {size}")
+            np.testing.assert_allclose(line.get_xydata(), curve[[column, "loss"]])
+
+
+def test_model_shown_is_the_best_in_validation_else_the_last_vgg(runs):
+    by_name = {name: runs[name] for name in ("mlp-numpy", "vgg", "mlp-tuned")}
+    assert figures.representative(by_name) == "vgg"
+    assert figures.representative({"mlp-numpy": runs["mlp-numpy"], "mlp-tuned": runs["mlp-tuned"]}) == "mlp-tuned"
+    assert figures.representative({"mlp-hot": runs["mlp-hot"]}) is None
+    for name, accuracy in (("mlp-numpy", 0.5), ("vgg", 0.6), ("mlp-tuned", 0.7)):
+        for run in runs[name]:
+            run.record["final"]["validation"] = {"loss": 1.0, "accuracy": accuracy}
+    assert figures.representative(by_name) == "mlp-tuned"
+
+
+def test_samples_are_the_first_right_of_each_class_and_the_surest_wrong():
+    targets = np.array([0, 0, 1, 1, 2, 0])
+    logits = np.array([[1, 2, 0], [2, 1, 0], [0, 9, 0], [0, 5, 1], [3, 1, 0], [9, 0, 0]], dtype=np.float32)
+    right, wrong = figures.choose_samples(logits, targets, 3)
+    assert right.tolist() == [1, 2]
+    assert wrong.tolist() == [4, 0]
+
+
+def test_confusion_matrix_is_scikit_learns(runs, study, styled):
+    run = runs["vgg"][0]
+    targets = np.load(study / "dataset/test-labels.npy")
+    logits = run.test_logits()
+    wanted = confusion_matrix(targets, logits.argmax(axis=1), labels=range(4))
+    np.testing.assert_array_equal(figures.confusion_counts(logits, targets), wanted)
+    axes = figures.confusion(run, "VGG", logits, targets, CLASSES).figure.axes[0]
+    shares = 100 * confusion_matrix(targets, logits.argmax(axis=1), labels=range(4), normalize="true")
+    shown = {(round(t.get_position()[1]), round(t.get_position()[0])): t.get_text() for t in axes.texts}
+    assert shown == {index: f"{share:.0f}" for index, share in np.ndenumerate(shares) if share > 0.5}
+
+
+def test_first_layer_is_the_lowest_numbered_matrix_in_one_scale(runs, styled):
+    run = runs["mlp-numpy"][0]
+    weight = run.weights()["linear.0.weight"].astype(np.float64)
+    images = figures.first_layer(run, "MLP", SHAPE).figure.axes[0].images
+    assert len(images) == len(weight)
+    largest = weight[np.argmax(np.linalg.norm(weight, axis=1))].reshape(SHAPE).transpose(1, 2, 0)
+    limit = np.quantile(np.abs(weight), 0.995)
+    np.testing.assert_allclose(images[0].get_array(), np.clip(0.5 + largest / (2 * limit), 0, 1))
+
+
+def test_expected_calibration_error_by_hand():
+    """Four images at 0.95, three of them right, and one at 0.55 that is right: (4 · 0.20 + 1 · 0.45) / 5 = 0.25."""
+    logits = np.log([[0.95, 0.05]] * 4 + [[0.45, 0.55]])
+    bins = figures.reliability(logits, np.array([0, 0, 0, 1, 1]))
+    assert bins.expected_calibration_error() == pytest.approx(0.25, abs=1e-12)
+    assert bins.count[[8, 14]].tolist() == [1, 4] and bins.count.sum() == 5
+    np.testing.assert_allclose(bins.accuracy[[8, 14]], [1.0, 0.75])
+    np.testing.assert_allclose(bins.confidence[[8, 14]], [0.55, 0.95])
+
+
+def test_logits_of_another_test_split_are_refused(study, tmp_path):
+    write_study(tmp_path)
+    np.save(tmp_path / "runs/vgg/seed-0/test-logits.npy", np.zeros((3, 4), dtype=np.float32))
+    stage = {"variants": VARIANTS[3:], "searches": {}}
+    with pytest.raises(InputError, match=r"vgg/seed-0/test-logits.npy: expected a row for each of the 40 test images"):
+        figures.write(stage, tmp_path / "runs", tmp_path / "dataset", None, tmp_path / "figures")
