@@ -11,6 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -38,6 +39,17 @@ LIMITS = {
     "zip directory": 128_000_000,  # bytes
     "pixels": 16_000_000_000,  # bytes of all decoded images
 }
+# What the readers of archives raise on damaged ones; RuntimeError is an encrypted zip, or headers nested too deeply.
+READ_ERRORS = (
+    OSError,
+    EOFError,
+    ValueError,
+    RuntimeError,
+    lzma.LZMAError,
+    zlib.error,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+)
 DESCRIPTION_SCHEMA = {
     "type": "object",
     "required": ["name", "source", "class_names", "counts", "shape", "sha256"],
@@ -212,25 +224,12 @@ def _read_image_folder(key: str, source: dict[str, Any], resources: Path) -> tup
         )
     if "sha256" in source:
         _verify_archive(path, source["sha256"], key)
-    images: dict[str, list[_Image]] = {"train": [], "test": []}
-    folders = set()
-    size = 0
-    for name, read in _entries(path, f"set {key}.path to a whole copy"):
-        parts = PurePosixPath(name).parts
-        if any(part.startswith(".") or part == "__MACOSX" for part in parts):
-            continue
-        folder = parts if read is None else parts[:-1]
-        if len(folder) < 2 or folder[-2] not in images:
-            continue
-        folders.add(folder)
-        if read is None or not name.lower().endswith(IMAGE_ENDINGS):
-            continue
-        first = next(itertools.chain(images["train"], images["test"]), None)
-        image = _Image(folder, "/".join(parts), _decoded(read(), f"{path}: {name}", first))
-        images[folder[-2]].append(image)
-        size += image.pixels.nbytes
-        if size > LIMITS["pixels"]:
-            raise InputError(f"{path}: its images take more than {LIMITS['pixels']:,} bytes as pixels; use fewer")
+    try:
+        images, folders = _collected(path)
+    except READ_ERRORS as error:
+        raise InputError(
+            f"{path}: cannot be read to its end ({error}); fetch it again, or set {key}.path to another copy"
+        ) from error
     classes = _classes(path, images, folders)
     arrays = []
     for split in images.values():
@@ -247,6 +246,31 @@ class _Image(NamedTuple):
     folder: tuple[str, ...]  # ..., split, class
     name: str
     pixels: UInt8[np.ndarray, "3 height width"]
+
+
+def _collected(path: Path) -> tuple[dict[str, list[_Image]], set[tuple[str, ...]]]:
+    """The images of train and of test as they come, and all folders that stand for a class, empty ones included."""
+    images: dict[str, list[_Image]] = {"train": [], "test": []}
+    folders = set()
+    size = 0
+    for name, read in _entries(path):
+        parts = PurePosixPath(name).parts
+        if any(part.startswith(".") or part == "__MACOSX" for part in parts):
+            continue
+        folder = parts[:-1] if read else parts
+        if len(folder) < 2 or folder[-2] not in images:
+            continue
+        folders.add(folder)
+        if read and name.lower().endswith(IMAGE_ENDINGS):
+            first = next(itertools.chain(images["train"], images["test"]), None)
+            pixels = _decoded(read(), f"{path}: {name}", first)
+            images[folder[-2]].append(_Image(folder, "/".join(parts), pixels))
+            size += pixels.nbytes
+            if size > LIMITS["pixels"]:
+                raise InputError(
+                    f"{path}: expected at most {LIMITS['pixels']:,} bytes of pixels, found more; use fewer"
+                )
+    return images, folders
 
 
 def _verify_archive(path: Path, expected: str, key: str) -> None:
@@ -284,7 +308,7 @@ def _classes(path: Path, images: dict[str, list[_Image]], folders: set[tuple[str
 
 def _decoded(content: bytes, name: str, like: _Image | None) -> UInt8[np.ndarray, "3 height width"]:
     """RGB pixels of an image file of the same size as another."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as image:
@@ -293,9 +317,8 @@ def _decoded(content: bytes, name: str, like: _Image | None) -> UInt8[np.ndarray
                 return np.ascontiguousarray(np.asarray(image.convert("RGB")).transpose(2, 0, 1))
             size, mode = image.size, image.mode
     except Exception as error:  # Pillow's readers raise errors of many kinds on damaged files
-        raise InputError(
-            f"{name}: expected an image, found a file that cannot be decoded ({error}); replace or remove it"
-        ) from error
+        reason = "not an image" if isinstance(error, UnidentifiedImageError) else error
+        raise InputError(f"{name}: expected an image, found a damaged file ({reason}); replace or remove it") from error
     if size != expected:
         raise InputError(
             f"{name}: expected {expected[0]}×{expected[1]} pixels as {like.name} has, found {size[0]}×{size[1]}; "
@@ -311,33 +334,27 @@ class _Entry(NamedTuple):
     read: Callable[[], bytes]
 
 
-def _entries(path: Path, advice: str) -> Iterator[tuple[str, Callable[[], bytes] | None]]:
+def _entries(path: Path) -> Iterator[tuple[str, Callable[[], bytes] | None]]:
     """Name of each entry of a folder or archive, and how to read it (None for a folder).
 
     Nothing is unpacked to disk and no link is followed.
 
     Raises:
-        InputError: it cannot be read to its end, or holds what no image folder has.
+        InputError: it holds what no image folder has.
     """
     entries = _folder_entries if path.is_dir() else _zip_entries if zipfile.is_zipfile(path) else _tar_entries
-    try:
-        for count, entry in enumerate(entries(path)):
-            if count >= LIMITS["entries"]:
-                raise InputError(f"{path}: expected at most {LIMITS['entries']:,} entries, found more; {advice}")
-            if entry.name.startswith("/") or ".." in PurePosixPath(entry.name).parts:
-                raise InputError(f"{path}: {entry.name}: leads out of the archive, which is refused; {advice}")
-            if entry.kind not in (stat.S_IFREG, stat.S_IFDIR):
-                raise InputError(
-                    f"{path}: {entry.name}: expected files and folders alone, found a link or device; "
-                    "put the file itself in its place"
-                )
-            _check_size(f"{path}: {entry.name}", entry.size)
-            yield entry.name, entry.read if entry.kind == stat.S_IFREG else None
-    except (OSError, EOFError, ValueError, RuntimeError, lzma.LZMAError, zlib.error, *ARCHIVE_ERRORS) as error:
-        raise InputError(f"{path}: cannot be read to its end ({error}); {advice}") from error
-
-
-ARCHIVE_ERRORS = (tarfile.TarError, zipfile.BadZipFile)
+    for count, entry in enumerate(entries(path)):
+        if count >= LIMITS["entries"]:
+            raise InputError(f"{path}: expected at most {LIMITS['entries']:,} entries, found more; use fewer")
+        if entry.name.startswith("/") or ".." in PurePosixPath(entry.name).parts:
+            raise InputError(f"{path}: {entry.name}: leads out of the archive, which is refused; pack it anew")
+        if entry.kind not in (stat.S_IFREG, stat.S_IFDIR):
+            raise InputError(
+                f"{path}: {entry.name}: expected files and folders alone, found a link or device; "
+                "put the file itself in its place"
+            )
+        _check_size(f"{path}: {entry.name}", entry.size)
+        yield entry.name, entry.read if entry.kind == stat.S_IFREG else None
 
 
 def _folder_entries(path: Path) -> Iterator[_Entry]:
@@ -350,10 +367,9 @@ def _folder_entries(path: Path) -> Iterator[_Entry]:
 
 def _zip_entries(path: Path) -> Iterator[_Entry]:
     with path.open("rb") as file:
-        # ZipFile reads its whole directory into memory.
-        directory = zipfile._EndRecData(file)[zipfile._ECD_SIZE]
-        if directory > LIMITS["zip directory"]:
-            raise InputError(f"{path}: expected at most {LIMITS['entries']:,} entries, found more; pack fewer")
+        # ZipFile reads the whole directory into memory, so its size is looked up first.
+        if zipfile._EndRecData(file)[zipfile._ECD_SIZE] > LIMITS["zip directory"]:
+            raise InputError(f"{path}: expected at most {LIMITS['entries']:,} entries, found more; use fewer")
         with zipfile.ZipFile(file) as archive:
             for info in archive.infolist():
                 # Archives made elsewhere than on Unix leave the mode out.
@@ -362,14 +378,22 @@ def _zip_entries(path: Path) -> Iterator[_Entry]:
 
 
 def _tar_entries(path: Path) -> Iterator[_Entry]:
-    with tarfile.open(path, tarinfo=_TarInfo) as archive:
+    try:
+        opened = tarfile.open(path, tarinfo=_TarInfo)  # noqa: SIM115
+    except tarfile.ReadError as error:
+        raise tarfile.ReadError("it is neither a tar nor a zip, or damaged") from error
+    with opened as archive:
         while member := archive.next():
             archive.members.clear()  # tarfile keeps every header
             kind = stat.S_IFDIR if member.isdir() else stat.S_IFREG if member.isreg() else 0
-            yield _Entry(member.name, kind, member.size, lambda m=member: archive.extractfile(m).read())
-        rest = archive.fileobj.read(LIMITS["file"])
-        if rest.strip(b"\0"):
+            yield _Entry(member.name, kind, member.size, partial(_tar_content, archive, member))
+        # Reading on to the end of the file verifies the checksum of what is compressed.
+        if archive.fileobj.read(LIMITS["file"]).strip(b"\0"):
             raise tarfile.ReadError("more follows after its end")
+
+
+def _tar_content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    return archive.extractfile(member).read()
 
 
 class _TarInfo(tarfile.TarInfo):

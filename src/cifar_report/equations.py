@@ -1,4 +1,4 @@
-"""Which displayed equations of the report have passed their checks: the marks beside their numbers, and the appendix."""
+"""Which equations of the report have passed their checks: the marks beside their numbers, and the appendix."""
 
 from itertools import groupby
 from pathlib import Path

@@ -4,6 +4,7 @@ import ast
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from types import CodeType
 
@@ -57,31 +58,37 @@ class Mutant:
         return f"{self.module}:{self.function}: {self.old} -> {self.new}"
 
 
-def generate(module: str) -> list[Mutant]:
+@cache
+def generate(module: str) -> tuple[Mutant, ...]:
     """All mutants of every function of a module (such as `numpy_nn.sgd`), in the order of the source."""
-    path = PACKAGE / f"{module.replace('.', '/')}.py"
-    tree = ast.parse(path.read_text())
+    tree = ast.parse((PACKAGE / f"{module.replace('.', '/')}.py").read_text())
     mutants = []
-    for scope in (tree, *(node for node in tree.body if isinstance(node, ast.ClassDef))):
-        for i, function in enumerate(scope.body):
-            if not isinstance(function, ast.FunctionDef):
-                continue
-            name = f"{scope.name}.{function.name}" if isinstance(scope, ast.ClassDef) else function.name
-            seen = {ast.unparse(function)}
-            for change in _descend(function):
-                if (text := ast.unparse(change.node)) in seen:
-                    continue
-                seen.add(text)
-                scope.body[i] = change.node
-                try:
-                    code = _find(compile(ast.fix_missing_locations(tree), str(path), "exec"), name)
-                except SyntaxError:
-                    continue
-                defaults = tuple(ast.literal_eval(default) for default in change.node.args.defaults)
-                mutants.append(
-                    Mutant(module, name, change.line, change.rule, change.old, change.new, code, defaults or None)
-                )
-            scope.body[i] = function
+    for scope in tree.body:
+        for function in scope.body if isinstance(scope, ast.ClassDef) else [scope]:
+            if isinstance(function, ast.FunctionDef):
+                mutants += _of_function(module, function, scope)
+    return tuple(mutants)
+
+
+def _of_function(module: str, function: ast.FunctionDef, scope: ast.stmt) -> list[Mutant]:
+    name = function.name if scope is function else f"{scope.name}.{function.name}"
+    mutants, seen = [], {ast.unparse(function)}
+    for change in _descend(function):
+        if (text := ast.unparse(change.node)) in seen:
+            continue
+        seen.add(text)
+        # In its class, for `super()`; without decorators, which the function in the package has already.
+        plain = copy.copy(change.node)
+        plain.decorator_list = []
+        body = plain if scope is function else ast.ClassDef(scope.name, [], [], [plain], [])
+        try:
+            compiled = compile(ast.fix_missing_locations(ast.Module([body], [])), f"<mutant of {name}>", "exec")
+        except SyntaxError:
+            continue
+        defaults = tuple(ast.literal_eval(default) for default in plain.args.defaults) or None
+        mutants.append(
+            Mutant(module, name, change.line, change.rule, change.old, change.new, _find(compiled, name), defaults)
+        )
     return sorted(mutants, key=lambda mutant: mutant.line)
 
 

@@ -34,14 +34,17 @@ class MLP:
         return x
 
     def backward(self) -> None:
-        """Leaves dL/dW and dL/db in every linear layer, from the last to the first (eq:backprop-linear)."""
+        """Leaves dL/dW and dL/db in every linear layer, from the last to the first.
+
+        Equations: eq:backprop-linear, eq:backprop-recursion, eq:backprop-weight, eq:backprop-bias.
+        """
         grad = self.loss.backward()
         for module in self.modules[:0:-1]:
             grad = module.backward(grad)
         self.linears[0].backward(grad, input_gradient=False)
 
     def loss_and_gradients(self, x: Float[np.ndarray, "batch in"], targets: Int[np.ndarray, " batch"]) -> float:
-        """The batch's mean loss in nats (eq:batch-loss); its gradients are then in the linear layers."""
+        """The batch's mean loss in nats (eq:batch-loss); its gradients (eq:batch-mean-gradient) are in the layers."""
         loss = self.loss.forward(self.forward(x), targets)
         self.backward()
         return loss

@@ -48,12 +48,12 @@ class LeakyReLU:
         self.slope = slope
 
     def forward(self, x: Batch) -> Batch:
-        """x where x > 0, else a x (eq:leaky-relu)."""
+        """x where x > 0, else a x; the factor is kept for `backward` (eq:leaky-relu-factor, eq:jacobian-leaky-relu)."""
         self.derivative = np.where(x > 0, x.dtype.type(1), x.dtype.type(self.slope))
         return x * self.derivative
 
     def backward(self, grad: Batch) -> Batch:
-        """dL/dx̃ = dL/dx ⊙ a^[x̃ ≤ 0] (eq:backprop-leaky-relu)."""
+        """dL/dx̃ = dL/dx ⊙ a^[x̃ ≤ 0] (eq:backprop-leaky-relu, eq:batch-leaky-relu)."""
         return grad * self.derivative
 
 
@@ -67,7 +67,7 @@ class Softmax:
         return self.probabilities
 
     def backward(self, grad: Batch) -> Batch:
-        """(diag(x) - x xᵀ) dL/dx = x ⊙ (dL/dx - xᵀ dL/dx), row by row (eq:backprop-softmax)."""
+        """(diag(x) - x xᵀ) dL/dx = x ⊙ (dL/dx - xᵀ dL/dx), row by row (eq:backprop-softmax, eq:batch-softmax)."""
         x = self.probabilities
         return x * (grad - (grad * x).sum(axis=1, keepdims=True))
 
@@ -92,7 +92,10 @@ class SoftmaxCrossEntropy:
     """Softmax and cross entropy as one module, which needs neither log 0 nor 1/0 (eq:softmax-cross-entropy)."""
 
     def forward(self, x: Batch, targets: Int[np.ndarray, " batch"]) -> float:
-        """The mean over the batch of log Σ_j exp(x̃_j) - x̃_t, in nats (eq:softmax-cross-entropy)."""
+        """The mean over the batch of log Σ_j exp(x̃_j) - x̃_t, in nats, both shifted by max x̃.
+
+        Equations: eq:softmax-cross-entropy, eq:softmax-cross-entropy-shift, eq:batch-loss.
+        """
         self.targets = targets
         shifted = x - x.max(axis=1, keepdims=True)
         exponential = np.exp(shifted)
@@ -101,7 +104,7 @@ class SoftmaxCrossEntropy:
         return float((np.log(total[:, 0]) - shifted[np.arange(len(targets)), targets]).mean())
 
     def backward(self) -> Batch:
-        """dL/dx̃ = (x - t) / B (eq:backprop-joined)."""
+        """dL/dX̃ = (X - T) / B: x - t for each sample (eq:backprop-joined, eq:batch-grad-logits)."""
         grad = self.probabilities.copy()
         grad[np.arange(len(grad)), self.targets] -= 1
         grad /= len(grad)

@@ -5,9 +5,10 @@ from jaxtyping import Float
 
 
 class SGD:
-    """v ← m v + g and w ← w - η v (eq:sgd with m = 0); Nesterov's form steps along g + m v.
+    """v ← m v + g and w ← w - η v (eq:momentum-velocity, eq:momentum-step; with m = 0 eq:sgd).
 
-    The same recursion as `torch.optim.SGD` (Sutskever et al. 2013), where g includes the weight decay λ w.
+    Nesterov's form steps along g + m v (eq:nesterov). The same recursions as `torch.optim.SGD` (Sutskever et al. 2013),
+    where g includes the weight decay λ w (eq:weight-decay).
 
     Args:
         parameters: arrays by name, updated in place.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class _RunningStatistics(nn.Module):
-    """Parameters γ, β and the running mean and variance, as in `torch.nn.BatchNorm1d`."""
+    """Parameters γ, β, and the running mean and variance, whose share ρ is `momentum`, as in `torch.nn.BatchNorm1d`."""
 
     def __init__(self, features: int, eps: float = 1e-5, momentum: float = 0.1):
         super().__init__()
@@ -23,14 +23,18 @@ class _RunningStatistics(nn.Module):
 
     @torch.no_grad()
     def update(self, x: Float[Tensor, "batch features"]) -> None:
-        """running ← (1 - m) running + m batch, the variance unbiased."""
+        """running ← (1 - ρ) running + ρ batch, the variance unbiased (eq:bn-running-mean, eq:bn-running-var).
+
+        Raises:
+            ValueError: the batch has a single sample, and so no unbiased variance.
+        """
         if len(x) < 2:
             raise ValueError(f"batch normalisation in training needs a batch of 2 or more, got {len(x)}")
         self.running_mean.lerp_(x.mean(dim=0), self.momentum)
         self.running_var.lerp_(x.var(dim=0, unbiased=True), self.momentum)
 
     def evaluate(self, x: Float[Tensor, "batch features"]) -> Float[Tensor, "batch features"]:
-        """γ (x - running mean) / √(running variance + ε) + β."""
+        """γ (x - running mean) / √(running variance + ε) + β (eq:bn-evaluate)."""
         return (x - self.running_mean) * torch.rsqrt(self.running_var + self.eps) * self.weight + self.bias
 
 
