@@ -8,7 +8,7 @@ import pytest
 import yaml
 from snakemake.utils import update_config
 
-from cifar_report import config
+from cifar_report import config, plan
 from cifar_report.errors import InputError
 from cifar_report.provenance import KINDS
 
@@ -101,3 +101,17 @@ def test_canonical_settings_leave_neutral_ones_out():
 def test_integers_and_floats_are_one_setting():
     whole, point = (load({"variants": {"mlp-numpy": {"learning_rate": v}}}).variants["mlp-numpy"] for v in (1, 1.0))
     assert config.digest(whole.resolved().canonical()) == config.digest(point.resolved().canonical())
+
+
+def test_a_results_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "results").write_text("a file stands in the way")
+    with pytest.raises(InputError, match="expected a folder to write results to"):
+        plan.write(load(), {}, tmp_path / "results" / "cifar10")
+
+
+def test_plan_files_are_rewritten_only_when_they_change(tmp_path):
+    plan.write(load(), {}, tmp_path)
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.json")}
+    plan.write(load({"variants": {"vgg-no-bn": {"steps": 4999}}}), {}, tmp_path)
+    changed = {str(p.relative_to(tmp_path)) for p in before if p.stat().st_mtime_ns != before[p]}
+    assert changed == {"vgg-no-bn.json"}

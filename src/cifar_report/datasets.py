@@ -122,7 +122,7 @@ class Dataset:
             raise InputError(
                 f"{path}: expected an array, found no file; delete the dataset folder, it is remade"
             ) from error
-        except (OSError, ValueError, EOFError) as error:
+        except Exception as error:  # NumPy's reader of headers raises errors of many kinds, such as TokenError
             raise InputError(
                 f"{path}: expected an array, found a damaged file ({error}); delete the dataset folder, it is remade"
             ) from error

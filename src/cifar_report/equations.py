@@ -10,14 +10,14 @@ from cifar_report.files import read_json, write_text
 KEYS = ("label", "test", "what", "how", "outcome")
 SPECIAL = {c: f"\\{c}" for c in "#$%&_{}"} | {"\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\~{}"}
 TABLE = r"""\begingroup\footnotesize
-\begin{longtable}{@{}r>{\raggedright\arraybackslash}p{.7\linewidth}l@{}}
-\caption{The checks of each equation, and the name of each test in \code{tests/equations}.}\label{tab:checks}\\
+\begin{longtable}{@{}r>{\raggedright\arraybackslash}p{.2\linewidth}>{\raggedright\arraybackslash}p{.52\linewidth}l@{}}
+\caption{The checks of each equation, and the names of the tests in \code{tests/equations}.}\label{tab:checks}\\
 \toprule
-Equation & Check & Kind\\
+Equation & Label & Check & Kind\\
 \midrule
 \endfirsthead
 \toprule
-Equation & Check & Kind\\
+Equation & Label & Check & Kind\\
 \midrule
 \endhead
 \bottomrule
@@ -63,10 +63,11 @@ def _label(check: dict[str, Any]) -> str:
 def _row(check: dict[str, Any], first: bool) -> str:
     """A row of the table: the equation's number stands in the first row of its checks, where the marks lead to."""
     label, outcome = check["label"], check["outcome"]
-    number = f"\\phantomsection\\label{{check:{label}}}(\\ref{{{label}}})" if first else ""
+    slug = label.removeprefix("eq:")
+    head = f"\\phantomsection\\label{{check:{label}}}(\\ref{{{label}}}) & \\code{{{slug}}}" if first else " & "
     failed = "" if outcome == "passed" else f" \\textbf{{{_escaped(outcome)}}}"
     name = check["test"].rpartition("::")[2]
-    return f"{number} & {_escaped(check['what'])} \\code{{{name}}}{failed} & {_escaped(check['how'])}\\\\\n"
+    return f"{head} & {_escaped(check['what'])} \\code{{{name}}}{failed} & {_escaped(check['how'])}\\\\\n"
 
 
 def _escaped(text: str) -> str:
