@@ -24,6 +24,7 @@ from scipy import stats
 from cifar_report.config import SETTINGS
 from cifar_report.errors import InputError
 from cifar_report.files import to_json, write_text
+from cifar_report.latex import escape
 from cifar_report.results import Run, load_run, load_runs
 from cifar_report.statistics import Interval, t_interval
 
@@ -635,12 +636,6 @@ def _line(node: yaml.Node | None, where: tuple) -> int:
 
 # --- LaTeX ------------------------------------------------------------------------------------------------------------
 
-_ESCAPES = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    **{c: "\\" + c for c in "&%$#_{}"},
-}
 _SCALES = {"points": 100, "percent": 100, "ppm": 1e6, "nats": 1}
 _WORDS = {"points": " percentage points", "percent": " %", "ppm": " parts per million", "nats": " nats"}
 _SHORT = {"points": "", "percent": r"\,\%", "ppm": r"\,ppm", "nats": r"\,nats"}
@@ -669,7 +664,7 @@ def table(claims: list[dict[str, Any]]) -> str:
     rows = []
     for claim in claims:
         single = sum(part["verdict"] is not None for part in claim["parts"]) == 1
-        rows.append(rf"\multicolumn{{5}}{{@{{}}l}}{{\textbf{{{_escape(claim['title'])}}}}} & {_verdict(claim)} \\*")
+        rows.append(rf"\multicolumn{{5}}{{@{{}}l}}{{\textbf{{{escape(claim['title'])}}}}} & {_verdict(claim)} \\*")
         rows += [_row(part, with_verdict=not single) for part in claim["parts"]]
         rows.append(r"\addlinespace")
     return "\n".join(
@@ -695,20 +690,20 @@ def paragraph(claim: dict[str, Any]) -> str:
     r"""A claim as a `\paragraph`: the statement, the sentence that the verdict chose, and what the bound means."""
     deciding = next(part for part in claim["parts"] if part["label"] == claim["part"])
     sentences = [
-        rf"\paragraph{{{_escape(claim['title'])}: {claim['verdict']}.}}",
-        rf"\emph{{{_escape(claim['statement'])}}}",
+        rf"\paragraph{{{escape(claim['title'])}: {claim['verdict']}.}}",
+        rf"\emph{{{escape(claim['statement'])}}}",
         _fill(claim["template"], deciding, latex=True),
     ]
     if (images := claim["image_level"]) is not None:
         shown = deciding | images
         low, high = _number(shown, "ci95_low", latex=True), _quantity(shown, "ci95_high", latex=True)
-        one = rf"So far {_escape(claim['part'])} is {_quantity(shown, 'estimate', latex=True)}, and resampling"
+        one = rf"So far {escape(claim['part'])} is {_quantity(shown, 'estimate', latex=True)}, and resampling"
         opening = one if claim["verdict"] == "untested" else "Resampling"
         sentences.append(f"{opening} the test images instead of the seeds gives {low} to {high}.")
     if deciding["left_out"] and claim["verdict"] != "untested":
-        sentences.append(f"Left out: {_escape(', '.join(deciding['left_out']))}.")
+        sentences.append(f"Left out: {escape(', '.join(deciding['left_out']))}.")
     if claim["verdict"] != "untested":
-        sentences.append(_escape(claim["why"]))
+        sentences.append(escape(claim["why"]))
     return "\n".join(sentences) + "\n"
 
 
@@ -721,7 +716,7 @@ def _row(part: dict[str, Any], with_verdict: bool) -> str:
         interval = f"[{low}, {high}]{_SHORT[part['unit']]}"
     bound = "--" if part["smallest_effect"] is None else _bound(part, latex=True)
     found = _verdict(part) if with_verdict and part["verdict"] else ""
-    label = rf"\hangindent=2em\hspace*{{1em}}{_escape(part['label'])}"
+    label = rf"\hangindent=2em\hspace*{{1em}}{escape(part['label'])}"
     return " & ".join([label, estimate, interval, bound, rf"\num{{{part['runs']}}}", found]) + r" \\"
 
 
@@ -738,7 +733,7 @@ def _fill(template: str, part: dict[str, Any], latex: bool) -> str:
         low, high = _number(part, "ci95_low", latex), _number(part, "ci95_high", latex)
         interval = f"{estimate} ({level} interval {low} to {high})"
     values = {
-        "part": _escape(part["label"]) if latex else part["label"],
+        "part": escape(part["label"]) if latex else part["label"],
         "interval": interval,
         "estimate": estimate,
         "low": _quantity(part, "ci95_low", latex),
@@ -746,10 +741,10 @@ def _fill(template: str, part: dict[str, Any], latex: bool) -> str:
         "smallest": _quantity(part, "smallest_effect", latex),
         "pairs": rf"\num{{{part['pairs']}}}" if latex else str(part["pairs"]),
         "runs": rf"\num{{{part['runs']}}}" if latex else str(part["runs"]),
-        "reason": _escape(part["reason"]) if latex else part["reason"],
+        "reason": escape(part["reason"]) if latex else part["reason"],
     }
     pieces = string.Formatter().parse(template)
-    return "".join((_escape(text) if latex else text) + (values[name] if name else "") for text, name, _, _ in pieces)
+    return "".join((escape(text) if latex else text) + (values[name] if name else "") for text, name, _, _ in pieces)
 
 
 def _number(part: dict[str, Any], key: str, latex: bool = False) -> str:
@@ -783,7 +778,3 @@ def _bound(part: dict[str, Any], latex: bool) -> str:
         return rf"${sign}$\,{number}"
     words = {"above": "above", "below": "below", "within": "within plus or minus"}[part["direction"]]
     return f"{words} {number}"
-
-
-def _escape(text: str) -> str:
-    return "".join(_ESCAPES.get(c, c) for c in text)

@@ -11,7 +11,6 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -253,17 +252,17 @@ def _collected(path: Path) -> tuple[dict[str, list[_Image]], set[tuple[str, ...]
     images: dict[str, list[_Image]] = {"train": [], "test": []}
     folders = set()
     size = 0
-    for name, read in _entries(path):
-        parts = PurePosixPath(name).parts
+    for entry in _entries(path):
+        parts = PurePosixPath(entry.name).parts
         if any(part.startswith(".") or part == "__MACOSX" for part in parts):
             continue
-        folder = parts[:-1] if read else parts
+        folder = parts[:-1] if entry.read else parts
         if len(folder) < 2 or folder[-2] not in images:
             continue
         folders.add(folder)
-        if read and name.lower().endswith(IMAGE_ENDINGS):
+        if entry.read and entry.name.lower().endswith(IMAGE_ENDINGS):
             first = next(itertools.chain(images["train"], images["test"]), None)
-            pixels = _decoded(read(), f"{path}: {name}", first)
+            pixels = _decoded(entry.read(), f"{path}: {entry.name}", first)
             images[folder[-2]].append(_Image(folder, "/".join(parts), pixels))
             size += pixels.nbytes
             if size > LIMITS["pixels"]:
@@ -331,11 +330,11 @@ class _Entry(NamedTuple):
     name: str
     kind: int  # stat.S_IFREG, stat.S_IFDIR, or anything else
     size: int
-    read: Callable[[], bytes]
+    read: Callable[[], bytes] | None  # None for what is no file
 
 
-def _entries(path: Path) -> Iterator[tuple[str, Callable[[], bytes] | None]]:
-    """Name of each entry of a folder or archive, and how to read it (None for a folder).
+def _entries(path: Path) -> Iterator[_Entry]:
+    """The files and folders of a folder or archive, each to be read before the next is asked for.
 
     Nothing is unpacked to disk and no link is followed.
 
@@ -354,7 +353,7 @@ def _entries(path: Path) -> Iterator[tuple[str, Callable[[], bytes] | None]]:
                 "put the file itself in its place"
             )
         _check_size(f"{path}: {entry.name}", entry.size)
-        yield entry.name, entry.read if entry.kind == stat.S_IFREG else None
+        yield entry
 
 
 def _folder_entries(path: Path) -> Iterator[_Entry]:
@@ -362,7 +361,8 @@ def _folder_entries(path: Path) -> Iterator[_Entry]:
     for file in sorted(itertools.islice(path.rglob("*"), LIMITS["entries"] + 1)):
         status = file.lstat()
         name = file.relative_to(path).as_posix()
-        yield _Entry(name, stat.S_IFMT(status.st_mode), status.st_size, file.read_bytes)
+        kind = stat.S_IFMT(status.st_mode)
+        yield _Entry(name, kind, status.st_size, file.read_bytes if kind == stat.S_IFREG else None)
 
 
 def _zip_entries(path: Path) -> Iterator[_Entry]:
@@ -372,9 +372,14 @@ def _zip_entries(path: Path) -> Iterator[_Entry]:
             raise InputError(f"{path}: expected at most {LIMITS['entries']:,} entries, found more; use fewer")
         with zipfile.ZipFile(file) as archive:
             for info in archive.infolist():
+                if info.is_dir():
+                    yield _Entry(info.filename, stat.S_IFDIR, 0, None)
+                    continue
                 # Archives made elsewhere than on Unix leave the mode out.
-                kind = stat.S_IFDIR if info.is_dir() else stat.S_IFMT(info.external_attr >> 16) or stat.S_IFREG
-                yield _Entry(info.filename, kind, info.file_size, partial(archive.read, info))
+                kind = stat.S_IFMT(info.external_attr >> 16) or stat.S_IFREG
+                # Opened even where nobody reads it: that verifies its name, which no checksum covers.
+                with archive.open(info) as content:
+                    yield _Entry(info.filename, kind, info.file_size, content.read)
 
 
 def _tar_entries(path: Path) -> Iterator[_Entry]:
@@ -385,15 +390,13 @@ def _tar_entries(path: Path) -> Iterator[_Entry]:
     with opened as archive:
         while member := archive.next():
             archive.members.clear()  # tarfile keeps every header
-            kind = stat.S_IFDIR if member.isdir() else stat.S_IFREG if member.isreg() else 0
-            yield _Entry(member.name, kind, member.size, partial(_tar_content, archive, member))
-        # Reading on to the end of the file verifies the checksum of what is compressed.
-        if archive.fileobj.read(LIMITS["file"]).strip(b"\0"):
+            if member.isreg():
+                yield _Entry(member.name, stat.S_IFREG, member.size, archive.extractfile(member).read)
+            else:
+                yield _Entry(member.name, stat.S_IFDIR if member.isdir() else 0, 0, None)
+        # Reading on to the end, past its padding, verifies the checksum of what is compressed.
+        if archive.fileobj.read(1 << 20).strip(b"\0"):
             raise tarfile.ReadError("more follows after its end")
-
-
-def _tar_content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    return archive.extractfile(member).read()
 
 
 class _TarInfo(tarfile.TarInfo):

@@ -1,7 +1,7 @@
 """What LaTeX includes besides figures: tables by pandas' writer, and every number of the text as a named result."""
 
 import math
-import re
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 
 from cifar_report import datasets
-from cifar_report.files import read_json, write_text
+from cifar_report.files import read_json, to_json, write_text
+from cifar_report.latex import escape, num
 from cifar_report.results import Run, load_runs
 from cifar_report.statistics import Interval, t_interval
 
@@ -19,15 +20,9 @@ PLACED = ("samples", "comparison", "first-layer", "confusion", "calibration")
 DATA_NOTES = {
     "digits": "This report was made from the handwritten digits that scikit-learn ships, as a demonstration of the "
     "pipeline; it says nothing about CIFAR-10.",
-    "image-folder": "The images were read from an image folder; where they stem from a re-encoded copy of CIFAR-10, "
-    "accuracies may differ slightly from those on the official archive.",
+    "image-folder": "The images were read from image files, not from the official CIFAR-10 archive; where these files "
+    "were encoded anew, as JPEG for instance, accuracies may differ slightly from those on the archive.",
     "cifar10": "The images are those of the official CIFAR-10 archive.",
-}
-_ESCAPES = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    **{c: "\\" + c for c in "&%$#_{}"},
 }
 _NAMES = {
     "sgd": "SGD",
@@ -40,9 +35,13 @@ _NAMES = {
     "torch-vgg": "VGG, PyTorch",
 }
 
+Number = dict[
+    str, Any
+]  # {"text": as LaTeX prints it, "files": that it was computed from, "runs": those that it averages}
+
 
 def write(stage: dict[str, Any], results: Path) -> None:
-    """Writes `numbers.tex` and `tables/<name>.tex` for each name of TABLES below a study's folder.
+    """Writes `numbers.tex`, `numbers.json` and `tables/<name>.tex` for each name of TABLES below a study's folder.
 
     Args:
         stage: {"variants", "searches", "study", "report"} of the plan.
@@ -51,9 +50,11 @@ def write(stage: dict[str, Any], results: Path) -> None:
     data = datasets.load(results / "dataset")
     search = pd.read_csv(results / "search.csv", dtype={"hidden": str}) if stage["searches"] else None
     claims, figures = read_json(results / "claims.json"), read_json(results / "figures" / "figures.json")
-    write_text(results / "numbers.tex", numbers(stage, runs, data, search, claims, figures))
+    found = numbers(stage, runs, data, search, claims, figures)
+    write_text(results / "numbers.tex", numbers_as_latex(found, runs))
+    write_text(results / "numbers.json", to_json(found))
     tables = {
-        "summary": summary_table(stage, runs),
+        "summary": summary_table(stage, pd.read_csv(results / "summary.csv")),
         "settings": settings_table(stage, runs),
         "search": search_table(search),
         "figures": figure_list(figures),
@@ -63,6 +64,13 @@ def write(stage: dict[str, Any], results: Path) -> None:
         write_text(results / "tables" / f"{name}.tex", text)
 
 
+def numbers_as_latex(found: dict[str, Number], runs: dict[str, list[Run]]) -> str:
+    r"""One `\setresult{key}{text}` a line, and as a comment the time that the PDF is dated with."""
+    date = max((run.record["commit"]["time"] or 0 for members in runs.values() for run in members), default=0)
+    lines = [f"\\setresult{{{key}}}{{{number['text']}}}" for key, number in found.items()]
+    return "\n".join([f"% SOURCE_DATE_EPOCH {date}", *lines]) + "\n"
+
+
 def numbers(
     stage: dict[str, Any],
     runs: dict[str, list[Run]],
@@ -70,20 +78,79 @@ def numbers(
     search: pd.DataFrame | None,
     claims: list[dict[str, Any]],
     figures: list[dict[str, Any]],
-) -> str:
-    r"""One `\setresult{key}{text}` a line, and as a comment the time that the PDF is dated with."""
-    every = [run for found in runs.values() for run in found]
-    commits = sorted({run.record["commit"]["hash"] or "" for run in every})
-    dates = [run.record["commit"]["time"] or 0 for run in every]
-    dirty = any(run.record["commit"]["dirty"] for run in every)
-    results = {
+) -> dict[str, Number]:
+    """Every result that the report may print, by its key; its files are named from the study's folder."""
+    every = [run for members in runs.values() for run in members]
+    found = _from(_plan_numbers(stage), "plan/stages/tables.json")
+    found |= _from(_data_numbers(data), "dataset/dataset.json")
+    found |= _from(_run_numbers(every), *_records(every))
+    for variant in stage["variants"]:
+        texts = _variant_numbers(variant, runs[variant["name"]])
+        found |= {f"{variant['name']}.{key}": number for key, number in texts.items()}
+    if search is not None:
+        found |= _from(_search_numbers(search), "search.csv")
+    found |= _from(_claim_numbers(claims), "claims.json")
+    return found | _from(_figure_numbers(figures), "figures/figures.json")
+
+
+def shortened(files: Iterable[str]) -> str:
+    """Paths as few words: those that differ in one part are joined, two in braces and more with a star.
+
+    A star may stand for fewer files than there are; `numbers.json` has them all.
+    """
+    paths = [tuple(file.split("/")) for file in sorted(set(files))]
+    for part in reversed(range(max(map(len, paths), default=0))):
+        alike: dict[tuple, list[str]] = {}
+        for path in paths:
+            here = path[part : part + 1]
+            alike.setdefault((path[:part], path[part + 1 :], bool(here)), []).extend(here)
+        paths = [
+            (*before, _joined(names), *after) if present else (*before, *after)
+            for (before, after, present), names in alike.items()
+        ]
+    return ", ".join(map("/".join, paths))
+
+
+def _joined(names: list[str]) -> str:
+    if len(names) <= 2:
+        return names[0] if len(names) == 1 else f"{{{','.join(names)}}}"
+    start = os.path.commonprefix(names)  # noqa: RUF071 (characters, not folders)
+    end = os.path.commonprefix([name[len(start) :][::-1] for name in names])[::-1]  # noqa: RUF071
+    return f"{start}*{end}"
+
+
+def _from(texts: dict[str, str], *files: str) -> dict[str, Number]:
+    """Texts that were computed from these files."""
+    return {key: {"text": text, "files": list(files)} for key, text in texts.items()}
+
+
+def _mean(texts: dict[str, str], runs: list[Run]) -> dict[str, Number]:
+    """Texts that are means over these runs."""
+    return {key: number | {"runs": number["files"]} for key, number in _from(texts, *_records(runs)).items()}
+
+
+def _records(runs: list[Run]) -> list[str]:
+    return [f"runs/{run.variant}/seed-{run.seed}/run.json" for run in runs]
+
+
+def _plan_numbers(stage: dict[str, Any]) -> dict[str, str]:
+    report = stage["report"]
+    found = {
         "study": escape(stage["study"]),
-        "report.title": escape(stage["report"]["title"]),
-        "report.author": escape(stage["report"]["author"]),
-        "report.affiliation": escape(stage["report"].get("affiliation", "")),
+        "study.variants": num(len(stage["variants"])),
+        "report.title": escape(report["title"]),
+        "report.author": escape(report["author"]),
+    }
+    if report.get("affiliation"):
+        found["report.affiliation"] = escape(report["affiliation"])
+    return found
+
+
+def _data_numbers(data: datasets.Dataset) -> dict[str, str]:
+    return {
         "data.name": escape(data.name),
         "data.note": DATA_NOTES[data.source],
-        "data.classes": str(len(data.class_names)),
+        "data.classes": num(len(data.class_names)),
         "data.class-names": ", ".join(map(escape, data.class_names)),
         "data.shape": r" \times ".join(map(str, data.description["shape"])),
         "data.inputs": num(math.prod(data.description["shape"])),
@@ -91,42 +158,61 @@ def numbers(
         "data.training-images": num(data.counts["train"] + data.counts["validation"]),
         "data.digest": ", ".join(f"{k} {v[:12]}" for k, v in data.digests().items() if k.endswith("images")),
         "data.chance": percent(1 / len(data.class_names)),
-        "study.runs": num(len(every)),
-        "study.variants": num(len(runs)),
-        "commit": ", ".join(c[:10] for c in commits if c) or "outside a git checkout",
+    }
+
+
+def _run_numbers(runs: list[Run]) -> dict[str, str]:
+    commits = {run.record["commit"]["hash"]: run.record["commit"]["time"] or 0 for run in runs}
+    ordered = [name[:7] for name in sorted(filter(None, commits), key=lambda name: (commits[name], name))]
+    earlier = f" and {len(ordered) - 1} earlier" if len(ordered) > 1 else ""
+    dirty = any(run.record["commit"]["dirty"] for run in runs)
+    found = {
+        "study.runs": num(len(runs)),
+        "commit": ", ".join(ordered) or "none",
+        "commit.short": ordered[-1] + earlier if ordered else "none",
         "commit.note": "with changes that were not committed" if dirty else "without uncommitted changes",
     }
-    if data.source == "digits":
-        results["data.is-demo"] = "yes"
-    for variant in stage["variants"]:
-        found = runs[variant["name"]]
-        results |= {f"{variant['name']}.{k}": v for k, v in _variant_numbers(variant, found).items()}
-    if search is not None:
-        best = search[search["selected"]].iloc[0]
-        results |= {
-            "search.trials": num(len(search)),
-            "search.best-validation-accuracy": percent(best["validation_accuracy"]),
-            "search.worst-validation-accuracy": percent(search["validation_accuracy"].min()),
-        }
-    for verdict in ("supported", "refuted", "inconclusive", "untested"):
-        results[f"claims.{verdict}"] = num(sum(claim["verdict"] == verdict for claim in claims))
-    results["claims"] = num(len(claims))
+    if diverged := sum(not run.completed for run in runs):
+        found["study.diverged"] = num(diverged)
+    return found
+
+
+def _search_numbers(search: pd.DataFrame) -> dict[str, str]:
+    best = search[search["selected"]].iloc[0]
+    return {
+        "search.trials": num(len(search)),
+        "search.best-validation-accuracy": percent(best["validation_accuracy"]),
+        "search.worst-validation-accuracy": percent(search["validation_accuracy"].min()),
+    }
+
+
+def _claim_numbers(claims: list[dict[str, Any]]) -> dict[str, str]:
+    verdicts = [claim["verdict"] for claim in claims]
+    counts = {f"claims.{v}": num(verdicts.count(v)) for v in ("supported", "refuted", "inconclusive", "untested")}
+    return {"claims": num(len(claims)), **counts}
+
+
+def _figure_numbers(figures: list[dict[str, Any]]) -> dict[str, str]:
+    r"""What `\resultfigure` prints of each figure: its caption, alternative text and sources."""
+    found = {}
     for figure in figures:
-        results[f"figures.{figure['name']}"] = escape(figure["caption"])
-        sources = sorted({re.sub(r"seed-\d+", "seed-*", source) for source in figure["sources"]})
-        results[f"sources.{figure['name']}"] = escape(", ".join(sources))
-    lines = [f"\\setresult{{{key}}}{{{text}}}" for key, text in results.items()]
-    return "\n".join([f"% SOURCE_DATE_EPOCH {max(dates, default=0)}", *lines]) + "\n"
+        name = figure["name"]
+        facts = "; ".join(f"{key.replace('-', ' ')}: {value}" for key, value in figure["facts"].items())
+        found[f"figures.{name}"] = escape(figure["caption"])
+        found[f"alternative.{name}"] = escape(f"{figure['title']}. {facts}".strip())
+        found[f"sources.{name}"] = escape(shortened(figure["sources"]))
+    return found
 
 
-def _variant_numbers(variant: dict[str, Any], runs: list[Run]) -> dict[str, str]:
+def _variant_numbers(variant: dict[str, Any], runs: list[Run]) -> dict[str, Number]:
     completed = [run for run in runs if run.completed]
     record = runs[0].record
     settings = record["settings"]
-    found = {
-        "label": escape(variant["label"]),
-        "seeds": num(len(completed)),
-        "diverged": num(len(runs) - len(completed)),
+    planned = {"label": escape(variant["label"])}
+    if variant["original_test_accuracy"] is not None:
+        planned["original"] = percent(variant["original_test_accuracy"])
+    counts = {"seeds": num(len(completed)), "diverged": num(len(runs) - len(completed))}
+    size = {
         "parameters": num(record["parameters"]),
         "steps": num(settings["steps"]),
         "batch-size": num(settings["batch_size"]),
@@ -137,40 +223,38 @@ def _variant_numbers(variant: dict[str, Any], runs: list[Run]) -> dict[str, str]
         "training-flops": flops(training_flops(record)),
         "evaluation-images": num(settings["evaluation_images"]),
     }
+    means = {}
     for split in ("train", "validation", "test"):
         values = [run.final(split, "accuracy") for run in completed if split in run.record["final"]]
         if values:
-            found[f"{split}-accuracy"] = interval(t_interval(values))
-            found[f"{split}-loss"] = num(sum(run.final(split, "loss") for run in completed) / len(completed), 3)
+            means[f"{split}-accuracy"] = interval(t_interval(values))
+            means[f"{split}-loss"] = num(sum(run.final(split, "loss") for run in completed) / len(completed), 3)
     if completed:
         gaps = [run.final("train", "accuracy") - run.final("test", "accuracy") for run in completed]
-        found["gap"] = interval(t_interval(gaps))
-    if variant["original_test_accuracy"] is not None:
-        found["original"] = percent(variant["original_test_accuracy"])
-    return found
+        means["gap"] = interval(t_interval(gaps))
+    return (
+        _from(planned, "plan/stages/tables.json")
+        | _from(counts, *_records(runs))
+        | _from(size, *_records(runs[:1]))
+        | _mean(means, completed)
+    )
 
 
-def summary_table(stage: dict[str, Any], runs: dict[str, list[Run]]) -> str:
-    """Every variant's size, effort and accuracies, in per cent."""
+def summary_table(stage: dict[str, Any], summary: pd.DataFrame) -> str:
+    """Every variant's size, effort and accuracies, in per cent, from the rows of `summary.csv`."""
+    labels = {variant["name"]: escape(variant["label"]) for variant in stage["variants"]}
     rows = []
-    for variant in stage["variants"]:
-        found = runs[variant["name"]]
-        completed = [run for run in found if run.completed]
-        record = found[0].record
-        test = t_interval([run.final("test", "accuracy") for run in completed])
-        train = t_interval([run.final("train", "accuracy") for run in completed])
+    for row in summary.itertuples():
+        test = Interval(row.test_accuracy_mean, row.test_accuracy_ci95_low, row.test_accuracy_ci95_high)
         rows.append(
             {
-                "Variant": escape(variant["label"]),
-                "{Parameters}": f"{record['parameters']}",
-                "{Images seen}": f"{record['settings']['steps'] * record['settings']['batch_size']}",
-                "{Seeds}": f"{len(completed)}"
-                + (rf"\rlap{{$^{{-{n}}}$}}" if (n := len(found) - len(completed)) else ""),
-                "{Training}": f"{100 * train.mean:.1f}" if completed else "{--}",
-                "{Test}": _uncertain(test) if completed else "{diverged}",
-                "{Original}": f"{100 * variant['original_test_accuracy']:.1f}"
-                if variant["original_test_accuracy"] is not None
-                else "{--}",
+                "Variant": labels[row.variant],
+                "{Parameters}": str(row.parameters),
+                "{Images seen}": str(row.steps * row.batch_size),
+                "{Seeds}": f"{row.seeds}" + (rf"\rlap{{$^{{-{row.diverged}}}$}}" if row.diverged else ""),
+                "{Training}": _tenths(row.train_accuracy_mean),
+                "{Test}": _uncertain(test) if row.seeds else "{diverged}",
+                "{Original}": _tenths(row.original_test_accuracy),
             }
         )
     formats = ("7.0", "7.0", "2.0", "3.1", "2.2(2)", "2.1")
@@ -260,22 +344,6 @@ def training_flops(record: dict[str, Any]) -> int:
     return 3 * record["forward_flops"] * record["samples_seen"]
 
 
-def escape(text: str) -> str:
-    """Text with LaTeX's special characters escaped."""
-    return "".join(_ESCAPES.get(c, c) for c in text)
-
-
-def num(value: float, digits: int | None = None) -> str:
-    r"""A number as siunitx's \num."""
-    return (
-        rf"\num{{{value:.{digits}f}}}"
-        if digits is not None
-        else rf"\num{{{value:g}}}"
-        if isinstance(value, float)
-        else rf"\num{{{value}}}"
-    )
-
-
 def percent(fraction: float) -> str:
     """A fraction in per cent, to a tenth."""
     return rf"\qty{{{100 * fraction:.1f}}}{{\percent}}"
@@ -295,6 +363,11 @@ def _uncertain(value: Interval) -> str:
     mean = 100 * value.mean
     half = 100 * (value.high - value.low) / 2
     return f"{mean:.2f}" if half != half else f"{mean:.2f} +- {half:.2f}"
+
+
+def _tenths(fraction: float) -> str:
+    """A fraction in per cent, to a tenth; a dash where it is not a number."""
+    return "{--}" if math.isnan(fraction) else f"{100 * fraction:.1f}"
 
 
 def _latex(table: pd.DataFrame, columns: str, wide: bool = False) -> str:

@@ -1,0 +1,31 @@
+r"""Python values as LaTeX, and back: the one place that knows its special characters and siunitx's macros."""
+
+import re
+
+_ESCAPES = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    **{c: "\\" + c for c in "&%$#_{}"},
+}
+
+
+def escape(text: str) -> str:
+    """Text as LaTeX prints it literally."""
+    return "".join(_ESCAPES.get(c, c) for c in text)
+
+
+def num(value: float, digits: int | None = None) -> str:
+    r"""A number as siunitx's `\num`, with so many digits after the point; without `digits` as it is."""
+    if digits is not None:
+        return rf"\num{{{value:.{digits}f}}}"
+    return rf"\num{{{value:g}}}" if isinstance(value, float) else rf"\num{{{value}}}"
+
+
+def plain(text: str) -> str:
+    r"""What `escape` and siunitx's macros made, for a terminal: `\qty{89.6 +- 0.4}{\percent}` is 89.6 +- 0.4 %."""
+    text = re.sub(r"\\num\{([^{}]*)\}", r"\1", text)
+    text = re.sub(r"\\qty\{([^{}]*)\}\{\\percent\}", r"\1 %", text)
+    for character, escaped in {"x": r"\times", **_ESCAPES}.items():
+        text = text.replace(escaped, character)
+    return text
