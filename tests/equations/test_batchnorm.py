@@ -1,0 +1,303 @@
+"""Batch normalisation: the section `batchnorm` of the report, term by term for a batch of three, and its code."""
+
+import numpy as np
+import pytest
+import sympy as sp
+import torch
+
+from cifar_report.torch_nn.batchnorm import AutogradBatchNorm, BatchNormFunction, ManualBatchNorm
+
+from .helpers import delta, gradient, same, vector
+
+SIZE = 3
+X, G = vector("x", SIZE), vector("g", SIZE)  # one feature over the batch; dL/dx^, any numbers
+EPSILON, ROOT = sp.symbols("epsilon R", positive=True)
+MU, VARIANCE = sp.Symbol("mu", real=True), sp.Symbol("V", positive=True)  # as free variables
+MEAN = sum(X) / SIZE
+VARIANCE_OF_X = sum((x - MEAN) ** 2 for x in X) / SIZE
+NORMALISED = X.applyfunc(lambda x: (x - MEAN) / sp.sqrt(VARIANCE_OF_X + EPSILON))
+LOSS = NORMALISED.dot(G)
+FEATURES = 4
+
+
+def equal(left: sp.Expr, right: sp.Expr) -> bool:
+    """Whether both are equal once the root of variance plus epsilon has a name, which makes them rational."""
+    named = {EPSILON: ROOT**2 - VARIANCE_OF_X}
+    return sp.cancel(sp.together((left - right).subs(named))) == 0
+
+
+def formula(x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, eps: float) -> dict[str, np.ndarray]:
+    """The forward pass by sums over samples, feature by feature."""
+    samples, features = x.shape
+    mean = np.array([sum(x[s, j] for s in range(samples)) / samples for j in range(features)])
+    variance = np.array([sum((x[s, j] - mean[j]) ** 2 for s in range(samples)) / samples for j in range(features)])
+    normalised = (x - mean) / np.sqrt(variance + eps)
+    return {"mean": mean, "variance": variance, "normalised": normalised, "output": gamma * normalised + beta}
+
+
+def tensors(seed: int = 0, samples: int = 6) -> tuple[torch.Tensor, ...]:
+    """A batch, dL/dy, gamma and beta, all float64 and far from 0 and 1."""
+    rng = np.random.default_rng(seed)
+    arrays = (
+        rng.normal(2.0, 3.0, (samples, FEATURES)),
+        rng.normal(size=(samples, FEATURES)),
+        rng.normal(1.5, 1.0, FEATURES),
+        rng.normal(-1.0, 1.0, FEATURES),
+    )
+    return tuple(torch.from_numpy(a) for a in arrays)
+
+
+def module(kind: type[torch.nn.Module], gamma: torch.Tensor, beta: torch.Tensor, **options: float) -> torch.nn.Module:
+    """A batch-norm layer of float64 with these parameters."""
+    layer = kind(FEATURES, **options).double()
+    with torch.no_grad():
+        layer.weight.copy_(gamma)
+        layer.bias.copy_(beta)
+    return layer
+
+
+KINDS = pytest.mark.parametrize("kind", [AutogradBatchNorm, ManualBatchNorm])
+
+
+@pytest.mark.equation("eq:bn-mean", "eq:bn-var", "eq:bn-normalise", "eq:bn-affine", how="numeric")
+def test_forward():
+    """Sums over samples against NumPy's mean and biased variance, and the result against the code and PyTorch."""
+    x, _, gamma, beta = tensors()
+    expected = formula(x.numpy(), gamma.numpy(), beta.numpy(), eps=0.5)
+    np.testing.assert_allclose(expected["mean"], x.numpy().mean(axis=0), rtol=1e-14)
+    np.testing.assert_allclose(expected["variance"], x.numpy().var(axis=0), rtol=1e-13)
+    identity = torch.ones(FEATURES).double(), torch.zeros(FEATURES).double()
+    np.testing.assert_allclose(BatchNormFunction.apply(x, *identity, 0.5), expected["normalised"], rtol=1e-12)
+    outputs = [BatchNormFunction.apply(x, gamma, beta, 0.5)]
+    kinds = (AutogradBatchNorm, ManualBatchNorm, torch.nn.BatchNorm1d)
+    outputs += [module(kind, gamma, beta, eps=0.5)(x).detach() for kind in kinds]
+    for output in outputs:
+        np.testing.assert_allclose(output.numpy(), expected["output"], rtol=1e-12)
+
+
+@pytest.mark.equation("eq:bn-zero-mean", "eq:bn-unit-variance", how="both")
+def test_moments_of_normalised_values():
+    """Mean zero, and mean square just below one, by algebra; the code with an epsilon of the variance's size."""
+    assert equal(sum(NORMALISED) / SIZE, sp.Integer(0))
+    assert equal(sum(x**2 for x in NORMALISED) / SIZE, VARIANCE_OF_X / (VARIANCE_OF_X + EPSILON))
+    x = tensors()[0]
+    out = BatchNormFunction.apply(x, torch.ones(FEATURES).double(), torch.zeros(FEATURES).double(), 4.0).numpy()
+    np.testing.assert_allclose(out.mean(axis=0), 0, atol=1e-15)
+    np.testing.assert_allclose((out**2).mean(axis=0), x.numpy().var(axis=0) / (x.numpy().var(axis=0) + 4), rtol=1e-13)
+
+
+@KINDS
+@pytest.mark.equation("eq:bn-running-mean", "eq:bn-running-var", how="numeric")
+def test_running_statistics(kind: type[torch.nn.Module]):
+    """Recursions over three batches, the variance unbiased, against the code and torch.nn.BatchNorm1d."""
+    _, _, gamma, beta = tensors()
+    ours, reference = (module(k, gamma, beta, momentum=0.3) for k in (kind, torch.nn.BatchNorm1d))
+    mean, variance = np.zeros(FEATURES), np.ones(FEATURES)
+    for seed, samples in enumerate((6, 2, 5)):
+        x = tensors(seed, samples)[0]
+        ours(x)
+        reference(x)
+        batch = formula(x.numpy(), gamma.numpy(), beta.numpy(), eps=0.0)
+        mean = (1 - 0.3) * mean + 0.3 * batch["mean"]
+        variance = (1 - 0.3) * variance + 0.3 * samples / (samples - 1) * batch["variance"]
+        np.testing.assert_allclose(ours.running_mean.numpy(), mean, rtol=1e-12)
+        np.testing.assert_allclose(ours.running_var.numpy(), variance, rtol=1e-12)
+    np.testing.assert_allclose(reference.running_mean.numpy(), mean, rtol=1e-12)
+    np.testing.assert_allclose(reference.running_var.numpy(), variance, rtol=1e-12)
+
+
+@KINDS
+@pytest.mark.equation("eq:bn-evaluate", how="numeric")
+def test_evaluation(kind: type[torch.nn.Module]):
+    """Running averages in the place of the batch's, which then stay as they are; one image alone has its own result."""
+    x, _, gamma, beta = tensors()
+    ours, reference = (module(k, gamma, beta, eps=0.5) for k in (kind, torch.nn.BatchNorm1d))
+    ours(x)
+    reference(x)
+    ours.eval()
+    reference.eval()
+    other = tensors(1)[0]
+    before = {name: value.clone() for name, value in ours.named_buffers()}
+    mean, variance = ours.running_mean.numpy(), ours.running_var.numpy()
+    expected = gamma.numpy() * (other.numpy() - mean) / np.sqrt(variance + 0.5) + beta.numpy()
+    np.testing.assert_allclose(ours(other).detach().numpy(), expected, rtol=1e-12)
+    np.testing.assert_allclose(ours(other[:1]).detach().numpy(), expected[:1], rtol=1e-12)
+    np.testing.assert_allclose(reference(other).detach().numpy(), expected, rtol=1e-12)
+    assert all(torch.equal(value, before[name]) for name, value in ours.named_buffers())
+    ours.train()
+    np.testing.assert_allclose(
+        ours(other).detach().numpy(), formula(other.numpy(), gamma.numpy(), beta.numpy(), 0.5)["output"], rtol=1e-12
+    )
+
+
+@pytest.mark.equation("eq:bn-grad-gamma", "eq:bn-grad-beta", "eq:bn-grad-normalised", how="both")
+def test_parameter_gradients():
+    """Derivatives by gamma, beta and normalised values, by algebra; the sums of the code and of PyTorch's module."""
+    gamma, beta = sp.symbols("gamma beta", real=True)
+    normalised, arriving = vector("h", SIZE), vector("u", SIZE)
+    loss = sum(arriving[s] * (gamma * normalised[s] + beta) for s in range(SIZE))
+    assert same(sp.diff(loss, gamma), sum(arriving[s] * normalised[s] for s in range(SIZE)))
+    assert same(sp.diff(loss, beta), sum(arriving[s] for s in range(SIZE)))
+    assert same(gradient(loss, normalised), gamma * arriving)
+    x, grad, weight, bias = tensors()
+    expected = formula(x.numpy(), weight.numpy(), bias.numpy(), eps=0.5)
+    for kind in (ManualBatchNorm, AutogradBatchNorm, torch.nn.BatchNorm1d):
+        layer = module(kind, weight, bias, eps=0.5)
+        layer(x).backward(grad)
+        sums = (grad.numpy() * expected["normalised"]).sum(axis=0)
+        np.testing.assert_allclose(layer.weight.grad.numpy(), sums, rtol=1e-11)
+        np.testing.assert_allclose(layer.bias.grad.numpy(), grad.numpy().sum(axis=0), rtol=1e-11)
+
+
+@pytest.mark.equation(
+    "eq:bn-local-normalised-input", "eq:bn-local-normalised-mean", "eq:bn-local-normalised-var", how="symbolic"
+)
+def test_local_derivatives_of_normalised_values():
+    """Derivatives of (x - mu) / sqrt(V + eps) with mu and V as variables of their own."""
+    normalised = X.applyfunc(lambda x: (x - MU) / sp.sqrt(VARIANCE + EPSILON))
+    for s in range(SIZE):
+        for r in range(SIZE):
+            assert same(sp.diff(normalised[s], X[r]), delta(r, s) / sp.sqrt(VARIANCE + EPSILON))
+        assert same(sp.diff(normalised[s], MU), -1 / sp.sqrt(VARIANCE + EPSILON))
+        half = -sp.Rational(1, 2) * (X[s] - MU) / (VARIANCE + EPSILON) ** sp.Rational(3, 2)
+        assert same(sp.diff(normalised[s], VARIANCE), half)
+
+
+@pytest.mark.equation("eq:bn-local-var-input", "eq:bn-local-var-mean", "eq:bn-local-mean-input", how="symbolic")
+def test_local_derivatives_of_statistics():
+    """Derivatives of the variance, with mu a variable of its own, and of the mean; at the mean the second vanishes."""
+    variance = sum((x - MU) ** 2 for x in X) / SIZE
+    for r in range(SIZE):
+        assert same(sp.diff(variance, X[r]), sp.Rational(2, SIZE) * (X[r] - MU))
+        assert same(sp.diff(MEAN, X[r]), sp.Rational(1, SIZE))
+    assert same(sp.diff(variance, MU), -sp.Rational(2, SIZE) * sum(x - MU for x in X))
+    assert same(sp.diff(variance, MU).subs(MU, MEAN), sp.Integer(0))
+
+
+@pytest.mark.equation("eq:bn-grad-var", how="symbolic")
+def test_grad_var():
+    """Both forms against the derivative of the loss by a variance that is a variable of its own."""
+    normalised = X.applyfunc(lambda x: (x - MU) / sp.sqrt(VARIANCE + EPSILON))
+    expected = sp.diff(normalised.dot(G), VARIANCE)
+    assert same(sum(G[s] * sp.diff(normalised[s], VARIANCE) for s in range(SIZE)), expected)
+    whole = sum(G[s] * (X[s] - MU) for s in range(SIZE))
+    assert same(-1 / (2 * (VARIANCE + EPSILON) ** sp.Rational(3, 2)) * whole, expected)
+
+
+@pytest.mark.equation("eq:bn-grad-mean", how="symbolic")
+def test_grad_mean():
+    """Both forms against the derivative of the loss by a mean that is a variable, also inside the variance."""
+    variance = sum((x - MU) ** 2 for x in X) / SIZE
+    loss = sum(G[s] * (X[s] - MU) / sp.sqrt(variance + EPSILON) for s in range(SIZE))
+    expected = sp.diff(loss, MU).subs(MU, MEAN)
+    normalised = X.applyfunc(lambda x: (x - MU) / sp.sqrt(VARIANCE + EPSILON))
+    direct = sum(G[s] * sp.diff(normalised[s], MU) for s in range(SIZE))
+    through_variance = sp.diff(normalised.dot(G), VARIANCE) * sp.diff(variance, MU)
+    at_batch = {VARIANCE: VARIANCE_OF_X, MU: MEAN}
+    assert equal((direct + through_variance).subs(at_batch), expected)
+    assert equal(-sum(G) / sp.sqrt(VARIANCE_OF_X + EPSILON), expected)
+
+
+@pytest.mark.equation("eq:bn-paths", "eq:bn-substituted", "eq:bn-normalised-sums", how="symbolic")
+def test_paths():
+    """Each step of the sum over the three ways against the derivative of the whole by each input."""
+    root = sp.sqrt(VARIANCE_OF_X + EPSILON)
+    local = X.applyfunc(lambda x: (x - MU) / sp.sqrt(VARIANCE + EPSILON))
+    variance = sum((x - MU) ** 2 for x in X) / SIZE
+    at_batch = {VARIANCE: VARIANCE_OF_X, MU: MEAN}
+    grad_variance = sp.diff(local.dot(G), VARIANCE)
+    grad_mean = sp.diff(local.dot(G), MU) + grad_variance * sp.diff(variance, MU)
+    for r in range(SIZE):
+        expected = sp.diff(LOSS, X[r])
+        paths = sum(G[s] * sp.diff(local[s], X[r]) for s in range(SIZE))
+        paths += grad_mean / SIZE + grad_variance * sp.diff(variance, X[r])
+        assert equal(paths.subs(at_batch), expected)
+        direct_and_mean = G[r] / root - sum(G) / (SIZE * root)
+        deviations = sum(G[s] * (X[s] - MEAN) for s in range(SIZE))
+        assert equal(direct_and_mean - (X[r] - MEAN) / (SIZE * root**3) * deviations, expected)
+        assert equal(direct_and_mean - NORMALISED[r] / (SIZE * root) * G.dot(NORMALISED), expected)
+
+
+@pytest.mark.equation("eq:bn-backward", how="both")
+def test_backward():
+    """The final form against the derivative by each input, by algebra; the code's backward against PyTorch's and it."""
+    root = sp.sqrt(VARIANCE_OF_X + EPSILON)
+    for r in range(SIZE):
+        bracket = G[r] - sum(G) / SIZE - NORMALISED[r] / SIZE * G.dot(NORMALISED)
+        assert equal(bracket / root, sp.diff(LOSS, X[r]))
+    x, grad, gamma, beta = tensors()
+    forward = formula(x.numpy(), gamma.numpy(), beta.numpy(), eps=0.5)
+    g, normalised, samples = gamma.numpy() * grad.numpy(), forward["normalised"], len(x)
+    final = np.empty_like(g)
+    for r in range(samples):
+        sums = g.sum(axis=0) / samples, normalised[r] / samples * (g * normalised).sum(axis=0)
+        final[r] = (g[r] - sums[0] - sums[1]) / np.sqrt(forward["variance"] + 0.5)
+    for kind in (ManualBatchNorm, AutogradBatchNorm, torch.nn.BatchNorm1d):
+        inputs = x.clone().requires_grad_()
+        module(kind, gamma, beta, eps=0.5)(inputs).backward(grad)
+        np.testing.assert_allclose(inputs.grad.numpy(), final, rtol=1e-11, atol=1e-14)
+    leaves = [t.clone().requires_grad_() for t in (x, gamma, beta)]
+    assert torch.autograd.gradcheck(BatchNormFunction.apply, (*leaves, 0.5))
+
+
+@pytest.mark.equation("eq:bn-jacobian", "eq:bn-backward-matrix", how="symbolic")
+def test_jacobian():
+    """The matrix against the Jacobian of the normalisation, and its product against the derivative of a loss."""
+    ones = sp.ones(SIZE, 1)
+    root = sp.sqrt(VARIANCE_OF_X + EPSILON)
+    collected = (sp.eye(SIZE) - ones * ones.T / SIZE - NORMALISED * NORMALISED.T / SIZE) / root
+    jacobian = NORMALISED.jacobian(X)
+    assert all(equal(a, b) for a, b in zip(collected, jacobian, strict=True))
+    assert all(equal(a, b) for a, b in zip(collected.T * G, gradient(LOSS, X), strict=True))
+
+
+@pytest.mark.equation("eq:bn-grad-sum", how="both")
+def test_grad_sum():
+    """The gradients of a batch sum to zero, by algebra and in the code, and so does a preceding bias's gradient."""
+    assert equal(sum(gradient(LOSS, X)), sp.Integer(0))
+    x, grad, gamma, beta = tensors()
+    bias = torch.zeros(FEATURES, dtype=torch.float64, requires_grad=True)
+    module(ManualBatchNorm, gamma, beta)(x + bias).backward(grad)
+    np.testing.assert_allclose(bias.grad.numpy(), 0, atol=1e-14)
+
+
+@KINDS
+def test_module_is_a_batch_norm_of_pytorch(kind: type[torch.nn.Module]):
+    """Same defaults, same parameters and buffers, same results in training, single precision and gradients included."""
+    ours, reference = kind(FEATURES), torch.nn.BatchNorm1d(FEATURES)
+    assert (ours.eps, ours.momentum) == (reference.eps, reference.momentum)
+    theirs = {name: value for name, value in reference.state_dict().items() if name != "num_batches_tracked"}
+    assert {name: value.tolist() for name, value in ours.state_dict().items()} == {
+        name: value.tolist() for name, value in theirs.items()
+    }
+    assert {name for name, _ in ours.named_parameters()} == {"weight", "bias"}
+    x, grad = (t.float() for t in tensors()[:2])
+    mine, other = x.clone().requires_grad_(), x.clone().requires_grad_()
+    out, expected = ours(mine), reference(other)
+    assert out.dtype == torch.float32
+    torch.testing.assert_close(out, expected)
+    out.backward(grad)
+    expected.backward(grad)
+    torch.testing.assert_close(mine.grad, other.grad, rtol=1e-4, atol=1e-6)
+    assert not ours.running_mean.requires_grad and not ours.running_var.requires_grad
+    # With a variance near zero epsilon decides, so a default that differs would show.
+    tiny = 1e-3 * x.double()
+    torch.testing.assert_close(kind(FEATURES).double()(tiny), torch.nn.BatchNorm1d(FEATURES).double()(tiny))
+
+
+def test_function_has_the_default_epsilon_of_pytorch():
+    """Without an epsilon the function takes that of torch.nn.BatchNorm1d."""
+    x, _, gamma, beta = tensors()
+    tiny = 1e-3 * x
+    expected = torch.nn.functional.batch_norm(tiny, None, None, gamma, beta, training=True)
+    torch.testing.assert_close(BatchNormFunction.apply(tiny, gamma, beta), expected)
+
+
+@KINDS
+def test_training_on_one_sample_is_refused(kind: type[torch.nn.Module]):
+    """A batch of one has no unbiased variance; two samples suffice; evaluation takes any number."""
+    layer = kind(FEATURES)
+    with pytest.raises(ValueError, match="a batch of 2 or more, got 1"):
+        layer(torch.ones(1, FEATURES))
+    layer(torch.eye(2, FEATURES))
+    layer.eval()(torch.ones(1, FEATURES))
