@@ -72,24 +72,33 @@ def generate(module: str) -> tuple[Mutant, ...]:
 
 def _of_function(module: str, function: ast.FunctionDef, scope: ast.stmt) -> list[Mutant]:
     name = function.name if scope is function else f"{scope.name}.{function.name}"
-    mutants, seen = [], {ast.unparse(function)}
+    mutants, seen, variables = [], {ast.unparse(function)}, _compiled(function, scope, name).co_freevars
     for change in _descend(function):
         if (text := ast.unparse(change.node)) in seen:
             continue
         seen.add(text)
-        # In its class, for `super()`; without decorators, which the function in the package has already.
-        plain = copy.copy(change.node)
-        plain.decorator_list = []
-        body = plain if scope is function else ast.ClassDef(scope.name, [], [], [plain], [])
         try:
-            compiled = compile(ast.fix_missing_locations(ast.Module([body], [])), f"<mutant of {name}>", "exec")
+            code = _compiled(change.node, scope, name)
         except SyntaxError:
             continue
-        defaults = tuple(ast.literal_eval(default) for default in plain.args.defaults) or None
-        mutants.append(
-            Mutant(module, name, change.line, change.rule, change.old, change.new, _find(compiled, name), defaults)
-        )
+        if code.co_freevars == variables:  # without `super()`, it could not take the function's place
+            defaults = tuple(ast.literal_eval(default) for default in change.node.args.defaults) or None
+            mutants.append(Mutant(module, name, change.line, change.rule, change.old, change.new, code, defaults))
     return sorted(mutants, key=lambda mutant: mutant.line)
+
+
+def _compiled(function: ast.FunctionDef, scope: ast.stmt, name: str) -> CodeType:
+    """A function's code, compiled in its class, without decorators, which the function in the package has already."""
+    body = plain = copy.copy(function)
+    plain.decorator_list = []
+    if isinstance(scope, ast.ClassDef):
+        body = copy.copy(scope)
+        body.bases, body.body = [], [plain]
+    code = compile(ast.fix_missing_locations(ast.Module([body], [])), f"<{name}>", "exec")
+    for part in range(1, name.count(".") + 2):
+        wanted = ".".join(name.split(".")[:part])
+        code = next(c for c in code.co_consts if isinstance(c, CodeType) and c.co_qualname == wanted)
+    return code
 
 
 @dataclass(frozen=True)
@@ -206,14 +215,3 @@ def _changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
         for other in OPERATORS[type(node.op)]:
             yield "operator", ast.AugAssign(node.target, other(), node.value)
         yield "update is an assignment", ast.Assign([node.target], node.value)
-
-
-def _find(code: CodeType, name: str) -> CodeType:
-    """The code object of a function by its qualified name."""
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            if constant.co_qualname == name:
-                return constant
-            if name.startswith(constant.co_qualname + "."):
-                return _find(constant, name)
-    raise KeyError(name)

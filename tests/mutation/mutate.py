@@ -1,7 +1,8 @@
 """Runs every mutant against the tests and writes docs/mutants.md: `python tests/mutation/mutate.py`.
 
 The tests are collected once. Each mutant is a fork of that process in which one function's code is replaced; it runs
-the tests that execute this function, as far as the first failure. So a mutant costs its tests and nothing else.
+the tests that execute this function, up to the first failure, those that execute little else first. So a mutant costs
+a fraction of a second, and its killer is a test that is about it.
 """
 
 import os
@@ -17,7 +18,6 @@ import json
 import resource
 import signal
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,7 +33,6 @@ ROOT = Path(__file__).parents[2]
 EQUIVALENT = Path(__file__).with_name("equivalent.yaml")
 TESTS = ("tests/equations", "tests/test_erratum.py")
 SECONDS = 30  # of the processor, after which a mutant counts as killed
-SLOW = 0.3  # seconds of a test that is left until the fast ones have passed
 
 
 class Mutation:
@@ -55,7 +54,7 @@ class Mutation:
         """In place of pytest's own loop."""
         # In this process, so that what tests import and cache on their way is there for every mutant.
         tests: dict[str, list[int]] = {}
-        for item, (functions, _) in sorted(self._baseline(session).items(), key=lambda kv: (kv[1][1] > SLOW, kv[0])):
+        for item, functions in sorted(self._executed(session).items(), key=lambda entry: (len(entry[1]), entry[0])):
             for function in functions:
                 tests.setdefault(function, []).append(item)
         gc.freeze()
@@ -64,8 +63,8 @@ class Mutation:
             self.killers[i] = killer
         return True
 
-    def _baseline(self, session: pytest.Session) -> dict[int, tuple[set[str], float]]:
-        """For each test the functions that it executes and the seconds of the processor that it takes."""
+    def _executed(self, session: pytest.Session) -> dict[int, set[str]]:
+        """For each test the functions that it executes, while nothing is changed yet."""
         files = {str(PACKAGE / f"{m.replace('.', '/')}.py"): m for m in MODULES}
         found = {}
         for i in range(len(session.items)):
@@ -75,13 +74,12 @@ class Mutation:
                 if event == "call" and frame.f_code.co_filename in files:
                     executed.add(f"{files[frame.f_code.co_filename]}:{frame.f_code.co_qualname}")
 
-            start = time.process_time()
             sys.setprofile(note)
             self._test(session, i)
             sys.setprofile(None)
             if self.failed:
                 raise pytest.UsageError(f"the unchanged code fails {session.items[i].nodeid}")
-            found[i] = (executed, time.process_time() - start)
+            found[i] = executed
         return found
 
     def _run(self, session: pytest.Session, mutant: Mutant, tests: list[int]) -> str:
@@ -106,7 +104,10 @@ class Mutation:
 def forked(jobs: list[Callable[[], Any]], workers: int) -> Iterator[tuple[int, Any]]:
     """Runs each job in a child process, so many at a time; yields its number and its result as it ends.
 
-    A result passes through JSON. That of a job that takes longer than SECONDS, or that ends its process, says so.
+    A result passes through JSON. Where a signal ends the process, that of the time limit too, it is the signal's name.
+
+    Raises:
+        RuntimeError: a job raised an exception.
     """
     waiting = list(enumerate(jobs))[::-1]
     running: dict[int, tuple[int, int]] = {}
@@ -122,7 +123,9 @@ def forked(jobs: list[Callable[[], Any]], workers: int) -> Iterator[tuple[int, A
         i, reading = running.pop(child)
         with os.fdopen(reading) as pipe:
             text = pipe.read()
-        yield i, json.loads(text) if text else _fate(status)
+        if not text and not os.WIFSIGNALED(status):
+            raise RuntimeError(f"job {i} of {len(jobs)} could not be run")
+        yield i, json.loads(text) if text else f"({signal.Signals(os.WTERMSIG(status)).name})"
 
 
 def _work(job: Callable[[], Any], writing: int) -> None:
@@ -139,19 +142,11 @@ def _work(job: Callable[[], Any], writing: int) -> None:
         os._exit(0)
 
 
-def _fate(status: int) -> str:
-    return (
-        "(time limit)"
-        if os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGKILL)
-        else f"(process ended with status {status})"
-    )
-
-
-def run(mutants: list[Mutant], workers: int) -> dict[Mutant, str]:
-    """The test that kills each mutant, "" where none does."""
+def run(mutants: list[Mutant], workers: int, tests: list[str]) -> dict[Mutant, str]:
+    """The test that kills each mutant, "" where none of those in these files does."""
     plugin = Mutation(mutants, workers)
     options = ["-o", "addopts=", "-p", "no:cacheprovider", "--strict-markers", "--assert=plain", "--tb=native", "-qq"]
-    code = pytest.main([*options, "-s", "--rootdir", str(ROOT), *(str(ROOT / t) for t in TESTS)], plugins=[plugin])
+    code = pytest.main([*options, "-s", "--rootdir", str(ROOT), *(str(ROOT / t) for t in tests)], plugins=[plugin])
     if code != pytest.ExitCode.OK:
         raise SystemExit(f"the tests could not be run, pytest's exit code is {code}")
     return dict(zip(mutants, plugin.killers, strict=True))
@@ -204,14 +199,17 @@ def main() -> None:
     """Writes the report; ends with an error where a mutant survives, or where a justification is out of date."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--every", type=int, default=1, metavar="N", help="only every Nth mutant; nothing is written")
-    parser.add_argument("--function", default="", help="only those of one function; nothing is written")
+    parser.add_argument(
+        "--function", default="", help="only where the function's name contains this; nothing is written"
+    )
+    parser.add_argument("--tests", nargs="+", default=TESTS, metavar="PATH", help="instead of all")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     args = parser.parse_args()
 
     every = [mutant for module in MODULES for mutant in generate(module)]
     chosen = [mutant for mutant in every if args.function in mutant.function][:: args.every]
     reasons = equivalents()
-    killers = run(chosen, args.workers)
+    killers = run(chosen, args.workers, args.tests)
     wrong = [f"survived: {m.name}" for m, killer in killers.items() if not killer and m.name not in reasons]
     wrong += [
         f"killed, yet called equivalent: {m.name}" for m, killer in killers.items() if killer and m.name in reasons

@@ -1,0 +1,71 @@
+"""The mutants are enough, and a sample of them dies; all are run by `make mutants`."""
+
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from mutants import MODULES, generate
+
+MATHEMATICS = {
+    "numpy_nn.modules": [
+        f"{kind}.{way}"
+        for kind in ("Linear", "LeakyReLU", "Softmax", "CrossEntropy", "SoftmaxCrossEntropy")
+        for way in ("forward", "backward")
+    ],
+    "numpy_nn.mlp": ["MLP.forward", "MLP.backward"],
+    "numpy_nn.sgd": ["SGD.step"],
+    "torch_nn.batchnorm": [
+        "AutogradBatchNorm.forward",
+        "BatchNormFunction.forward",
+        "BatchNormFunction.backward",
+        "ManualBatchNorm.forward",
+        "_RunningStatistics.update",
+        "_RunningStatistics.evaluate",
+    ],
+}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_at_least_five_mutants_of_every_pass(module):
+    """Every forward and backward method has five mutants or more, all different and named differently."""
+    mutants = generate(module)
+    counts = Counter(mutant.function for mutant in mutants)
+    assert min(counts[function] for function in MATHEMATICS[module]) >= 5
+    assert all(mutant.old != mutant.new for mutant in mutants)
+    assert len({mutant.name for mutant in mutants}) == len(mutants)
+
+
+@pytest.mark.parametrize(
+    ("module", "function", "old", "new"),
+    [
+        ("numpy_nn.modules", "Linear.forward", "x @ self.weight.T", "x @ self.weight"),
+        ("numpy_nn.modules", "Linear.backward", "grad.sum(axis=0)", "grad.mean(axis=0)"),
+        ("numpy_nn.modules", "LeakyReLU.forward", "x > 0", "x < 0"),
+        ("numpy_nn.modules", "Softmax.forward", "np.exp(x - x.max(axis=1, keepdims=True))", "np.exp(x)"),
+        ("numpy_nn.modules", "CrossEntropy.backward", "-1 / (len(rows)", "1 / (len(rows)"),
+        ("numpy_nn.modules", "SoftmaxCrossEntropy.backward", "grad /= len(grad)", "pass"),
+        ("torch_nn.batchnorm", "_RunningStatistics.update", "unbiased=True", "unbiased=False"),
+        ("torch_nn.batchnorm", "BatchNormFunction.forward", ".mean(dim=0) + eps", ".mean(dim=0)"),
+        ("torch_nn.batchnorm", "BatchNormFunction.backward", "g - g.mean(dim=0) - ", "g - "),
+    ],
+)
+def test_the_slips_that_are_made_by_hand_are_among_them(module, function, old, new):
+    """Transpose, mean for sum, slope, maximum, sign, update, variance, epsilon and a term."""
+    lines = {mutant.old: mutant.old.replace(old, new) for mutant in generate(module) if mutant.function == function}
+    expected = {(line, changed) for line, changed in lines.items() if old in line}
+    assert expected & {(mutant.old, mutant.new) for mutant in generate(module)}
+
+
+def test_a_sample_is_killed():
+    """Some mutants of one module, run as `make mutants` runs them all."""
+    options = ["--function", "Linear.", "--every", "4", "--workers", "1"]
+    options += ["--tests", *(f"tests/equations/test_{name}.py" for name in ("modules", "batches", "code"))]
+    script = Path(__file__).with_name("mutate.py")
+    done = subprocess.run([sys.executable, script, *options], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert int(re.search(r"(\d+) killed", done.stdout)[1]) >= 10
