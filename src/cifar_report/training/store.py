@@ -100,6 +100,7 @@ def _train(
     name: str,
     data: dict[str, str],
 ) -> None:
+    commit = provenance.commit()  # that of the code now in memory, whatever is checked out by the end
     trainer = build_trainer(settings, splits["train"], len(dataset.class_names), seed)
     print(f"{name}: {settings.steps} steps of {settings.batch_size} on {trainer.device}", flush=True)
     history = History()
@@ -124,7 +125,7 @@ def _train(
         )
     partial = home / f"finished.{os.getpid()}.tmp"
     try:
-        _write(partial, trainer, settings, seed, dataset, splits, identity, history, outcome, data)
+        _write(partial, trainer, settings, seed, dataset, splits, identity, history, outcome, data, commit)
         shutil.rmtree(home / "finished", ignore_errors=True)
         partial.rename(home / "finished")
     finally:
@@ -149,6 +150,7 @@ def _write(
     history: History,
     outcome: Outcome,
     data: dict[str, str],
+    commit: dict[str, Any],
 ) -> None:
     folder.mkdir(parents=True)
     _write_curve(folder / "curve.csv", history.rows)
@@ -182,7 +184,7 @@ def _write(
         "device": device,
         "threads": settings.threads,
         "versions": provenance.versions(*packages),
-        "commit": provenance.commit(),
+        "commit": commit,
         "data": {"name": dataset.name, "source": dataset.source, "digests": data},
         "evaluation_subsets": {
             split: {"images": len(index), "of": len(splits[split].labels)} for split, index in subsets.items()
