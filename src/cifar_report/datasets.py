@@ -360,9 +360,11 @@ def _folder_entries(path: Path) -> Iterator[_Entry]:
     # The limit holds before the names are sorted, which puts the first error at the same file every time.
     for file in sorted(itertools.islice(path.rglob("*"), LIMITS["entries"] + 1)):
         status = file.lstat()
-        name = file.relative_to(path).as_posix()
-        kind = stat.S_IFMT(status.st_mode)
-        yield _Entry(name, kind, status.st_size, file.read_bytes if kind == stat.S_IFREG else None)
+        name, kind = file.relative_to(path).as_posix(), stat.S_IFMT(status.st_mode)
+        if kind == stat.S_IFREG:
+            yield _Entry(name, kind, status.st_size, file.read_bytes)
+        else:
+            yield _Entry(name, kind, 0, None)
 
 
 def _zip_entries(path: Path) -> Iterator[_Entry]:

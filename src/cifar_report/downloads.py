@@ -52,6 +52,8 @@ def fetch(
     Raises:
         InputError: no address gave the file (the message says why, for each), or it cannot be written.
     """
+    if _is(target, sha256):
+        return
     part = target.with_name(f"{target.name}.part")
     retry = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(_Interrupted),
@@ -64,7 +66,7 @@ def fetch(
         target.parent.mkdir(parents=True, exist_ok=True)
         with _turn(target.with_name(f".{target.name}.lock")):
             if _is(target, sha256):
-                return
+                return  # another process fetched it meanwhile
             if not _is(part, sha256):
                 _try_each(urls, part, sha256, advice, retry, timeouts)
             with part.open("rb") as file:
