@@ -1,6 +1,6 @@
 # Everything runs in .venv, made from requirements.lock; nothing has to be activated.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo report report-cpu test mutants verify lock format clean
+.PHONY: help setup demo report report-cpu test twice mutants verify lock format clean
 SHELL := /bin/bash
 PYTHON ?= python3
 CORES ?= $(shell nproc 2>/dev/null || echo 2)
@@ -40,6 +40,9 @@ test: $(READY) ## Format, lint, layers, then all tests
 	@$(RUN) lint-imports > .venv/layers.log || { cat .venv/layers.log; exit 1; }
 	@$(RUN) snakemake --lint --configfile config/demo.yaml
 	@$(RUN) pytest
+
+twice: demo ## Build the demo a second time in another folder and compare the bytes
+	@$(RUN) workflow/scripts/build-twice
 
 mutants: $(READY) ## Mutate the code of the equations; every mutant must be killed by a test (docs/mutants.md)
 	@$(RUN) python tests/mutation/mutate.py
