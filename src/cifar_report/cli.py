@@ -138,6 +138,13 @@ def tables(stage: Path, results: Path) -> None:
     tables.write(read_json(stage)["settings"], results)
 
 
+def explain(results: Path, what: str) -> None:
+    """Tells where a number, table, figure or file comes from: rules, runs, settings, code, commit, data."""
+    from cifar_report.explain import explain
+
+    print(explain(what, results))
+
+
 def forget(results: Path, store: Path, variant: str) -> None:
     """Removes a variant's runs from a study and from the store, so that they are trained anew."""
     found = sorted((results / "runs" / variant).glob("seed-*/run.json"))
@@ -194,12 +201,14 @@ def _parser() -> argparse.ArgumentParser:
         equations: ("checks", "output"),
         tables: ("stage", "results"),
         verify: ("results", "reference"),
+        explain: ("results",),
         forget: ("results", "store"),
     }
     for function, names in paths.items():
         sub = _command(commands, function)
         for name in names:
             sub.add_argument(f"--{name}", type=Path, required=True, help=PATHS[name])
+    commands.choices["explain"].add_argument("what", help="a result's key, a table or figure by its name, or a file")
     commands.choices["forget"].add_argument("variant")
     return parser
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from cifar_report.errors import InputError
 from cifar_report.files import read_json, write_text
+from cifar_report.latex import escape
 
 KEYS = ("label", "test", "what", "how", "outcome")
-SPECIAL = {c: f"\\{c}" for c in "#$%&_{}"} | {"\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\~{}"}
 TABLE = r"""\begingroup\footnotesize
 \begin{longtable}{@{}r>{\raggedright\arraybackslash}p{.2\linewidth}>{\raggedright\arraybackslash}p{.52\linewidth}l@{}}
 \caption{The checks of each equation, and the names of the tests in \code{tests/equations}.}\label{tab:checks}\\
@@ -65,10 +65,6 @@ def _row(check: dict[str, Any], first: bool) -> str:
     label, outcome = check["label"], check["outcome"]
     slug = label.removeprefix("eq:")
     head = f"\\phantomsection\\label{{check:{label}}}(\\ref{{{label}}}) & \\code{{{slug}}}" if first else " & "
-    failed = "" if outcome == "passed" else f" \\textbf{{{_escaped(outcome)}}}"
+    failed = "" if outcome == "passed" else f" \\textbf{{{escape(outcome)}}}"
     name = check["test"].rpartition("::")[2]
-    return f"{head} & {_escaped(check['what'])} \\code{{{name}}}{failed} & {_escaped(check['how'])}\\\\\n"
-
-
-def _escaped(text: str) -> str:
-    return "".join(SPECIAL.get(character, character) for character in text)
+    return f"{head} & {escape(check['what'])} \\code{{{name}}}{failed} & {escape(check['how'])}\\\\\n"

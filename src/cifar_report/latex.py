@@ -24,7 +24,7 @@ def num(value: float, digits: int | None = None) -> str:
 
 def plain(text: str) -> str:
     r"""What `escape` and siunitx's macros made, for a terminal: `\qty{89.6 +- 0.4}{\percent}` is 89.6 +- 0.4 %."""
-    text = re.sub(r"\\num\{([^{}]*)\}", r"\1", text)
+    text = re.sub(r"\\(?:num|texttt)\{([^{}]*)\}", r"\1", text)
     text = re.sub(r"\\qty\{([^{}]*)\}\{\\percent\}", r"\1 %", text)
     for character, escaped in {"x": r"\times", **_ESCAPES}.items():
         text = text.replace(escaped, character)

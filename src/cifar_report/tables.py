@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -24,20 +25,11 @@ DATA_NOTES = {
     "were encoded anew, as JPEG for instance, accuracies may differ slightly from those on the archive.",
     "cifar10": "The images are those of the official CIFAR-10 archive.",
 }
-_NAMES = {
-    "sgd": "SGD",
-    "adam": "Adam",
-    "adamw": "AdamW",
-    "mean-image": "minus mean image",
-    "standardise": "standardised",
-    "numpy-mlp": "MLP, NumPy",
-    "torch-mlp": "MLP, PyTorch",
-    "torch-vgg": "VGG, PyTorch",
-}
+_OPTIMISERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
+_WRAPPED = r">{\raggedright\arraybackslash\hangindent=1em}X"  # a column of a tabularx
 
-Number = dict[
-    str, Any
-]  # {"text": as LaTeX prints it, "files": that it was computed from, "runs": those that it averages}
+# {"text": as LaTeX prints it, "files": what it was computed from}, and where it is a mean "runs", the same files.
+Number = dict[str, Any]
 
 
 def write(stage: dict[str, Any], results: Path) -> None:
@@ -90,7 +82,17 @@ def numbers(
     if search is not None:
         found |= _from(_search_numbers(search), "search.csv")
     found |= _from(_claim_numbers(claims), "claims.json")
-    return found | _from(_figure_numbers(figures), "figures/figures.json")
+    found |= _from(_figure_numbers(figures), "figures/figures.json")
+    sources = {figure["name"]: figure["sources"] for figure in figures} | {
+        "tables/summary": ["summary.csv"],
+        "tables/settings": _records([members[0] for members in runs.values()]),
+        "tables/search": ["search.csv"] if search is not None else [],
+        "tables/figures": ["figures/figures.json"],
+        "tables/provenance": _records(every),
+    }
+    for name, files in sources.items():
+        found |= _from({f"sources.{name}": escape(shortened(files))}, *files)
+    return found
 
 
 def shortened(files: Iterable[str]) -> str:
@@ -114,8 +116,9 @@ def shortened(files: Iterable[str]) -> str:
 def _joined(names: list[str]) -> str:
     if len(names) <= 2:
         return names[0] if len(names) == 1 else f"{{{','.join(names)}}}"
-    start = os.path.commonprefix(names)  # noqa: RUF071 (characters, not folders)
-    end = os.path.commonprefix([name[len(start) :][::-1] for name in names])[::-1]  # noqa: RUF071
+    start = re.sub(r"\w*$", "", os.path.commonprefix(names))  # noqa: RUF071 (characters, not folders)
+    endings = [name[len(start) :][::-1] for name in names]
+    end = re.sub(r"\w*$", "", os.path.commonprefix(endings))[::-1]  # noqa: RUF071
     return f"{start}*{end}"
 
 
@@ -143,6 +146,8 @@ def _plan_numbers(stage: dict[str, Any]) -> dict[str, str]:
     }
     if report.get("affiliation"):
         found["report.affiliation"] = escape(report["affiliation"])
+    if originals := sum(v["original_test_accuracy"] is not None for v in stage["variants"]):
+        found["study.originals"] = num(originals)
     return found
 
 
@@ -163,13 +168,15 @@ def _data_numbers(data: datasets.Dataset) -> dict[str, str]:
 
 def _run_numbers(runs: list[Run]) -> dict[str, str]:
     commits = {run.record["commit"]["hash"]: run.record["commit"]["time"] or 0 for run in runs}
-    ordered = [name[:7] for name in sorted(filter(None, commits), key=lambda name: (commits[name], name))]
+    ordered = [
+        rf"\texttt{{{name[:7]}}}" for name in sorted(filter(None, commits), key=lambda name: (commits[name], name))
+    ]
     earlier = f" and {len(ordered) - 1} earlier" if len(ordered) > 1 else ""
     dirty = any(run.record["commit"]["dirty"] for run in runs)
     found = {
         "study.runs": num(len(runs)),
         "commit": ", ".join(ordered) or "none",
-        "commit.short": ordered[-1] + earlier if ordered else "none",
+        "commit.short": (ordered or ["none"])[-1] + earlier,
         "commit.note": "with changes that were not committed" if dirty else "without uncommitted changes",
     }
     if diverged := sum(not run.completed for run in runs):
@@ -193,14 +200,13 @@ def _claim_numbers(claims: list[dict[str, Any]]) -> dict[str, str]:
 
 
 def _figure_numbers(figures: list[dict[str, Any]]) -> dict[str, str]:
-    r"""What `\resultfigure` prints of each figure: its caption, alternative text and sources."""
+    r"""What `\resultfigure` prints of each figure: its caption and alternative text."""
     found = {}
     for figure in figures:
         name = figure["name"]
         facts = "; ".join(f"{key.replace('-', ' ')}: {value}" for key, value in figure["facts"].items())
-        found[f"figures.{name}"] = escape(figure["caption"])
+        found[f"figures.{name}"] = escape(figure["caption"]).replace(r" \%", r"\,\%")
         found[f"alternative.{name}"] = escape(f"{figure['title']}. {facts}".strip())
-        found[f"sources.{name}"] = escape(shortened(figure["sources"]))
     return found
 
 
@@ -245,25 +251,29 @@ def summary_table(stage: dict[str, Any], summary: pd.DataFrame) -> str:
     labels = {variant["name"]: escape(variant["label"]) for variant in stage["variants"]}
     rows = []
     for row in summary.itertuples():
-        test = Interval(row.test_accuracy_mean, row.test_accuracy_ci95_low, row.test_accuracy_ci95_high)
+        half = (row.test_accuracy_ci95_high - row.test_accuracy_ci95_low) / 2
         rows.append(
             {
                 "Variant": labels[row.variant],
                 "{Parameters}": str(row.parameters),
                 "{Images seen}": str(row.steps * row.batch_size),
                 "{Seeds}": f"{row.seeds}" + (rf"\rlap{{$^{{-{row.diverged}}}$}}" if row.diverged else ""),
-                "{Training}": _tenths(row.train_accuracy_mean),
-                "{Test}": _uncertain(test) if row.seeds else "{diverged}",
-                "{Original}": _tenths(row.original_test_accuracy),
+                "{Training}": _cell(row.train_accuracy_mean, 1),
+                "{Test}": _cell(row.test_accuracy_mean, 2),
+                r"{$\pm$}": _cell(half, 2),
+                "{Original}": _cell(row.original_test_accuracy, 1),
             }
         )
-    formats = ("7.0", "7.0", "2.0", "3.1", "2.2(2)", "2.1")
-    columns = "l " + " ".join(f"S[table-format={f}]" for f in formats)
-    return _latex(pd.DataFrame(rows), columns)
+    formats = ["7.0", "8.0", "2.0", "3.1", "3.2", "2.2", "2.1"]
+    table = pd.DataFrame(rows)
+    if summary["original_test_accuracy"].isna().all():
+        formats, table = formats[:-1], table.drop(columns="{Original}")
+    columns = " ".join(f"S[table-format={f}]" for f in formats)
+    return _latex(table, f"{_WRAPPED} {columns}", wide=True)
 
 
 def settings_table(stage: dict[str, Any], runs: dict[str, list[Run]]) -> str:
-    """What each variant was trained with."""
+    """What each variant was trained with; what few variants have stands below their names."""
     rows = []
     for variant in stage["variants"]:
         s = runs[variant["name"]][0].record["settings"]
@@ -277,26 +287,24 @@ def settings_table(stage: dict[str, Any], runs: dict[str, list[Run]]) -> str:
             "flips" if s["flip"] else "",
             f"shifts of {s['shift']} pixels" if s["shift"] else "",
             f"weights averaged ({num(s['average_decay'])})" if s["average_decay"] else "",
+            "standardised channels" if s["preprocessing"] == "standardise" else "",
         ]
+        besides = ", ".join(filter(None, extras))
         rows.append(
             {
-                "Variant": escape(variant["label"]),
+                "Variant": escape(variant["label"]) + (rf"\newline with {besides}" if besides else ""),
                 "Hidden units": _hidden(s),
-                "Optimiser": _NAMES[s["optimiser"]],
+                "Optimiser": _OPTIMISERS[s["optimiser"]],
                 "{Rate}": f"{s['learning_rate']:g}",
                 "{Steps}": str(s["steps"]),
                 "{Batch}": str(s["batch_size"]),
                 "Initial weights": "PyTorch's"
                 if s["initial_std"] is None
                 else rf"$\sigma = \num{{{s['initial_std']:g}}}$",
-                "Besides": ", ".join(filter(None, extras)) or "--",
             }
         )
-    return _latex(
-        pd.DataFrame(rows),
-        "l l l S[table-format=1.5] S[table-format=5.0] S[table-format=3.0] l >{\\raggedright\\arraybackslash}X",
-        wide=True,
-    )
+    numeric = "S[table-format=1.5] S[table-format=5.0] S[table-format=3.0]"
+    return _latex(pd.DataFrame(rows), f"{_WRAPPED} l l {numeric} l", wide=True)
 
 
 def search_table(search: pd.DataFrame | None, best: int = 10) -> str:
@@ -317,8 +325,15 @@ def search_table(search: pd.DataFrame | None, best: int = 10) -> str:
 
 
 def figure_list(figures: list[dict[str, Any]]) -> str:
-    r"""A `\resultfigure` for each figure that the text does not place itself, so that a new variant appears unasked."""
-    return "".join(f"\\resultfigure{{{figure['name']}}}\n" for figure in figures if figure["name"] not in PLACED)
+    r"""A `\resultfigure` for each figure that the text does not place itself, so that a new variant appears unasked.
+
+    Learning curves stand two by two.
+    """
+    names = [figure["name"] for figure in figures if figure["name"] not in PLACED]
+    curves = [name for name in names if name.startswith("curves-")]
+    pairs = [f"\\resultfigures{{{a}}}{{{b}}}\n" for a, b in zip(curves[::2], curves[1::2], strict=False)]
+    single = [*curves[len(curves) // 2 * 2 :], *(name for name in names if name not in curves)]
+    return "".join(pairs + [f"\\resultfigure{{{name}}}\n" for name in single])
 
 
 def provenance_table(stage: dict[str, Any], runs: dict[str, list[Run]]) -> str:
@@ -326,17 +341,18 @@ def provenance_table(stage: dict[str, Any], runs: dict[str, list[Run]]) -> str:
     rows = []
     for variant in stage["variants"]:
         records = [run.record for run in runs[variant["name"]]]
+        devices = sorted({r["device"].get("gpu", r["device"]["cpu"]) for r in records})
         rows.append(
             {
                 "Variant": escape(variant["label"]),
                 "Seeds": _ranges(record["seed"] for record in records),
-                "Device": escape("; ".join(sorted({r["device"].get("gpu", r["device"]["cpu"]) for r in records}))),
                 "{Threads}": "/".join(sorted({str(r["threads"]) for r in records})),
-                "Versions": escape("; ".join(sorted({_versions(r) for r in records}))),
-                "Commit": r"\texttt{" + ", ".join(sorted({(r["commit"]["hash"] or "none")[:7] for r in records})) + "}",
+                "Device and versions": escape("; ".join([*devices, *sorted({_versions(r) for r in records})])),
+                "Commit": r"\ttfamily " + ", ".join(sorted({(r["commit"]["hash"] or "none")[:7] for r in records})),
             }
         )
-    return _latex(pd.DataFrame(rows), "l l l c >{\\raggedright\\arraybackslash}X l", wide=True)
+    commits = r">{\raggedright\arraybackslash}p{16mm}"
+    return _latex(pd.DataFrame(rows), f"{_WRAPPED} l c {_WRAPPED} {commits}", wide=True)
 
 
 def training_flops(record: dict[str, Any]) -> int:
@@ -365,9 +381,9 @@ def _uncertain(value: Interval) -> str:
     return f"{mean:.2f}" if half != half else f"{mean:.2f} +- {half:.2f}"
 
 
-def _tenths(fraction: float) -> str:
-    """A fraction in per cent, to a tenth; a dash where it is not a number."""
-    return "{--}" if math.isnan(fraction) else f"{100 * fraction:.1f}"
+def _cell(fraction: float, digits: int) -> str:
+    """A fraction in per cent, for a column of numbers; a dash where it is not a number."""
+    return "{--}" if math.isnan(fraction) else f"{100 * fraction:.{digits}f}"
 
 
 def _latex(table: pd.DataFrame, columns: str, wide: bool = False) -> str:

@@ -77,8 +77,8 @@ def test_marks_and_table(tmp_path: Path):
     assert (tmp_path / "tables" / "equations.tex").read_text() == "\\setchecked{eq:a}\n"
     rows = [line for line in (tmp_path / "tables" / "equations-table.tex").read_text().splitlines() if "test_" in line]
     assert rows == [
-        r"\phantomsection\label{check:eq:a}(\ref{eq:a}) & \code{a} & 100 \% of a\_i \& b\^{}2, \{x\} \~{} \#1 \$"
-        r" \textbackslash{} \code{test_one} & symbolic\\",
+        r"\phantomsection\label{check:eq:a}(\ref{eq:a}) & \code{a} & 100 \% of a\_i \& b\textasciicircum{}2, \{x\}"
+        r" \textasciitilde{} \#1 \$ \textbackslash{} \code{test_one} & symbolic\\",
         r"\phantomsection\label{check:eq:b}(\ref{eq:b}) & \code{b} & Says what. \code{test_one} & symbolic\\",
         r" &  & Says what. \code{test_two} \textbf{failed} & symbolic\\",
     ]

@@ -152,6 +152,7 @@ rule write_tables:
         claims=f"{RESULTS}/claims.json",
     output:
         numbers=f"{RESULTS}/numbers.tex",
+        traced=f"{RESULTS}/numbers.json",
         tables=[f"{RESULTS}/tables/{name}.tex" for name in TABLES],
     log:
         f"{RESULTS}/logs/write_tables.log",

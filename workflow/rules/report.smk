@@ -26,13 +26,14 @@ rule render_report:
 rule render_html:
     input:
         rules.all.input,
+        config=f"{RESULTS}/plan/config.yaml",
     output:
         f"{RESULTS}/report.html",
     log:
         f"{RESULTS}/logs/render_html.log",
+    benchmark:
+        f"{RESULTS}/timings/render_html.tsv"
     conda:
         "../../environment.yml"
-    params:
-        config=f"{RESULTS}/plan/config.yaml",
     shell:
         "snakemake all --nolock --configfile {input.config} --report {output} > {log} 2>&1"

@@ -1,0 +1,326 @@
+"""Numbers are traced: none is typed, each names its files, and the chain agrees with Snakemake's own plan."""
+
+import fnmatch
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cifar_report import figures, plan, provenance, summary, tables
+from cifar_report.cli import main
+from cifar_report.explain import REPOSITORY, RULES, origins
+from cifar_report.files import to_json
+from cifar_report.latex import escape, num, plain
+
+ROOT = Path(__file__).parent.parent
+REPORT = ROOT / "report"
+
+# --- no literal results in the LaTeX sources --------------------------------------------------------------------------
+
+# Numbers that may be typed: where, the text around one, which must stand there exactly once, and why.
+LITERALS = [
+    ("preamble.tex", "[T1]{fontenc}", "name of a font encoding"),
+    ("preamble.tex", "a4paper", "size of the paper"),
+    ("preamble.tex", "algorithm2e", "name of a package"),
+    ("preamble.tex", r"\pdfsuppressptexinfo=-1", "a flag of pdfTeX"),
+    ("preamble.tex", "{ 8 } }", "a category code of TeX"),
+    ("preamble.tex", r"\newcommand{\vone}{\bm{1}}", "the vector of ones"),
+    ("preamble.tex", r"\sqrt{\sigma_{#1}^2+\varepsilon}", "a standard deviation"),
+    ("preamble.tex", r"{\topfraction}{.9}", "layout of pages"),
+    ("preamble.tex", r"{\bottomfraction}{.8}", "layout of pages"),
+    ("preamble.tex", r"{\textfraction}{.08}", "layout of pages"),
+    ("preamble.tex", r"{\floatpagefraction}{.8}", "layout of pages"),
+    ("preamble.tex", r"\qty{95}{\percent}", "the level of all intervals, compared with statistics.py below"),
+    ("report.tex", "a4paper", "size of the paper"),
+    ("report.tex", r"{tocdepth}{1}", "depth of the contents"),
+    ("report.tex", "bookmarksdepth=2", "depth of the bookmarks"),
+    ("report.tex", r"\@dottedtocline{1}", "depth of the contents"),
+    ("sections/data.tex", "values from 0 to 255", "the range of a byte"),
+    ("sections/discussion.tex", r"{\arraystretch}{.92}", "layout of a table"),
+    ("sections/erratum.tex", "Captions of figures 1 and 3", "figures of the original"),
+    ("sections/erratum.tex", "Figure 1 is named", "a figure of the original"),
+    ("sections/erratum.tex", "figure 3 has an accuracy of 0.53 in its caption", "quotation of the original"),
+    ("sections/erratum.tex", "Figure 1 shows", "a figure of the original"),
+    ("sections/erratum.tex", "figure 3's accuracy is 0.525", "quotation of the original"),
+    ("sections/erratum.tex", "The accuracy in figure 1", "a figure of the original"),
+    ("sections/erratum.tex", "two numbers of figure 3 stand", "a figure of the original"),
+    ("sections/erratum.tex", "of figure 3 lie", "a figure of the original"),
+    ("sections/erratum.tex", r"exact \qty{95}{\percent} interval", "the level of a binomial interval in its check"),
+]
+NAMES = ("CIFAR-10", "SHA-256")
+# Commands whose first argument is a name, not text.
+NAMING = (
+    r"label|[Cc]ref|eqref|ref|result|IfResult|WithResult|sources|input|InputIfFileExists|cite\w*|code|resultfigures?"
+)
+LENGTH = r"\d*\.?\d+(pt|mm|em|ex|\\linewidth|\\textwidth|\\baselineskip)\b"
+
+
+def literals(text):
+    """What is left of each line that holds a number: maths may hold single digits, nothing else any."""
+    text = re.sub(r"(?<!\\)%.*", "", text)
+    text = re.sub(rf"\\({NAMING})(\[[^\]]*\])*\{{[^{{}}]*\}}|{LENGTH}|{'|'.join(NAMES)}", " ", text)
+    text = re.sub(r"!\d+|#\d|\[\d\]", " ", text)  # shades, parameters of macros
+    for start, end in reversed(list(mathematics(text))):
+        digits = re.sub(r"\\frac\d\d|(?<![\d.])\d(?!\.?\d)", " ", text[start:end])
+        text = text[:start] + digits + text[end:]
+    return [line.strip() for line in text.splitlines() if re.search(r"\d", line)]
+
+
+def mathematics(text):
+    """Where formulas begin and end."""
+    for found in re.finditer(r"\$[^$]*\$|\\begin\{(equation|align)\}.*?\\end\{\1\}|\\slipmath(?=\{)", text, re.DOTALL):
+        end, depth = found.end(), 0
+        while found[0] == r"\slipmath":
+            depth += {"{": 1, "}": -1}.get(text[end], 0)
+            end += 1
+            if depth == 0:
+                break
+        yield found.start(), end
+
+
+@pytest.mark.parametrize("name", sorted(str(path.relative_to(REPORT)) for path in REPORT.rglob("*.tex")))
+def test_no_result_is_typed(name):
+    text = (REPORT / name).read_text()
+    for file, literal, reason in LITERALS:
+        if file == name:
+            assert text.count(literal) == 1 and reason, f"{name}: {literal!r} is allowed once"
+            text = text.replace(literal, " ")
+    assert literals(text) == [], "results are printed by \\result; what is none belongs into LITERALS, with its reason"
+
+
+def test_the_search_for_literals_finds_them():
+    assert literals("reaches 46.6 of them\n$x = 0.5$ and $\\frac12 x_1^2$ \\vspace{3pt} \\cref{fig:1} % 7\n") == (
+        ["reaches 46.6 of them", "$x = 0.5$ and $  x_ ^ $ \\vspace{ }"]
+    )
+    assert literals(r"{\slipmath{\frac{1}{2}} and 3 in 4}")
+
+
+def test_the_level_of_intervals_is_that_of_the_code():
+    from inspect import signature
+
+    from cifar_report.statistics import t_interval
+
+    level = signature(t_interval).parameters["confidence"].default
+    assert (
+        rf"\newcommand{{\confidence}}{{\qty{{{100 * level:g}}}{{\percent}}}}" in (REPORT / "preamble.tex").read_text()
+    )
+
+
+def test_each_table_and_figure_leads_back_to_its_rule():
+    rule_of = {output: rule.name for rule in RULES for output in rule.outputs}
+    for path in (REPORT / "sections").glob("*.tex"):
+        text = path.read_text()
+        floats = re.findall(r"\\begin\{(?:table|figure)\}.*?\\end\{(?:table|figure)\}", text, re.DOTALL)
+        assert all(r"\trace{" in float_ for float_ in floats if r"\input{" in float_), path.name
+        for rule, source in re.findall(r"\\trace\{(\w+)\}\{(?:\\sources\{)?([\w/.-]+)", text):
+            assert rule_of.get(f"{source}.tex") == rule or rule_of.get(source) == rule, f"{path.name}: {source}"
+
+
+# --- a study without training -----------------------------------------------------------------------------------------
+
+DIGESTS = {
+    f"{split}-{part}": f"{split}{part}" for split in ("train", "validation", "test") for part in ("images", "labels")
+}
+
+
+@pytest.fixture(scope="module")
+def dag(tmp_path_factory):
+    """The demo study as Snakemake plans it: (rule, inputs, outputs) of each job, in a folder of its own."""
+    folder = tmp_path_factory.mktemp("dag")
+    for part in ("Snakefile", "config.yaml", "config", "workflow", "profiles", "report", "tests/equations"):
+        copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy2
+        copy(ROOT / part, folder / part)
+    command = [sys.executable, "-m", "snakemake", "report", "--configfile", "config/demo.yaml", "--dry-run", "--forceall"]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, env=os.environ | {"PATH": path}, check=False
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    jobs = []
+    for block in re.split(r"\n(?:local)?rule ", done.stdout + done.stderr)[1:]:
+        listed = dict(re.findall(r"^    (input|output): (.*)$", block, re.MULTILINE))
+        if "output" in listed:
+            jobs.append((block.partition(":")[0], *(listed[key].split(", ") for key in ("input", "output"))))
+    return folder / "results/demo", jobs
+
+
+def test_the_rules_agree_with_snakemake(dag):
+    """Every file that a job of the demo makes: its rule, and all that the rule reads."""
+    results, jobs = dag
+    found = origins(results / "plan")
+    made = set()
+    for rule, inputs, outputs in jobs:
+        studied = {name.removeprefix("results/demo/") for name in inputs if name.startswith("results/demo/")}
+        sources = {name for name in inputs if not name.startswith("results/demo/")}
+        for output in (name.removeprefix("results/demo/") for name in outputs):
+            made.add(output)
+            origin = found[output]
+            assert origin.rule == rule, output
+            patterns = [p.removeprefix(REPOSITORY) for p in origin.inputs if p.startswith(REPOSITORY)]
+            assert {name for name in origin.inputs if not name.startswith(REPOSITORY)} == studied, output
+            assert all(any(fnmatch.fnmatch(source, pattern) for pattern in patterns) for source in sources), output
+            assert all(fnmatch.filter(sources, pattern) for pattern in patterns), output
+    assert made == set(found)
+
+
+@pytest.fixture(scope="module")
+def study(dag):
+    """The demo study as if it had been computed: its runs are written by hand, the last of mlp-numpy diverged."""
+    results, _ = dag
+    stages = {path.stem: json.loads(path.read_text())["settings"] for path in (results / "plan/stages").glob("*.json")}
+    (results / "dataset").mkdir()
+    description = {"name": "digits", "source": "digits", "class_names": ["a", "b"], "shape": [3, 32, 32]}
+    counts = {"train": 4, "validation": 2, "test": 2}
+    (results / "dataset/dataset.json").write_text(json.dumps(description | {"counts": counts, "sha256": DIGESTS}))
+    for search, entry in stages["search"].items():
+        for place, trial in enumerate(entry["trials"]):
+            write_run(results, f"search/{search}/{trial}", f"plan/search/{search}/{trial}.json", 0.5 + place / 100)
+        summary.select(entry, results / "search" / search, results / "search" / search / "selected.yaml")
+    for variant in stages["tables"]["variants"]:
+        for seed in variant["seeds"]:
+            diverged = (variant["name"], seed) == ("mlp-numpy", variant["seeds"][-1])
+            folder, path = f"runs/{variant['name']}/seed-{seed}", f"plan/{variant['name']}.json"
+            write_run(results, folder, path, 0.5 + seed / 10, seed, "diverged" if diverged else "completed")
+    summary.write_search(stages["search"], results / "search", results / "search.csv")
+    summary.write_summary(stages["summarise"], results / "runs", results / "summary.csv", results / "costs.csv")
+    drawn = [
+        {"name": name, "title": "T", "caption": "50 %", "facts": {}, "sources": ["runs/vgg/seed-0/run.json"]}
+        for name in figures.names(stages["figures"])
+    ]
+    (results / "figures").mkdir()
+    (results / "figures/figures.json").write_text(json.dumps(drawn))
+    (results / "claims.json").write_text("[]")
+    tables.write(stages["tables"], results)
+    return results
+
+
+def write_run(results, folder, plan_file, accuracy, seed=100, status="completed"):
+    document = json.loads((results / plan_file).read_text())
+    search = document.get("search")
+    selected = yaml.safe_load((results / f"search/{search}/selected.yaml").read_text())["settings"] if search else None
+    settings = plan.settings_of(document, selected)
+    data = DIGESTS if folder.startswith("runs/") else {k: v for k, v in DIGESTS.items() if not k.startswith("test")}
+    record = {
+        "variant": document["variant"],
+        "seed": seed,
+        "status": status,
+        "identity": provenance.identity(settings, seed, data, document["code"]),
+        "settings": settings.full(),
+        "final": {split: {"loss": 1.0, "accuracy": accuracy} for split in ("train", "validation", "test")},
+        "samples_seen": 40,
+        "parameters": 7,
+        "forward_flops": 14,
+        "seconds": 2.0,
+        "peak_memory_mb": 100.0,
+        "device": {"type": "cpu", "cpu": "A"},
+        "threads": 1,
+        "versions": {"numpy": "2"},
+        "commit": {"hash": "0123456789abcdef", "time": 1_700_000_000, "dirty": False},
+        "data": {"name": "digits", "source": "digits", "digests": data},
+    }
+    (results / folder).mkdir(parents=True)
+    (results / folder / "run.json").write_text(to_json(record))
+    (results / folder / "curve.csv").write_text("step,samples_seen,split,loss,accuracy\n0,0,train,2.3,0.1\n")
+
+
+def explained(capsys, results, what):
+    code = main(["explain", what, "--results", str(results)])
+    shown = capsys.readouterr()
+    return code, shown.out + shown.err
+
+
+def test_numbers_name_their_files(study):
+    """The JSON holds what LaTeX prints; every file is one of the study; a mean names the runs that completed."""
+    found = json.loads((study / "numbers.json").read_text())
+    lines = (study / "numbers.tex").read_text().splitlines()
+    assert lines[1:] == [f"\\setresult{{{key}}}{{{number['text']}}}" for key, number in found.items()]
+    known = {*origins(study / "plan"), "plan/stages/tables.json"}
+    assert not {file for number in found.values() for file in number["files"]} - known
+    mean = found["mlp-numpy.test-accuracy"]
+    assert mean["runs"] == [f"runs/mlp-numpy/seed-{seed}/run.json" for seed in (0, 1)]
+    assert mean["text"] == r"\qty{55.00 +- 63.53}{\percent}"  # t of one degree of freedom is 12.706, times 0.05
+    assert "runs" not in found["mlp-numpy.diverged"] and len(found["mlp-numpy.diverged"]["files"]) == 3
+
+
+def test_explain_a_number(study, capsys):
+    code, text = explained(capsys, study, r"\result{mlp-tuned.test-accuracy}")
+    assert code == 0
+    head, _, foot = text.partition("\nRuns\n")
+    assert [line for line in head.splitlines() if line] == [
+        "mlp-tuned.test-accuracy = 60.00 +- 24.84 %, the mean over 3 runs",
+        "numbers.tex  <- write_tables",
+        "  runs/mlp-tuned/seed-*/run.json  <- train_variant",
+        "    plan/mlp-tuned.json",
+        "    search/mlp-grid/selected.yaml  <- select_trial",
+        "      plan/select/mlp-grid.json",
+        "      search/mlp-grid/*/run.json  <- train_trial",
+        "        plan/search/mlp-grid/*.json",
+        "        dataset/*  <- prepare_dataset",
+        "          plan/stages/prepare.json",
+        "    dataset/*  <- prepare_dataset, as above",
+    ]
+    assert len(re.findall(r"runs/mlp-tuned/seed-\d  completed, identity \w{12}, as the plan", foot)) == 3
+    document = json.loads((study / "plan/mlp-tuned.json").read_text())
+    for part in (
+        document["code"],
+        "hidden [100, 100]",
+        "0123456789abcdef of 2023-11-14: 7 runs",
+        "testimages  test-images",
+    ):
+        assert part in foot
+
+
+@pytest.mark.parametrize(
+    ("what", "expected"),
+    [
+        ("comparison", "figures/comparison.pdf  <- draw_figures\n  runs/vgg/seed-0/run.json  <- train_variant"),
+        ("figures.comparison", "figures/comparison.pdf  <- draw_figures\n  runs/vgg/seed-0/run.json"),
+        ("tab:summary", "tables/summary.tex  <- write_tables\n  summary.csv  <- summarise_runs"),
+        ("summary.csv", "summary.csv  <- summarise_runs\n  plan/stages/summarise.json\n  runs/"),
+        ("report.pdf", "report.pdf  <- render_report\n  repository:report/"),
+        ("runs/mlp-numpy/seed-2/run.json", "runs/mlp-numpy/seed-2  diverged, identity"),
+        ("study", "study = demo\nnumbers.tex  <- write_tables\n  plan/stages/tables.json"),
+    ],
+)
+def test_explain_whatever_the_report_shows(study, capsys, what, expected):
+    code, text = explained(capsys, study, what)
+    assert code == 0 and expected in text
+
+
+def test_explain_takes_a_path(study, capsys):
+    assert "shifts.csv  <- measure_shifts" in explained(capsys, study, str(study / "shifts.csv"))[1]
+
+
+def test_explain_an_unknown_name(study, capsys):
+    code, text = explained(capsys, study, "mlp-numpy.test-acuracy")
+    assert code == 1 and "did you mean mlp-numpy.test-accuracy" in text
+
+
+def test_a_run_of_another_plan_is_told(study, capsys):
+    path = study / "plan/vgg.json"
+    before = path.read_text()
+    path.write_text(before.replace('"steps": 80', '"steps": 81'))
+    text = explained(capsys, study, "vgg.test-accuracy")[1]
+    path.write_text(before)
+    assert "NOT of this plan and data" in text
+
+
+def test_paths_are_shortened():
+    runs = [f"runs/{name}/seed-{seed}/run.json" for name in ("mlp-a", "mlp-b", "mlp-c") for seed in (0, 1, 2)]
+    assert tables.shortened(runs) == "runs/mlp-*/seed-*/run.json"
+    assert tables.shortened(["a/train-images.npy", "a/train-labels.npy", "b.csv"]) == (
+        "a/{train-images.npy,train-labels.npy}, b.csv"
+    )
+
+
+def test_latex_and_back():
+    assert escape(r"50 % of {a_b} & c\d") == r"50 \% of \{a\_b\} \& c\textbackslash{}d"
+    assert plain(escape(r"50 % of {a_b} & c\d ~^$#")) == r"50 % of {a_b} & c\d ~^$#"
+    assert (num(3), num(0.002), num(0.5, 3)) == (r"\num{3}", r"\num{0.002}", r"\num{0.500}")
+    assert plain(r"\num{3} of \qty{55.0 +- 1.2}{\percent}, 3 \times 2") == "3 of 55.0 +- 1.2 %, 3 x 2"
