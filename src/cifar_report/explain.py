@@ -125,7 +125,11 @@ RULES = (
             *_EQUATIONS,
         ],
     ),
-    Rule("render_html", ["report.html"], ["report.pdf", "summary.csv", "costs.csv", "claims.json"]),
+    Rule(
+        "render_html",
+        ["report.html"],
+        ["report.pdf", "summary.csv", "costs.csv", "claims.json", "plan/config.yaml"],
+    ),
 )
 
 
