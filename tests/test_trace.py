@@ -136,7 +136,16 @@ def dag(tmp_path_factory):
     for part in ("Snakefile", "config.yaml", "config", "workflow", "profiles", "report", "tests/equations"):
         copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy2
         copy(ROOT / part, folder / part)
-    command = [sys.executable, "-m", "snakemake", "report", "--configfile", "config/demo.yaml", "--dry-run", "--forceall"]
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "report",
+        "--configfile",
+        "config/demo.yaml",
+        "--dry-run",
+        "--forceall",
+    ]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         command, cwd=folder, capture_output=True, text=True, env=os.environ | {"PATH": path}, check=False
