@@ -13,7 +13,7 @@ import yaml
 from pypdf import PdfReader
 
 ROOT = Path(__file__).parent.parent
-PARTS = ("Snakefile", "config.yaml", "config", "workflow", "profiles", "report", "tests/equations")
+PARTS = ("Snakefile", "config.yaml", "config", "workflow", "profiles", "report", "tests/equations", "environment.yml")
 OVERLAY = {
     "study": "small",
     "seeds": [0, 1],
@@ -29,7 +29,7 @@ OVERLAY = {
 
 
 def snakemake(folder, *arguments, check=True):
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", "config/demo.yaml", "overlay.yaml"]
+    command = [sys.executable, "-m", "snakemake", "--configfile", "config/demo.yaml", "overlay.yaml", "--cores", "2"]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         [*command, *arguments], cwd=folder, capture_output=True, text=True, env=os.environ | {"PATH": path}, check=False
@@ -109,6 +109,16 @@ def test_nothing_reruns_without_a_change(study):
     assert "Nothing to be done" in snakemake(study, "report")[1]
 
 
+def test_a_lost_snakemake_folder_reruns_nothing(study):
+    """While no time stamp has changed either: without its records, Snakemake has nothing else to go by."""
+    (study / ".snakemake").rename(study / "lost")
+    try:
+        assert would_run(study, "all") == set()
+    finally:
+        shutil.rmtree(study / ".snakemake", ignore_errors=True)
+        (study / "lost").rename(study / ".snakemake")
+
+
 def test_touched_files_and_cores_rerun_nothing(study):
     for path in [*study.glob("report/**/*.tex"), *study.glob("config/*"), study / "config.yaml", study / "Snakefile"]:
         path.touch()
@@ -129,15 +139,6 @@ def test_a_label_retrains_nothing(study):
     assert not {job for job in would_run(study, "all") if job.startswith("train")}
     write_overlay(study)
     assert would_run(study, "all") == set()
-
-
-def test_a_lost_snakemake_folder_reruns_nothing(study):
-    (study / ".snakemake").rename(study / "lost")
-    try:
-        assert would_run(study, "all") == set()
-    finally:
-        shutil.rmtree(study / ".snakemake", ignore_errors=True)
-        (study / "lost").rename(study / ".snakemake")
 
 
 def test_a_lost_result_comes_from_the_store(study, results):
