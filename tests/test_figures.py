@@ -280,9 +280,10 @@ def test_batch_sizes_are_drawn_against_steps_and_against_images(study, styled):
             np.testing.assert_allclose(line.get_xydata(), curve[[column, "loss"]])
 
 
-def test_model_shown_is_the_best_in_validation_else_the_last_vgg(runs):
+def test_model_shown_is_the_best_in_validation_else_the_first_vgg(runs):
     by_name = {name: runs[name] for name in ("mlp-numpy", "vgg", "mlp-tuned")}
     assert figures.representative(by_name) == "vgg"
+    assert figures.representative(by_name | {"vgg-later": runs["vgg"]}) == "vgg"
     assert figures.representative({"mlp-numpy": runs["mlp-numpy"], "mlp-tuned": runs["mlp-tuned"]}) == "mlp-tuned"
     assert figures.representative({"mlp-hot": runs["mlp-hot"]}) is None
     for name, accuracy in (("mlp-numpy", 0.5), ("vgg", 0.6), ("mlp-tuned", 0.7)):

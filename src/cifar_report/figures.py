@@ -183,7 +183,7 @@ def representative(runs: dict[str, list["Run"]]) -> str | None:
     """The variant that stands for a study where one model is shown: chosen without a look at the test split.
 
     Of the variants with a completed run: the one with the highest mean validation accuracy, where all of them have
-    one (of equals the first); else the last VGG of the study, or its last variant where it has no VGG. None where
+    one (of equals the first); else the first VGG of the study, or its last variant where it has no VGG. None where
     every run diverged.
     """
     completed = {name: done for name, members in runs.items() if (done := _completed(members))}
@@ -193,7 +193,7 @@ def representative(runs: dict[str, list["Run"]]) -> str | None:
     if np.isfinite(list(means.values())).all():
         return max(means, key=means.__getitem__)
     vggs = [name for name, done in completed.items() if _family(done) == "vgg"]
-    return (vggs or list(completed))[-1]
+    return vggs[0] if vggs else list(completed)[-1]
 
 
 def curves(variant: dict[str, Any], runs: list["Run"]) -> Drawing:
