@@ -42,7 +42,7 @@ LITERALS = [
     ("report.tex", "bookmarksdepth=2", "depth of the bookmarks"),
     ("report.tex", r"\@dottedtocline{1}", "depth of the contents"),
     ("sections/data.tex", "values from 0 to 255", "the range of a byte"),
-    ("sections/discussion.tex", r"{\arraystretch}{.92}", "layout of a table"),
+    ("sections/discussion.tex", r"{\arraystretch}{.89}", "layout of a table"),
     ("sections/erratum.tex", "Captions of figures 1 and 3", "figures of the original"),
     ("sections/erratum.tex", "Figure 1 is named", "a figure of the original"),
     ("sections/erratum.tex", "figure 3 has an accuracy of 0.53 in its caption", "quotation of the original"),
