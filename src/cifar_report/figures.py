@@ -73,7 +73,7 @@ STYLE = {
 
 CALIBRATION_BINS = 15
 SAMPLE_COLUMNS, WRONG_ROWS = 10, 2
-UNIT_ROWS, UNIT_COLUMNS = 4, 10
+UNIT_ROWS, UNIT_COLUMNS = 3, 10
 # The columns of search.csv that are no settings.
 SEARCH_COLUMNS = ("trial", "validation_accuracy", "validation_loss", "status", "selected", "search")
 
