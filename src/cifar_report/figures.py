@@ -333,8 +333,9 @@ def comparison(variants: list[dict[str, Any]], runs: dict[str, list["Run"]]) -> 
     keys = [
         _key("mean and 95 % interval", color=BLUE, marker="o", markersize=4.5, linewidth=1.3),
         _key("each seed", color=BLUE, marker="o", markersize=3, alpha=0.4, mew=0, linestyle="none"),
-        _key("original", mfc="none", mec="black", mew=0.9, marker="D", markersize=5.5, linestyle="none"),
     ]
+    if any(variant["original_test_accuracy"] is not None for variant in variants):
+        keys.append(_key("original", mfc="none", mec="black", mew=0.9, marker="D", markersize=5.5, linestyle="none"))
     figure.legend(handles=keys, loc="outside upper right", ncols=3)
     sources = [source for variant in variants for source in _sources(runs[variant["name"]], "run.json")]
     caption = (
