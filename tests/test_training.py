@@ -1,9 +1,11 @@
 """The two frameworks do the same; runs resume, are shared, and diverge without failing."""
 
+import contextlib
 import dataclasses
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,8 +15,8 @@ from cifar_report import datasets, provenance
 from cifar_report.config import Settings
 from cifar_report.numpy_nn.sgd import SGD
 from cifar_report.torch_nn import vgg
-from cifar_report.training import store
-from cifar_report.training.batches import Order, draw_augmentation, learning_rate, scores, source_pixels, statistics
+from cifar_report.training import store, torch_loop
+from cifar_report.training.batches import Order, augmented, draw_augmentation, learning_rate, scores, statistics
 from cifar_report.training.run import Split
 
 MLP = Settings(
@@ -170,11 +172,50 @@ def test_augmentation_moves_and_mirrors():
     assert {*moves.ravel()} == {-2, -1, 0, 1, 2} and 0 < flips.sum() < 64
     x = np.random.default_rng(0).normal(size=(64, 2, 8, 8))
     padded = np.pad(x, ((0, 0), (0, 0), (2, 2), (2, 2)))
-    rows, columns = source_pixels(flips, moves, 8, 8, pad=2)
-    got = padded[np.arange(64)[:, None, None], :, rows, columns].transpose(0, 3, 1, 2)
+    got = augmented(x, flips, moves)
+    gathered = torch_loop.augmented(*map(torch.from_numpy, (x, flips, moves)), shift=2)
+    np.testing.assert_array_equal(gathered.numpy(), got)
     for i in range(64):
         moved = np.roll(padded[i], moves[:, i], axis=(1, 2))[:, 2:-2, 2:-2]
         np.testing.assert_array_equal(got[i], np.flip(moved, axis=2) if flips[i] else moved)
+
+
+def test_a_move_may_leave_nothing_of_an_image():
+    x = np.ones((2, 1, 4, 6))
+    np.testing.assert_array_equal(augmented(x, np.zeros(2, bool), np.array([[9, -9], [0, 0]])), np.zeros_like(x))
+
+
+def test_a_recorded_step_sees_every_batch_once(monkeypatch):
+    """What a CUDA graph replays is bound to the tensors that it was recorded with; a stand-in replays by calling."""
+    seen, recording = [], []
+
+    class Graph:
+        def replay(self):
+            recording[0](recorded.input, replayed=True)
+
+    def step(batch, replayed=False):
+        if not recording or replayed:  # a graph that records does not run
+            seen.append((batch.index.tolist(), batch.rate.item()))
+
+    @contextlib.contextmanager
+    def record(graph):
+        recording.append(step)
+        yield
+
+    for name, stand_in in {
+        "Stream": lambda: SimpleNamespace(wait_stream=lambda other: None),
+        "current_stream": lambda: SimpleNamespace(wait_stream=lambda other: None),
+        "stream": lambda stream: contextlib.nullcontext(),
+        "CUDAGraph": Graph,
+        "graph": record,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    recorded = torch_loop.Recorded(step)
+    expected = [([i, i + 1], i / 10) for i in range(torch_loop.EAGER_STEPS + 4)]
+    for index, rate in expected:
+        nothing = torch.empty(0)
+        recorded(torch_loop.Batch(torch.tensor(index), torch.tensor(rate, dtype=torch.float64), nothing, nothing))
+    assert seen == expected
 
 
 def test_statistics_are_those_of_numpy():

@@ -146,6 +146,8 @@ def test_cross_entropy():
         entropy = scipy.special.rel_entr(target, probabilities[0]).sum()  # of a one-hot target, the cross entropy
         np.testing.assert_allclose(CrossEntropy().forward(probabilities, np.array([tau])), entropy, rtol=1e-14)
         np.testing.assert_allclose(-np.log(probabilities[0, tau]), entropy, rtol=1e-14)
+    with pytest.raises(FloatingPointError, match="row 1"):
+        CrossEntropy().forward(np.array([[0.5, 0.5], [1.0, 0.0]]), np.array([1, 1]))
 
 
 @pytest.mark.equation("eq:grad-cross-entropy", "eq:grad-cross-entropy-vector", how="both")

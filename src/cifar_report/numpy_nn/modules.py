@@ -76,9 +76,16 @@ class CrossEntropy:
     """L = -(1/B) Σ_s Σ_i t_i log x_i (eq:batch-loss), of probabilities x and one-hot targets t."""
 
     def forward(self, probabilities: Batch, targets: Int[np.ndarray, " batch"]) -> float:
-        """The mean over the batch of -log x_t, in nats (eq:cross-entropy, eq:batch-loss)."""
+        """The mean over the batch of -log x_t, in nats (eq:cross-entropy, eq:batch-loss).
+
+        Raises:
+            FloatingPointError: a target's probability was rounded to 0, so its loss is no number.
+        """
         self.probabilities, self.targets = probabilities, targets
-        return float(-np.log(probabilities[np.arange(len(targets)), targets]).mean())
+        chosen = probabilities[np.arange(len(targets)), targets]
+        if not chosen.all():
+            raise FloatingPointError(f"row {chosen.argmin()}: log 0; SoftmaxCrossEntropy takes the logits instead")
+        return float(-np.log(chosen).mean())
 
     def backward(self) -> Batch:
         """dL/dx_i = -t_i / (B x_i) (eq:grad-cross-entropy)."""

@@ -45,14 +45,23 @@ def draw_augmentation(
     return flips, rng.integers(-settings.shift, settings.shift + 1, (2, settings.batch_size))
 
 
-def source_pixels(
-    flips: Bool[np.ndarray, " batch"], moves: Int[np.ndarray, "2 batch"], height: int, width: int, pad: int
-) -> tuple[Int[np.ndarray, "batch height 1"], Int[np.ndarray, "batch 1 width"]]:
-    """Rows and columns of the image padded by `pad` that each output pixel is taken from."""
-    rows = np.arange(height)[None, :] + pad - moves[0][:, None]
-    columns = np.arange(width)[None, :]
-    columns = np.where(flips[:, None], width - 1 - columns, columns) + pad - moves[1][:, None]
-    return rows[:, :, None], columns[:, None, :]
+def augmented(
+    x: Float[np.ndarray, "batch channels height width"],
+    flips: Bool[np.ndarray, " batch"],
+    moves: Int[np.ndarray, "2 batch"],
+) -> Float[np.ndarray, "batch channels height width"]:
+    """Each image moved down and right by its `moves`, zeros filling in, and then mirrored where it is to be."""
+    out = np.zeros_like(x)
+    for image, target, flip, (down, right) in zip(x, out, flips, moves.T.tolist(), strict=True):
+        (rows_to, rows_from), (columns_to, columns_from) = map(_overlap, (down, right), image.shape[1:])
+        target = target[:, :, ::-1] if flip else target
+        target[:, rows_to, columns_to] = image[:, rows_from, columns_from]
+    return out
+
+
+def _overlap(move: int, size: int) -> tuple[slice, slice]:
+    """Where a line of `size` pixels, moved by `move`, covers its old place, and which of its pixels come there."""
+    return slice(max(move, 0), max(size + move, 0)), slice(max(-move, 0), max(size - move, 0))
 
 
 def statistics(images: Images, preprocessing: str) -> tuple[np.ndarray, np.ndarray]:

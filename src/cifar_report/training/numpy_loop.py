@@ -12,9 +12,9 @@ from cifar_report.numpy_nn.sgd import SGD
 from cifar_report.training.batches import (
     Images,
     Order,
+    augmented,
     draw_augmentation,
     learning_rate,
-    source_pixels,
     statistics,
 )
 
@@ -59,7 +59,9 @@ class Trainer:
         """Trains up to step `until`."""
         for step in range(self.step, until):
             index = self.order.batch(step)
-            x = self._augmented(self._preprocessed(self.images[index]), step)
+            x = self._preprocessed(self.images[index])
+            if self.settings.flip or self.settings.shift:
+                x = augmented(x, *draw_augmentation(self.settings, self.seed, step))
             self.model.loss_and_gradients(x.reshape(len(x), -1), self.labels[index])
             self.optimiser.step(self.model.gradients(), learning_rate(self.settings, step))
         self.step = until
@@ -99,13 +101,3 @@ class Trainer:
         if self.settings.preprocessing == "standardise":
             x /= self.divide
         return x
-
-    def _augmented(self, x: np.ndarray, step: int) -> np.ndarray:
-        settings, pad = self.settings, self.settings.shift
-        if not settings.flip and not settings.shift:
-            return x
-        flips, moves = draw_augmentation(settings, self.seed, step)
-        rows, columns = source_pixels(flips, moves, *x.shape[2:], pad)
-        padded = np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
-        gathered = padded[np.arange(len(x))[:, None, None], :, rows, columns]
-        return gathered.transpose(0, 3, 1, 2)

@@ -1,6 +1,5 @@
 """One run from its first step to its last: train, evaluate, checkpoint. No files, no clock but for telling the time."""
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,6 +13,8 @@ from cifar_report.training.batches import Images, scores
 
 if TYPE_CHECKING:
     from cifar_report.config import Settings
+
+LARGEST_LOSS = 1e6  # nats; beyond it a run counts as diverged: no step leads back from there
 
 
 class Split(NamedTuple):
@@ -69,7 +70,7 @@ def train(
     history: History,
     checkpoint: Callable[[History], None],
 ) -> Outcome:
-    """Trains to the last step, or until the training loss is no number.
+    """Trains to the last step, or until a loss is no number or above `LARGEST_LOSS`.
 
     Args:
         trainer: fresh, or restored together with `history`.
@@ -124,9 +125,9 @@ def _evaluate(
 
 
 def _diverged(history: History) -> bool:
-    """Whether a loss of the last evaluation is no number (None, once it went through JSON)."""
+    """Whether a loss of the last evaluation is no number (None, once it went through JSON) or has exploded."""
     return any(
-        row["loss"] is None or not math.isfinite(row["loss"])
+        row["loss"] is None or not row["loss"] <= LARGEST_LOSS
         for row in history.rows
         if row["step"] == history.rows[-1]["step"]
     )

@@ -1,12 +1,12 @@
 """Training of the PyTorch models, on a GPU where there is one."""
 
 import os
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -16,7 +16,6 @@ from cifar_report.training.batches import (
     Order,
     draw_augmentation,
     learning_rate,
-    source_pixels,
     statistics,
 )
 
@@ -24,6 +23,43 @@ if TYPE_CHECKING:
     from cifar_report.config import Settings
 
 EVALUATION_BATCH = {"cpu": 100, "cuda": 2000}
+STEPS_DRAWN = 100  # whose batches are drawn and sent to the device at once
+EAGER_STEPS = 3  # before a step is recorded: libraries set themselves up, gradients and moments come to be
+
+
+class Batch(NamedTuple):
+    """What a step takes in, on the device."""
+
+    index: Int[Tensor, " batch"]
+    rate: Float[Tensor, ""]
+    flips: Bool[Tensor, " batch"]
+    moves: Int[Tensor, "2 batch"]
+
+
+class Recorded:
+    """A step on a GPU: after a few calls recorded as a CUDA graph and replayed, one launch for hundreds of kernels."""
+
+    def __init__(self, step: Callable[[Batch], None]):
+        self.step, self.calls = step, 0
+
+    def __call__(self, batch: Batch) -> None:
+        """Runs the step on this batch."""
+        self.calls += 1
+        if self.calls <= EAGER_STEPS:
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                self.step(batch)
+            torch.cuda.current_stream().wait_stream(stream)
+            return
+        if self.calls == EAGER_STEPS + 1:
+            self.input = Batch(*(tensor.clone() for tensor in batch))
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph):
+                self.step(self.input)
+        for mine, tensor in zip(self.input, batch, strict=True):
+            mine.copy_(tensor)
+        self.graph.replay()
 
 
 class Trainer:
@@ -67,36 +103,62 @@ class Trainer:
             if settings.average_decay
             else None
         )
-        self.optimiser = build_optimiser(settings, self.model)
+        self.optimiser = build_optimiser(settings, self.model, self.device)
         self.order = Order(len(images), settings.batch_size, seed)
         self.images = torch.from_numpy(images).to(self.device)
         self.labels = torch.from_numpy(labels).to(self.device)
         self.subtract, self.divide = (
             torch.from_numpy(a).to(self.device, self.dtype) for a in statistics(images, settings.preprocessing)
         )
+        self.run_step = Recorded(self._step) if self.device == "cuda" else self._step
         self.step = 0
 
     def advance(self, until: int) -> None:
         """Trains up to step `until`, without waiting for the device."""
-        settings, model, optimiser = self.settings, self.model, self.optimiser
-        model.train()
-        for step in range(self.step, until):
-            index = torch.from_numpy(self.order.batch(step)).to(self.device)
-            x = self._augmented(self._preprocessed(self.images[index]), step)
-            if settings.dropout:
-                torch.manual_seed(int(generator(self.seed, Purpose.DROPOUT, step).integers(2**63)))
-            with torch.autocast(self.device, torch.bfloat16, enabled=settings.precision == "bf16"):
-                loss = nn.functional.cross_entropy(
-                    model(x), self.labels[index], label_smoothing=settings.label_smoothing
-                )
-            optimiser.zero_grad()
-            loss.backward()
-            for group in optimiser.param_groups:
-                group["lr"] = learning_rate(settings, step)
-            optimiser.step()
-            if self.average is not None:
-                self.average.update_parameters(model)
-        self.step = until
+        self.model.train()
+        while self.step < until:
+            steps = range(self.step, min(self.step + STEPS_DRAWN, until))
+            for step, batch in zip(steps, self._drawn(steps), strict=True):
+                if self.settings.dropout:
+                    torch.manual_seed(int(generator(self.seed, Purpose.DROPOUT, step).integers(2**63)))
+                self.run_step(batch)
+                if self.average is not None:
+                    self.average.update_parameters(self.model)
+            self.step = steps.stop
+
+    def _step(self, batch: Batch) -> None:
+        settings, optimiser = self.settings, self.optimiser
+        x = self._preprocessed(self.images.index_select(0, batch.index))
+        if settings.flip or settings.shift:
+            x = augmented(x, batch.flips, batch.moves, settings.shift)
+        labels = self.labels.index_select(0, batch.index)
+        with torch.autocast(self.device, torch.bfloat16, enabled=settings.precision == "bf16"):
+            logits = self.model(x.contiguous(memory_format=self.layout))
+            loss = nn.functional.cross_entropy(logits, labels, label_smoothing=settings.label_smoothing)
+        optimiser.zero_grad()
+        loss.backward()
+        for group in optimiser.param_groups:
+            if self.device == "cuda":
+                group["lr"].copy_(batch.rate)
+            else:
+                group["lr"] = batch.rate.item()
+        optimiser.step()
+
+    def _drawn(self, steps: range) -> Iterator[Batch]:
+        settings = self.settings
+        index = np.stack([self.order.batch(step) for step in steps])
+        rate = np.array([learning_rate(settings, step) for step in steps])
+        if settings.flip or settings.shift:
+            drawn = [draw_augmentation(settings, self.seed, step) for step in steps]
+        else:
+            drawn = [(np.empty(0, bool), np.empty((2, 0), int))] * len(steps)
+        flips, moves = (np.stack(arrays) for arrays in zip(*drawn, strict=True))
+        return map(Batch, *(self._sent(array) for array in (index, rate, flips, moves)))
+
+    def _sent(self, array: np.ndarray) -> Tensor:
+        tensor = torch.from_numpy(array)
+        # From pinned memory the copy goes on while the host draws the next steps.
+        return tensor.pin_memory().to("cuda", non_blocking=True) if self.device == "cuda" else tensor
 
     @torch.no_grad()
     def logits(self, images: Images) -> Float[np.ndarray, "n classes"]:
@@ -105,7 +167,9 @@ class Trainer:
         size = EVALUATION_BATCH[self.device]
         batches = (torch.from_numpy(images[i : i + size]).to(self.device) for i in range(0, len(images), size))
         with torch.autocast(self.device, torch.bfloat16, enabled=self.settings.precision == "bf16"):
-            logits = torch.cat([model(self._preprocessed(x)).to(self.dtype) for x in batches])
+            logits = torch.cat(
+                [model(self._preprocessed(x).contiguous(memory_format=self.layout)).to(self.dtype) for x in batches]
+            )
         return logits.cpu().numpy()
 
     def parameters(self) -> dict[str, np.ndarray]:
@@ -163,27 +227,40 @@ class Trainer:
         return self.model if self.average is None or not self.step else self.average.module
 
     def _preprocessed(self, images: Tensor) -> Float[Tensor, "n channels height width"]:
-        x = images.to(self.dtype, memory_format=self.layout).sub_(self.subtract)
+        x = images.to(self.dtype).sub_(self.subtract)
         return x.div_(self.divide) if self.settings.preprocessing == "standardise" else x
 
-    def _augmented(self, x: Tensor, step: int) -> Tensor:
-        settings, pad = self.settings, self.settings.shift
-        if not settings.flip and not settings.shift:
-            return x
-        flips, moves = draw_augmentation(settings, self.seed, step)
-        rows, columns = (torch.from_numpy(i).to(self.device) for i in source_pixels(flips, moves, *x.shape[2:], pad))
-        padded = nn.functional.pad(x, (pad, pad, pad, pad))
-        batch = torch.arange(len(x), device=self.device)[:, None, None]
-        # Advanced indices around a slice put the channels last, in memory as in shape.
-        return padded[batch, :, rows, columns].permute(0, 3, 1, 2).contiguous(memory_format=self.layout)
+
+def augmented(
+    x: Float[Tensor, "batch channels height width"],
+    flips: Bool[Tensor, " batch"],
+    moves: Int[Tensor, "2 batch"],
+    shift: int,
+) -> Float[Tensor, "batch channels height width"]:
+    """The same as `batches.augmented`, on any device; no move may be larger than `shift`.
+
+    Each pixel is gathered from the image padded by `shift` zeros on each side.
+    """
+    _, channels, height, width = x.shape
+    rows = torch.arange(height, device=x.device) + shift - moves[0, :, None]
+    columns = torch.arange(width, device=x.device)
+    columns = torch.where(flips[:, None], width - 1 - columns, columns) + shift - moves[1, :, None]
+    padded = nn.functional.pad(x, (shift, shift, shift, shift))
+    source = rows[:, :, None] * padded.shape[3] + columns[:, None, :]
+    return padded.flatten(2).gather(2, source.flatten(1)[:, None].expand(-1, channels, -1)).view_as(x)
 
 
-def build_optimiser(settings: "Settings", model: nn.Module) -> torch.optim.Optimizer:
-    """PyTorch's own optimiser of the settings' name, fused: one pass over each parameter."""
+def build_optimiser(settings: "Settings", model: nn.Module, device: str) -> torch.optim.Optimizer:
+    """PyTorch's own optimiser of the settings' name, fused: one pass over each parameter.
+
+    On a GPU its learning rate and step count live there, so that a recorded step can read them.
+    """
+    recorded = device == "cuda"
+    rate = torch.tensor(settings.learning_rate, device=device) if recorded else settings.learning_rate
     if settings.optimiser == "sgd":
         return torch.optim.SGD(
             model.parameters(),
-            lr=settings.learning_rate,
+            lr=rate,
             momentum=settings.momentum,
             nesterov=settings.nesterov,
             weight_decay=settings.weight_decay,
@@ -191,5 +268,5 @@ def build_optimiser(settings: "Settings", model: nn.Module) -> torch.optim.Optim
         )
     kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
     return kinds[settings.optimiser](
-        model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+        model.parameters(), lr=rate, weight_decay=settings.weight_decay, fused=True, capturable=recorded
     )
