@@ -1,6 +1,6 @@
 # Everything runs in .venv, made from requirements.lock; nothing has to be activated.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo report report-cpu test twice mutants verify lock format clean
+.PHONY: help setup demo report report-cpu test twice chaos fuzz audit mutants verify verify-results bench growth lock format clean
 SHELL := /bin/bash
 PYTHON ?= python3
 CORES ?= $(shell nproc 2>/dev/null || echo 2)
@@ -19,7 +19,7 @@ $(READY): requirements.lock pyproject.toml workflow/scripts/ensure-tex
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	@sed -n '/^uv==/,/[^\\]$$/p' requirements.lock > .venv/uv.lock
 	@.venv/bin/python -m pip install --quiet --require-hashes --requirement .venv/uv.lock
-	@VIRTUAL_ENV=.venv .venv/bin/uv pip sync --quiet --require-hashes requirements.lock
+	@VIRTUAL_ENV=.venv .venv/bin/uv pip sync --quiet --compile-bytecode --require-hashes requirements.lock
 	@VIRTUAL_ENV=.venv .venv/bin/uv pip install --quiet --no-deps --no-build-isolation --editable .
 	@workflow/scripts/ensure-tex
 	@touch $@
@@ -34,8 +34,8 @@ report-cpu: $(READY) ## The same with one seed of each VGG, for a machine withou
 	@$(SNAKEMAKE) --configfile config/cpu.yaml -- report
 
 test: $(READY) ## Format, lint, layers, then all tests
-	@$(RUN) ruff format --check src tests
-	@$(RUN) ruff check src tests
+	@$(RUN) ruff format --check src tests benchmarks docs
+	@$(RUN) ruff check src tests benchmarks docs
 	@$(RUN) snakefmt --check --compact-diff Snakefile workflow
 	@$(RUN) lint-imports > .venv/layers.log || { cat .venv/layers.log; exit 1; }
 	@$(RUN) snakemake --lint --configfile config/demo.yaml
@@ -51,13 +51,31 @@ STUDY ?= cifar10-jpeg
 verify: $(READY) ## Compare a finished study with its reference: make verify STUDY=cifar10-jpeg
 	@$(RUN) cifar-report verify --results results/$(STUDY) --reference reference/$(STUDY)
 
+verify-results: $(READY) ## Recompute every digest of a study's results, offline: make verify-results STUDY=cifar10-jpeg
+	@$(RUN) cifar-report verify-results --results results/$(STUDY) --store results/.store
+
+audit: $(READY) ## Look the locked packages up in the databases of known vulnerabilities (needs a network)
+	@$(RUN) pip-audit --strict --require-hashes --disable-pip --requirement requirements.lock
+
+chaos: $(READY) ## Kill a small study 200 times at random; it must end the same (benchmarks/chaos.json)
+	@$(RUN) python tests/chaos.py
+
+fuzz: $(READY) ## The long property tests: 10,000 configurations, 30 of them trained (minutes)
+	@HYPOTHESIS_PROFILE=fuzz $(RUN) pytest -s tests/test_fuzz.py
+
+bench: $(READY) ## Measure speed and memory against peers and limits: benchmarks/results.json, docs/bench.svg
+	@$(RUN) python benchmarks/bench.py $(BENCH)
+
+growth: $(READY) ## Cost against seeds, variants, images and cores: docs/growth.svg
+	@$(RUN) python benchmarks/growth.py
+
 lock: ## Resolve the lock file anew, keeping what is locked where it still fits
 	@$(RUN) uv pip compile pyproject.toml --group dev --universal --generate-hashes --python-version 3.11 \
 		--no-annotate --no-header --quiet --output-file requirements.lock
 
 format: $(READY) ## Format Python and Snakemake files
-	@$(RUN) ruff format src tests
-	@$(RUN) ruff check --fix src tests
+	@$(RUN) ruff format src tests benchmarks docs
+	@$(RUN) ruff check --fix src tests benchmarks docs
 	@$(RUN) snakefmt Snakefile workflow
 
 clean: ## Remove the environment; results and downloads stay

@@ -21,9 +21,30 @@ try:
         config, Path(workflow.source_path("workflow/schemas/config.schema.yaml"))
     )
     RESULTS = f"results/{STUDY.name}"
-    plan.write(STUDY, config, Path(RESULTS) / "plan")
 except InputError as error:
     raise WorkflowError(str(error)) from None
+
+
+include: "workflow/rules/lock.smk"
+
+
+try:
+    write_plan()
+except InputError as error:
+    raise WorkflowError(str(error)) from None
+
+
+shell.executable(str(Path(workflow.basedir, "workflow/scripts/bash")))
+
+
+onstart:
+    require_lock()
+
+
+onerror:
+    logger.info(
+        "The same command goes on from here: finished runs are kept, the others resume from their last checkpoint."
+    )
 
 
 wildcard_constraints:
@@ -48,6 +69,7 @@ rule report:
         f"{RESULTS}/report.html",
 
 
+include: "workflow/rules/records.smk"
 include: "workflow/rules/common.smk"
 include: "workflow/rules/dataset.smk"
 include: "workflow/rules/train.smk"

@@ -7,12 +7,13 @@ import pandas as pd
 import pytest
 import yaml
 from scipy import stats
+from sklearn.metrics import recall_score
 
-from cifar_report import summary
+from cifar_report import summary, tables
 from cifar_report.cli import main
 from cifar_report.errors import InputError
 from cifar_report.results import load_run
-from cifar_report.statistics import t_interval
+from cifar_report.statistics import binomial_error, t_interval
 from cifar_report.tables import escape
 from cifar_report.verify import verify
 
@@ -153,13 +154,16 @@ def test_latex_specials_are_escaped():
     assert escape(r"50 % of {a_b} & c\d") == r"50 \% of \{a\_b\} \& c\textbackslash{}d"
 
 
-def test_search_csv_has_a_row_a_trial(tmp_path):
+def test_search_csv_has_a_row_a_trial_and_leads_to_its_curve(tmp_path):
+    tmp_path = tmp_path / "search"
     stage = search_with(tmp_path / "grid", {"a": (0.5, "completed", 0.1), "b": (0.6, "completed", 0.2)})
     summary.write_search({"grid": stage}, tmp_path, tmp_path / "search.csv")
     table = pd.read_csv(tmp_path / "search.csv")
-    assert list(table.columns) == (
-        ["trial", "learning_rate", "validation_accuracy", "validation_loss", "status", "selected", "search"]
-    )
+    assert list(table.columns) == [
+        *("trial", "learning_rate", "validation_accuracy", "validation_loss", "status", "selected"),
+        *("rung", "step", "curve", "search"),
+    ]
+    assert [pd.read_csv(tmp_path.parent / c)["step"].max() for c in table["curve"]] == list(table["step"])
     assert list(table["validation_accuracy"]) == [0.5, 0.6]
 
 
@@ -172,3 +176,61 @@ def test_forget_empties_the_store_of_one_variant(tmp_path, capsys):
     assert [p.name for p in (tmp_path / "store").iterdir()] == ["other"]
     assert main(arguments) == 1
     assert "name a variant that has run" in capsys.readouterr().err
+
+
+def test_binomial_error_is_scipys():
+    assert binomial_error(0.466, 10_000) == pytest.approx(stats.binom(10_000, 0.466).std() / 10_000)
+
+
+def test_paired_differences_take_the_seeds_that_both_completed(tmp_path):
+    for seed, accuracy in enumerate((0.5, 0.6, 0.7)):
+        write_run(tmp_path / f"a/seed-{seed}", seed, accuracy)
+    for seed, accuracy in ((2, 0.65), (0, 0.4), (1, 0.9)):
+        write_run(tmp_path / f"b/seed-{seed}", seed, accuracy, status="diverged" if seed == 1 else "completed")
+    a, b = ([load_run(tmp_path / f"{name}/seed-{seed}") for seed in (0, 1, 2)] for name in "ab")
+    assert tables.paired(a, b) == pytest.approx([0.1, 0.05])
+
+
+def test_class_accuracy_is_scikit_learns_recall(tmp_path):
+    write_run(tmp_path / "run")
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(60, 4)).astype(np.float32), rng.integers(0, 4, 60)
+    np.save(tmp_path / "run/test-logits.npy", logits)
+    found = tables.Answers.of(load_run(tmp_path / "run"), labels)
+    np.testing.assert_allclose(found.class_accuracy, recall_score(labels, logits.argmax(axis=1), average=None))
+
+
+def best_stage(best):
+    names = ("mlp", "mlp-best", "vgg-best")
+    variants = [{"name": n, "label": n.upper(), "original_test_accuracy": 0.466 if n == "mlp" else None} for n in names]
+    return {"variants": variants, "report": {"best": best}, "like": {"mlp-best": "mlp"}}
+
+
+def test_best_table_leaves_out_what_the_study_does_not_run(tmp_path):
+    recipe = {
+        "optimiser": "sgd",
+        "preprocessing": "mean-image",
+        "batch_size": 4,
+        "initial_std": None,
+        "train_on": "train",
+        "slope": 0.02,
+    }
+    better = recipe | {"momentum": 0.9, "nesterov": True, "schedule": "one-cycle", "flip": True, "steps": 30}
+    for seed, gain in enumerate((0.1, 0.2)):
+        write_run(tmp_path / f"mlp/{seed}", seed, 0.4, settings=recipe)
+        write_run(tmp_path / f"best/{seed}", seed, 0.4 + gain, settings=better)
+    runs = {"mlp": [load_run(tmp_path / f"mlp/{s}") for s in (0, 1)]}
+    runs |= {name: [load_run(tmp_path / f"best/{s}") for s in (0, 1)] for name in ("mlp-best", "vgg-best")}
+    best = {"mlp": ["mlp-best", "mlp-record"], "vgg": ["vgg-best"]}
+    lines = tables.best_table(best_stage(best), runs).splitlines()
+    rows = [[cell.strip() for cell in line.rstrip("\\ ").split("&")] for line in lines if "&" in line]
+    assert len(rows) == 3  # with the head
+    assert rows[1][:4] == ["MLP", "46.6", "40.00", "0.00"]
+    assert rows[1][4].startswith(r"MLP-BEST\newline \num{30} steps of \num{4}, \num{120} images seen, SGD")
+    assert rows[1][4].endswith(r"momentum \num{0.9}, learning rate \num{0.1}, one-cycle schedule, flips")
+    assert rows[1][5] == "55.00" and rows[1][6] == "63.53"  # t of one degree of freedom is 12.706, times 0.05
+    assert rows[2][:4] == [""] * 4
+    (row,) = [line for line in tables.differences_table(best_stage(best), runs).splitlines() if "MLP-BEST" in line]
+    changed = r"\num{30} steps, Nesterov momentum \num{0.9}, one-cycle schedule, flips"
+    assert [cell.strip() for cell in row.split("&")][2:5] == [changed, "2", "15.00"]
+    assert tables.best_table(best_stage({"mlp": ["mlp-record"]}), runs).startswith("%")

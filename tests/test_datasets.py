@@ -262,6 +262,26 @@ def test_a_file_too_large_for_an_image_is_refused(tmp_path, packed, monkeypatch)
     refused(path, "train/cat/notes.txt: expected at most 1,000 bytes", "found 1,001; remove it")
 
 
+@pytest.mark.parametrize("packed", PACKED)
+def test_files_too_large_together_are_refused(tmp_path, packed, monkeypatch):
+    """Images or not: a bomb need not hold one. It goes by what the entries announce, before that is unpacked."""
+    files = FILES | {f"train/cat/{i}.txt": bytes(10_000) for i in range(20)}
+    path = PACKED[packed](tmp_path / "x", files)
+    size = sum(map(len, files.values()))
+    monkeypatch.setitem(datasets.LIMITS, "unpacked", size)
+    assert_right(read(path))
+    monkeypatch.setitem(datasets.LIMITS, "unpacked", size - 1)
+    refused(path, f"at most {size - 1:,} bytes unpacked", "use fewer")
+
+
+@pytest.mark.parametrize("packed", [name for name in PACKED if name not in ("folder", "tar")])
+def test_an_archive_that_is_a_bomb_is_refused(tmp_path, packed):
+    """A few kilobytes that unpack to the largest file allowed."""
+    path = PACKED[packed](tmp_path / "x", FILES | {"train/cat/9.png": bytes(datasets.LIMITS["file"])})
+    assert path.stat().st_size < 100_000
+    refused(path, "train/cat/9.png", "not an image")
+
+
 def test_headers_are_not_kept(tmp_path):
     """tarfile keeps each header that it reads: a gigabyte for a million of them."""
     path = tarred(tmp_path / "x.tar", {f"{i}.txt": b"" for i in range(10_000)})

@@ -84,6 +84,13 @@ def encoded(request):
     serve(request, headers=(("Content-Encoding", "x-gzip"),))
 
 
+def endless(request):
+    request.send_response(200)
+    request.end_headers()
+    while not request.server.over.is_set():
+        request.wfile.write(bytes(SENT))
+
+
 def status(code):
     def reply(request):
         answer(request, code, b"an error page")
@@ -222,6 +229,15 @@ def test_a_copy_put_there_needs_no_writing(target):
 def test_what_no_retry_mends_goes_to_the_next_address(server, target, fault):
     get([server.play("/a", fault), server.play("/b", serve)], target)
     assert server.asked == [("/a", None), ("/b", None)], "nothing of the wrong bytes is left"
+
+
+def test_a_server_that_never_ends_is_given_up(server, target, monkeypatch):
+    monkeypatch.setattr("cifar_report.downloads.LARGEST", 2 * len(CONTENT))
+    with pytest.raises(InputError, match="/a: sent more than 600,000 bytes\n"):
+        fetch([server.play("/a", endless)], target, SHA256, ADVICE)
+    assert not target.with_name("archive.tar.gz.part").exists()
+    get([server.play("/a", endless), server.play("/b", serve)], target)
+    assert server.asked == [("/a", None), ("/a", None), ("/b", None)]
 
 
 def test_another_address_continues_what_the_first_began(server, target):

@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from safetensors.numpy import save_file
-from scipy import stats
+from scipy import special, stats
 from sklearn.metrics import confusion_matrix
 
 from cifar_report import figures, summary
 from cifar_report.config import Settings
 from cifar_report.datasets import SPLITS, array_digest
 from cifar_report.errors import InputError
-from cifar_report.results import load_runs
+from cifar_report.results import load_runs, main_models, representative
 
 CLASSES = ["cat", "dog", "a long class name", "$5 & 100 %"]
 SHAPE = (3, 8, 8)
@@ -146,7 +146,8 @@ def test_names_are_the_files_that_are_written(drawn):
     names = figures.names(STAGE)
     assert names == [
         *(f"curves-{v['name']}" for v in VARIANTS),
-        *("comparison", "search-grid", "batch-size", "samples", "confusion", "first-layer", "calibration"),
+        *("comparison", "search-grid", "interactions-grid", "batch-size"),
+        *("samples", "confusion", "first-layer", "calibration"),
     ]
     assert {p.name for p in drawn.iterdir()} == {f"{n}.{e}" for n in names for e in ("pdf", "svg")} | {"figures.json"}
     index = json.loads((drawn / "figures.json").read_text())
@@ -282,14 +283,14 @@ def test_batch_sizes_are_drawn_against_steps_and_against_images(study, styled):
 
 def test_model_shown_is_the_best_in_validation_else_the_first_vgg(runs):
     by_name = {name: runs[name] for name in ("mlp-numpy", "vgg", "mlp-tuned")}
-    assert figures.representative(by_name) == "vgg"
-    assert figures.representative(by_name | {"vgg-later": runs["vgg"]}) == "vgg"
-    assert figures.representative({"mlp-numpy": runs["mlp-numpy"], "mlp-tuned": runs["mlp-tuned"]}) == "mlp-tuned"
-    assert figures.representative({"mlp-hot": runs["mlp-hot"]}) is None
+    assert representative(by_name) == "vgg"
+    assert representative(by_name | {"vgg-later": runs["vgg"]}) == "vgg"
+    assert representative({"mlp-numpy": runs["mlp-numpy"], "mlp-tuned": runs["mlp-tuned"]}) == "mlp-tuned"
+    assert representative({"mlp-hot": runs["mlp-hot"]}) is None
     for name, accuracy in (("mlp-numpy", 0.5), ("vgg", 0.6), ("mlp-tuned", 0.7)):
         for run in runs[name]:
             run.record["final"]["validation"] = {"loss": 1.0, "accuracy": accuracy}
-    assert figures.representative(by_name) == "mlp-tuned"
+    assert representative(by_name) == "mlp-tuned"
 
 
 def test_samples_are_the_first_right_of_each_class_and_the_surest_wrong():
@@ -306,10 +307,13 @@ def test_confusion_matrix_is_scikit_learns(runs, study, styled):
     logits = run.test_logits()
     wanted = confusion_matrix(targets, logits.argmax(axis=1), labels=range(4))
     np.testing.assert_array_equal(figures.confusion_counts(logits, targets), wanted)
-    axes = figures.confusion(run, "VGG", logits, targets, CLASSES).figure.axes[0]
-    shares = 100 * confusion_matrix(targets, logits.argmax(axis=1), labels=range(4), normalize="true")
-    shown = {(round(t.get_position()[1]), round(t.get_position()[0])): t.get_text() for t in axes.texts}
-    assert shown == {index: f"{share:.0f}" for index, share in np.ndenumerate(shares) if share > 0.5}
+    models = [("VGG", run, logits), ("MLP", runs["mlp-tuned"][0], runs["mlp-tuned"][0].test_logits())]
+    panels = figures.confusion(models, targets, CLASSES).figure.axes
+    assert [axes.get_title() for axes in panels] == ["VGG", "MLP"]
+    for axes, (_, _, logits) in zip(panels, models, strict=True):
+        shares = 100 * confusion_matrix(targets, logits.argmax(axis=1), labels=range(4), normalize="true")
+        shown = {(round(t.get_position()[1]), round(t.get_position()[0])): t.get_text() for t in axes.texts}
+        assert shown == {index: f"{share:.0f}" for index, share in np.ndenumerate(shares) if share > 0.5}
 
 
 def test_first_layer_is_the_lowest_numbered_matrix_in_one_scale(runs, styled):
@@ -319,7 +323,8 @@ def test_first_layer_is_the_lowest_numbered_matrix_in_one_scale(runs, styled):
     assert len(images) == len(weight)
     largest = weight[np.argmax(np.linalg.norm(weight, axis=1))].reshape(SHAPE).transpose(1, 2, 0)
     limit = np.quantile(np.abs(weight), 0.995)
-    np.testing.assert_allclose(images[0].get_array(), np.clip(0.5 + largest / (2 * limit), 0, 1))
+    shade = 1 / (figures.SHADES - 1)
+    np.testing.assert_allclose(images[0].get_array(), np.clip(0.5 + largest / (2 * limit), 0, 1), atol=0.51 * shade)
 
 
 def test_expected_calibration_error_by_hand():
@@ -330,6 +335,25 @@ def test_expected_calibration_error_by_hand():
     assert bins.count[[8, 14]].tolist() == [1, 4] and bins.count.sum() == 5
     np.testing.assert_allclose(bins.accuracy[[8, 14]], [1.0, 0.75])
     np.testing.assert_allclose(bins.confidence[[8, 14]], [0.55, 0.95])
+
+
+def test_expected_calibration_error_is_that_of_pandas_bins(runs, study):
+    """Bins cut by pandas, confidences by SciPy."""
+    targets = np.load(study / "dataset/test-labels.npy")
+    for run in (runs["vgg"][0], runs["mlp-tuned"][1]):
+        logits = run.test_logits()
+        answers = special.softmax(logits.astype(np.float64), axis=1)
+        table = pd.DataFrame({"confidence": answers.max(axis=1), "right": answers.argmax(axis=1) == targets})
+        bins = table.groupby(pd.cut(table["confidence"], np.linspace(0, 1, 16)), observed=True)
+        gaps = (bins["right"].mean() - bins["confidence"].mean()).abs() * bins.size() / len(table)
+        assert len(gaps) > 3
+        assert figures.reliability(logits, targets).expected_calibration_error() == pytest.approx(gaps.sum())
+
+
+def test_models_shown_in_detail_are_those_named_else_one_a_family(runs):
+    assert main_models(["mlp-numpy", "vgg"], runs) == ["mlp-numpy", "vgg"]
+    assert main_models([], runs) == ["mlp-tuned", "vgg"]
+    assert main_models(["mlp-hot"], runs) == ["mlp-tuned", "vgg"]  # it has no completed run
 
 
 def test_logits_of_another_test_split_are_refused(study, tmp_path):

@@ -9,13 +9,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
-from cifar_report import figures, plan, provenance, summary, tables
+from cifar_report import datasets, figures, plan, provenance, summary, tables
 from cifar_report.cli import main
 from cifar_report.explain import REPOSITORY, RULES, origins
 from cifar_report.files import to_json
+from cifar_report.flips import COLUMNS as FLIP_COLUMNS
 from cifar_report.latex import escape, num, plain
 
 ROOT = Path(__file__).parent.parent
@@ -27,6 +30,7 @@ REPORT = ROOT / "report"
 LITERALS = [
     ("preamble.tex", "[T1]{fontenc}", "name of a font encoding"),
     ("preamble.tex", "a4paper", "size of the paper"),
+    ("preamble.tex", r"\DeclareFontShape{T1}{lmtt}{m}{n}{<-> ec-lmtt10}", "name of a font"),
     ("preamble.tex", "algorithm2e", "name of a package"),
     ("preamble.tex", r"\pdfsuppressptexinfo=-1", "a flag of pdfTeX"),
     ("preamble.tex", "{ 8 } }", "a category code of TeX"),
@@ -186,16 +190,25 @@ def study(dag):
     (results / "dataset").mkdir()
     description = {"name": "digits", "source": "digits", "class_names": ["a", "b"], "shape": [3, 32, 32]}
     counts = {"train": 4, "validation": 2, "test": 2}
-    (results / "dataset/dataset.json").write_text(json.dumps(description | {"counts": counts, "sha256": DIGESTS}))
+    arrays = {"images": np.zeros((2, 3, 32, 32), dtype=np.uint8), "labels": np.arange(2)}
+    for part, array in arrays.items():
+        np.save(results / f"dataset/test-{part}.npy", array)
+    digests = DIGESTS | {f"test-{part}": datasets.array_digest(array) for part, array in arrays.items()}
+    (results / "dataset/dataset.json").write_text(json.dumps(description | {"counts": counts, "sha256": digests}))
     for search, entry in stages["search"].items():
-        for place, trial in enumerate(entry["trials"]):
+        for place, trial in enumerate(entry.get("trials", ())):
             write_run(results, f"search/{search}/{trial}", f"plan/search/{search}/{trial}.json", 0.5 + place / 100)
+        if "trials" not in entry:
+            write_drawn(results, search)
         summary.select(entry, results / "search" / search, results / "search" / search / "selected.yaml")
     for variant in stages["tables"]["variants"]:
         for seed in variant["seeds"]:
             diverged = (variant["name"], seed) == ("mlp-numpy", variant["seeds"][-1])
             folder, path = f"runs/{variant['name']}/seed-{seed}", f"plan/{variant['name']}.json"
-            write_run(results, folder, path, 0.5 + seed / 10, seed, "diverged" if diverged else "completed")
+            write_run(results, folder, path, 0.5 + seed / 10, seed, "diverged" if diverged else "completed", digests)
+            np.save(results / folder / "test-logits.npy", np.eye(2, dtype=np.float32))
+    flips = [(v["name"], 0, 2, 1.0, 0.9, 0.5, 0.75) for v in stages["flips"]["variants"]]
+    pd.DataFrame(flips, columns=FLIP_COLUMNS).to_csv(results / "flips.csv", index=False)
     summary.write_search(stages["search"], results / "search", results / "search.csv")
     summary.write_summary(stages["summarise"], results / "runs", results / "summary.csv", results / "costs.csv")
     drawn = [
@@ -209,12 +222,23 @@ def study(dag):
     return results
 
 
-def write_run(results, folder, plan_file, accuracy, seed=100, status="completed"):
+def write_drawn(results, search):
+    """A search that draws its trials, with a trial on the last of its rungs alone."""
+    drawing = json.loads((results / f"plan/halving/{search}.json").read_text())
+    values = {name: axis[0] if isinstance(axis, list) else axis["low"] for name, axis in drawing["grid"].items()}
+    document = {"variant": search, "settings": drawing["settings"] | values, "code": drawing["code"]}
+    (results / "drawn.json").write_text(json.dumps(document))
+    write_run(results, f"search/{search}/{'0' * 16}", "drawn.json", 0.6)
+    trials = [{"trial": "0" * 16, "rung": 1}]
+    (results / f"search/{search}/trials.json").write_text(json.dumps({"trials": trials}))
+
+
+def write_run(results, folder, plan_file, accuracy, seed=100, status="completed", digests=DIGESTS):
     document = json.loads((results / plan_file).read_text())
     search = document.get("search")
     selected = yaml.safe_load((results / f"search/{search}/selected.yaml").read_text())["settings"] if search else None
     settings = plan.settings_of(document, selected)
-    data = DIGESTS if folder.startswith("runs/") else {k: v for k, v in DIGESTS.items() if not k.startswith("test")}
+    data = digests if folder.startswith("runs/") else {k: v for k, v in DIGESTS.items() if not k.startswith("test")}
     record = {
         "variant": document["variant"],
         "seed": seed,
@@ -280,7 +304,7 @@ def test_explain_a_number(study, capsys):
         document["code"],
         "hidden [100, 100]",
         "0123456789abcdef of 2023-11-14: 7 runs",
-        "testimages  test-images",
+        "trainimages  train-images",
     ):
         assert part in foot
 
@@ -292,7 +316,7 @@ def test_explain_a_number(study, capsys):
         ("figures.comparison", "figures/comparison.pdf  <- draw_figures\n  runs/vgg/seed-0/run.json"),
         ("tab:summary", "tables/summary.tex  <- write_tables\n  summary.csv  <- summarise_runs"),
         ("summary.csv", "summary.csv  <- summarise_runs\n  plan/stages/summarise.json\n  runs/"),
-        ("report.pdf", "report.pdf  <- render_report\n  repository:report/"),
+        ("report.pdf", "report.pdf  <- render_report\n  plan/stages/report.json, repository:report/"),
         ("runs/mlp-numpy/seed-2/run.json", "runs/mlp-numpy/seed-2  diverged, identity"),
         ("study", "study = demo\nnumbers.tex  <- write_tables\n  plan/stages/tables.json"),
     ],

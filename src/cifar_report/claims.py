@@ -34,6 +34,7 @@ RESAMPLES = 1000  # of the test images
 
 _NOTHING = Interval(np.nan, np.nan, np.nan)
 _SEARCH_COLUMNS = ["trial", "validation_accuracy", "validation_loss", "status", "selected", "search"]
+_NO_SETTINGS = [*_SEARCH_COLUMNS, "rung", "step", "curve"]  # of search.csv
 _SHIFT_COLUMNS = ["variant", "seed", "shift", "images", "accuracy"]
 
 
@@ -493,11 +494,13 @@ def _trials(comparison: dict[str, Any], evidence: Evidence) -> tuple[pd.DataFram
     trials = evidence.search[evidence.search["search"] == search].reset_index(drop=True)
     if setting not in _varied(trials):
         return pd.DataFrame(), f"the search {search} does not vary {setting}"
+    if math.prod(trials[name].nunique() for name in _varied(trials)) != len(trials):
+        return pd.DataFrame(), f"the search {search} is no full grid"
     return trials, ""
 
 
 def _varied(trials: pd.DataFrame) -> list[str]:
-    return [name for name in trials.columns if name not in _SEARCH_COLUMNS and trials[name].nunique() > 1]
+    return [name for name in trials.columns if name not in _NO_SETTINGS and trials[name].nunique() > 1]
 
 
 def _read_table(path: Path | None, columns: list[str], dtype: type | None = None) -> pd.DataFrame | None:

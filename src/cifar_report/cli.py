@@ -1,10 +1,7 @@
 """The command line: one subcommand for each rule of the workflow."""
 
 import argparse
-import ctypes
-import os
 import shutil
-import signal
 import sys
 from pathlib import Path
 
@@ -13,6 +10,7 @@ import yaml
 from cifar_report import datasets, plan
 from cifar_report.errors import InputError
 from cifar_report.files import read_json
+from cifar_report.processes import die_with_parent
 
 RUN_FILES = ("curve.csv", "model.safetensors", "test-logits.npy")
 
@@ -62,10 +60,21 @@ def prepare(stage: Path, output: Path, resources: Path) -> None:
 
 
 def train(
-    run_plan: Path, dataset: Path, seed: int | None, store: Path, output: Path, selected: Path | None, trial: bool
+    run_plan: Path,
+    dataset: Path,
+    seed: int | None,
+    store: Path,
+    output: Path,
+    selected: Path | None,
+    trial: bool,
+    stage: Path | None,
+    seeds_per_job: int,
 ) -> None:
-    """Trains one seed of a variant, or one trial of a search, unless the store holds that run already."""
-    _die_with_parent()
+    """Trains one seed of a variant, or one trial of a search, unless the store holds that run already.
+
+    While start-up outweighs training, other seeds or trials of the stage that no job has begun are trained on the way.
+    """
+    die_with_parent()
     from cifar_report.training import store as run_store
 
     document = read_json(run_plan)
@@ -73,10 +82,28 @@ def train(
     settings = plan.settings_of(document, chosen)
     seed = document["seed"] if trial else seed
     name = document["variant"]
-    finished = run_store.obtain(
-        settings, seed, datasets.load(dataset), document["code"], store, f"{name} seed {seed}", test=not trial
-    )
+    wanted = run_store.Wanted(settings, seed, f"{name} seed {seed}")
+    others = []
+    if stage and seeds_per_job > 1:
+        listed = read_json(stage)["settings"]
+        if trial:
+            plans = [read_json(run_plan.with_name(f"{other}.json")) for other in listed["trials"]]
+            runs = [(p["variant"], plan.settings_of(p), p["seed"]) for p in plans]
+        else:
+            seeds = next(variant["seeds"] for variant in listed["variants"] if variant["name"] == name)
+            runs = [(name, settings, other) for other in seeds]
+        others = [run_store.Wanted(*run, f"{label} seed {run[1]}") for label, *run in runs]
+    data = datasets.load(dataset)
+    finished = run_store.obtain_sharing(wanted, others, seeds_per_job, data, document["code"], store, test=not trial)
     run_store.publish(finished, output, name, RUN_FILES[:1] if trial else RUN_FILES)
+
+
+def search_halving(stage: Path, dataset: Path, store: Path, output: Path) -> None:
+    """Searches by successive halving: draws, trains and promotes all its trials."""
+    die_with_parent()
+    from cifar_report.training import halving
+
+    halving.write(read_json(stage), dataset, store, output)
 
 
 def select(stage: Path, search: Path, output: Path) -> None:
@@ -102,10 +129,18 @@ def summarise(stage: Path, runs: Path, summary: Path, costs: Path) -> None:
 
 def shifts(stage: Path, runs: Path, dataset: Path, output: Path) -> None:
     """Measures test accuracy on shifted images."""
-    _die_with_parent()
+    die_with_parent()
     from cifar_report import shifts
 
     shifts.write(read_json(stage)["settings"], runs, dataset, output)
+
+
+def flips(stage: Path, runs: Path, dataset: Path, output: Path) -> None:
+    """Measures test accuracy with test-time flips."""
+    die_with_parent()
+    from cifar_report import flips
+
+    flips.write(read_json(stage)["settings"], runs, dataset, output)
 
 
 def claims(stage: Path, results: Path, claims: Path, schema: Path) -> None:
@@ -145,6 +180,24 @@ def explain(results: Path, what: str) -> None:
     print(explain(what, results))
 
 
+def why(results: Path, what: str) -> None:
+    """Tells in a sentence why a file would be made again, or would not."""
+    from cifar_report.why import why
+
+    print(why(what, results))
+
+
+def verify_results(results: Path, store: Path) -> None:
+    """Recomputes every digest of a study's results, offline; exit code 1 where one differs."""
+    from cifar_report.audit import audit
+
+    checks = audit(results, store)
+    wrong = [f"{check.what}: {check.problem}" for check in checks if check.problem]
+    print("\n".join([*wrong, f"{len(checks) - len(wrong)} of {len(checks)} checks hold"]))
+    if wrong:
+        raise InputError(f"{results}: differs in {len(wrong)} places from what was made, listed above")
+
+
 def forget(results: Path, store: Path, variant: str) -> None:
     """Removes a variant's runs from a study and from the store, so that they are trained anew."""
     found = sorted((results / "runs" / variant).glob("seed-*/run.json"))
@@ -158,6 +211,24 @@ def forget(results: Path, store: Path, variant: str) -> None:
     print(f"{variant}: forgot {len(found)} run(s)")
 
 
+def export_runs(results: Path, store: Path, output: Path) -> None:
+    """Writes all finished runs of a study to a file, for another machine."""
+    from cifar_report import exchange
+
+    written, missing = exchange.export(results, store, output)
+    print(f"{output}: {written} run(s)" + (f"; {missing} of the study are not finished" if missing else ""))
+
+
+def import_runs(source: Path, store: Path, results: Path | None) -> None:
+    """Takes finished runs that another machine exported into the store; exit code 1 where one was refused."""
+    from cifar_report import exchange
+
+    counts, refused = exchange.import_runs(source, store, results)
+    print("\n".join(f"{count} run(s) {what}" for what, count in sorted(counts.items())))
+    if refused:
+        raise InputError("\n".join(["these runs were refused:", *refused]))
+
+
 def verify(results: Path, reference: Path) -> None:
     """Compares a finished study with its reference, variant by variant; exit code 1 where one differs."""
     from cifar_report.verify import verify
@@ -166,15 +237,6 @@ def verify(results: Path, reference: Path) -> None:
     print("\n".join(lines))
     if not holds:
         raise InputError(f"{results}: differs from {reference} in the variants marked FAIL")
-
-
-def _die_with_parent() -> None:
-    """Asks Linux to end this process when its parent ends, so that no orphan goes on training."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-        if os.getppid() == 1:
-            sys.exit("cifar-report: the process that started this one is gone")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -189,27 +251,40 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--output", type=Path, required=True, help="folder for this run's files")
     sub.add_argument("--selected", type=Path, nargs="?", help="selected.yaml of the search that the variant names")
     sub.add_argument("--trial", action="store_true", help="a trial of a search: opens no test array")
+    sub.add_argument("--stage", type=Path, help="the stage's file in plan/ that lists the other seeds or trials")
+    sub.add_argument("--seeds-per-job", type=int, default=1, help="how many seeds or trials may share this process")
 
     paths = {
         prepare: ("stage", "output", "resources"),
+        search_halving: ("stage", "dataset", "store", "output"),
         select: ("stage", "search", "output"),
         tabulate_search: ("stage", "search", "output"),
         summarise: ("stage", "runs", "summary", "costs"),
         shifts: ("stage", "runs", "dataset", "output"),
+        flips: ("stage", "runs", "dataset", "output"),
         claims: ("stage", "results", "claims", "schema"),
         figures: ("stage", "results"),
         equations: ("checks", "output"),
         tables: ("stage", "results"),
         verify: ("results", "reference"),
         explain: ("results",),
+        why: ("results",),
+        verify_results: ("results", "store"),
         forget: ("results", "store"),
+        export_runs: ("results", "store", "output"),
+        import_runs: ("store",),
     }
     for function, names in paths.items():
         sub = _command(commands, function)
         for name in names:
             sub.add_argument(f"--{name}", type=Path, required=True, help=PATHS[name])
     commands.choices["explain"].add_argument("what", help="a result's key, a table or figure by its name, or a file")
+    commands.choices["why"].add_argument("what", help="a file, table or figure, named as for explain")
     commands.choices["forget"].add_argument("variant")
+    commands.choices["import-runs"].add_argument("source", type=Path, help="what export-runs wrote")
+    commands.choices["import-runs"].add_argument(
+        "--results", type=Path, help="folder of the study that they are for: its data and settings must be theirs"
+    )
     return parser
 
 

@@ -4,6 +4,9 @@ import difflib
 import hashlib
 import itertools
 import json
+import math
+import unicodedata
+from collections.abc import Iterator
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -67,10 +70,18 @@ def _unchanged(value: Any) -> Any:
     return value
 
 
+def _float_or_none(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
 TYPES = get_type_hints(Settings)
 SETTINGS = tuple(f.name for f in fields(Settings))
 NEUTRAL = {f.name: f.default for f in fields(Settings) if f.default is not MISSING}
-_COERCE = {float: float, tuple[int, ...]: tuple}
+_COERCE = {float: float, float | None: _float_or_none, tuple[int, ...]: tuple}
+LARGEST_NUMBER = 2**53  # beyond it, floats skip integers
+MOST_VALUES, DEEPEST = 100_000, 20  # of a configuration
+MOST_TRIALS = 10_000  # of a search
+TRAINING_IMAGES = {"cifar10": 50_000, "digits": 1_437}  # of the sources whose size is known beforehand
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +97,7 @@ class Variant:
     settings: dict[str, Any]
     search: str | None = None
     original_test_accuracy: float | None = None
+    like: str | None = None  # the nearest variant of the study that it takes settings over from
 
     def resolved(self, selected: dict[str, Any] | None = None) -> Settings:
         """The full settings; `selected` are those that the search chose."""
@@ -93,22 +105,61 @@ class Variant:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Halving:
+    """How a search by successive halving (Jamieson and Talwalkar 2016) spends its steps."""
+
+    trials: int  # configurations drawn
+    batch: int  # drawn at a time; the next batch knows the accuracies of those before
+    reduction: int  # one in so many configurations goes on to the next rung, which trains so many times as long
+    rungs: int  # the last one trains for the variant's own number of steps
+    workers: int = 1  # processes that train a batch; no result depends on it
+
+
+@dataclass(frozen=True, kw_only=True)
 class Search:
-    """A full grid over some settings of a variant, judged on the validation split."""
+    """A search over some settings of a variant, judged on the validation split.
+
+    `grid` holds the values of each setting or, where `halving` draws them, a range {"low", "high", "log"}.
+    """
 
     name: str
     like: str
     seed: int
-    grid: dict[str, list[Any]]
+    grid: dict[str, Any]
     base: dict[str, Any]
+    halving: Halving | None = None  # None: every combination is trained
+
+    @property
+    def method(self) -> str:
+        """`grid` or `successive-halving`."""
+        return "successive-halving" if self.halving else "grid"
 
     def trials(self) -> dict[str, Settings]:
-        """Each trial's settings by the first 16 hexadecimal digits of their SHA-256."""
-        trials = {}
-        for values in itertools.product(*self.grid.values()):
-            settings = Settings.from_mapping(self.base | dict(zip(self.grid, values, strict=True)))
-            trials[digest(settings.canonical())[:16]] = settings
-        return trials
+        """Each trial's settings by its name; none where they are yet to be drawn."""
+        every = [] if self.halving else [Settings.from_mapping(self.base | values) for values in self.combinations()]
+        return {trial_name(settings): settings for settings in every}
+
+    def combinations(self) -> Iterator[dict[str, Any]]:
+        """All combinations of a grid. Of a space to draw from, those of each two settings, a range standing for its
+        ends: enough to find two values that do not go together."""
+        values = {name: [v["low"], v["high"]] if isinstance(v, dict) else v for name, v in self.grid.items()}
+        varied = [tuple(values)]
+        if self.halving and len(values) > 2:
+            varied = list(itertools.combinations(values, 2))
+        for names in varied:
+            rest = {name: choices[:1] for name, choices in values.items()}
+            for chosen in itertools.product(*(rest | {name: values[name] for name in names}).values()):
+                yield dict(zip(values, chosen, strict=True))
+
+    def rung_steps(self) -> list[int]:
+        """The steps that each rung trains for, the shortest first."""
+        steps, halving = self.base["steps"], self.halving
+        return [steps // halving.reduction**k for k in reversed(range(halving.rungs))] if halving else [steps]
+
+
+def trial_name(settings: Settings) -> str:
+    """The first 16 hexadecimal digits of the SHA-256 of a trial's settings."""
+    return digest(settings.canonical())[:16]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +172,8 @@ class Study:
     validation_images: int
     report: dict[str, Any]
     shifts: dict[str, Any]  # variants whose accuracy under shifts is measured, and on how many images
+    flipped: tuple[str, ...]  # variants whose accuracy with test-time flips is measured
+    best: dict[str, list[str]]  # variants that go beyond another, by its name
     catalogue: tuple[str, ...]  # names of all variants, whether the study runs them or not
     variants: dict[str, Variant]  # those of `run`, in its order
     searches: dict[str, Search]  # those that a variant of `run` needs
@@ -142,16 +195,26 @@ def load(config: dict[str, Any], schema: Path) -> Study:
         InputError: a key or value is wrong; the message names it, what was expected and what was found.
     """
     document = yaml.safe_load(schema.read_text())
+    _check_plain(config)
     validate(config, document, "config")
     settings = document["properties"]["defaults"]["properties"]
     for name, search in config.get("search", {}).items():
-        for axis in search["grid"]:
-            for value in axis["values"]:
-                validate(value, settings[axis["setting"]], f"config: search.{name}.grid.{axis['setting']}")
+        _check_space(search, settings, f"config: search.{name}")
     dataset = _one_of(config["datasets"], config["dataset"], "dataset", "datasets")
+    held_out, known = config["validation_images"], TRAINING_IMAGES.get(dataset["source"], math.inf)
+    if held_out >= known:
+        raise InputError(
+            f"config: validation_images: {held_out}, but '{config['dataset']}' has {known} training images"
+        )
     variants = {name: _variant(config, name) for name in config["run"]}
     for name in config["shifts"]["variants"]:
         _one_of(config["variants"], name, "shifts.variants", "variants")
+    flipped = config.get("test_time_flips", {"variants": []})["variants"]
+    for name in flipped:
+        _one_of(config["variants"], name, "test_time_flips.variants", "variants")
+    best = config["report"].get("best", {})
+    for name in (name for entry in best.items() for name in (entry[0], *entry[1])):
+        _one_of(config["variants"], name, "report.best", "variants")
     searches = {v.search: _search(config, v.search) for v in variants.values() if v.search}
     return Study(
         name=config["study"],
@@ -160,15 +223,66 @@ def load(config: dict[str, Any], schema: Path) -> Study:
         validation_images=config["validation_images"],
         report=config["report"],
         shifts=config["shifts"],
+        flipped=tuple(flipped),
+        best=best,
         catalogue=tuple(config["variants"]),
         variants=variants,
         searches=searches,
     )
 
 
+def _check_plain(config: Any) -> None:
+    """Raises InputError for what YAML can say and JSON cannot, and for what no path, file or LaTeX source can hold."""
+    waiting: list[tuple[Any, tuple[Any, ...]]] = [(config, ())]
+    count = 0
+    while waiting:
+        value, path = waiting.pop()
+        where = ": ".join(filter(None, ("config", ".".join(map(str, path)))))
+        count += 1
+        if count > MOST_VALUES or len(path) > DEEPEST:
+            raise InputError(
+                f"config: expected at most {MOST_VALUES:,} values, {DEEPEST} deep, found more; "
+                "does an alias (*) stand inside its own anchor (&)?"
+            )
+        if isinstance(value, dict):
+            for key in value:
+                if not isinstance(key, str) or not _one_line(key):
+                    raise InputError(f"{where}: the key {key!r} is no text in one line; put it in quotes")
+            waiting += [(item, (*path, key)) for key, item in value.items()]
+        elif isinstance(value, list):
+            waiting += [(item, (*path, index)) for index, item in enumerate(value)]
+        elif isinstance(value, str):
+            if not _one_line(value):
+                raise InputError(f"{where}: {value!r} holds a line break or control character; write it in one line")
+        elif isinstance(value, float):
+            if not math.isfinite(value):
+                raise InputError(f"{where}: {value}, expected a finite number")
+        elif isinstance(value, int):
+            if abs(value) > LARGEST_NUMBER:
+                raise InputError(f"{where}: expected an integer of at most {LARGEST_NUMBER:,}, found one beyond")
+        elif value is not None:
+            raise InputError(f"{where}: {value!r} is a {type(value).__name__}; put it in quotes")
+
+
+def _one_line(text: str) -> bool:
+    """Whether it can be written as UTF-8 and holds neither line breaks nor control characters."""
+    return not any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in text)
+
+
+def _is_integer(_: Any, value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+# JSON takes 1.0 for an integer; as a seed or a number of steps it would not be one.
+_Validator = jsonschema.validators.extend(
+    jsonschema.Draft202012Validator,
+    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine("integer", _is_integer),
+)
+
+
 def validate(document: Any, schema: dict[str, Any], what: str) -> None:
     """Raises InputError with the key, the value and what the schema expects, for the most telling violation."""
-    validator = jsonschema.Draft202012Validator(schema)
+    validator = _Validator(schema)
     error = jsonschema.exceptions.best_match(validator.iter_errors(document))
     if error is None:
         return
@@ -193,29 +307,35 @@ def _one_of(catalogue: dict[str, Any], name: str, key: str, where: str) -> Any:
     return catalogue[name]
 
 
-def _merged(config: dict[str, Any], name: str, key: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
+def _merged(config: dict[str, Any], name: str, key: str) -> dict[str, Any]:
     """A variant's entry on top of the one that it is `like`, on top of the study's defaults."""
-    if name in seen:
-        raise InputError(f"config: variants.{seen[0]}.like: goes round in a circle: {' -> '.join((*seen, name))}")
-    entry = dict(_one_of(config["variants"], name, key, "variants"))
-    like = entry.pop("like", None)
-    if like is None:
-        return config.get("defaults", {}) | entry
-    inherited = _merged(config, like, f"variants.{name}.like", (*seen, name))
-    not_inherited = ("label", "original_test_accuracy", "seeds", "search")
-    return {k: v for k, v in inherited.items() if k not in not_inherited} | entry
+    merged = dict(_one_of(config["variants"], name, key, "variants"))
+    seen = [name]
+    not_inherited = ("label", "original_test_accuracy", "seeds", "search", "like")
+    while (like := merged.pop("like", None)) is not None:
+        if like in seen:
+            raise InputError(f"config: variants.{name}.like: goes round in a circle: {' -> '.join((*seen, like))}")
+        entry = _one_of(config["variants"], like, f"variants.{seen[-1]}.like", "variants")
+        merged = {k: v for k, v in entry.items() if k not in not_inherited} | merged
+        if "like" in entry:
+            merged["like"] = entry["like"]
+        seen.append(like)
+    return config.get("defaults", {}) | merged
 
 
 def _variant(config: dict[str, Any], name: str) -> Variant:
     entry = _merged(config, name, "run")
     settings = {k: v for k, v in entry.items() if k in SETTINGS}
-    searched = _search(config, entry["search"]).grid if "search" in entry else {}
+    search = _search(config, entry["search"]) if "search" in entry else None
+    searched = search.grid if search else {}
     if both := sorted(set(searched) & set(config["variants"][name])):
         raise InputError(
             f"config: variants.{name}.{both[0]}: is set here and also chosen by the search '{entry['search']}'"
         )
     settings = {k: v for k, v in settings.items() if k not in searched}
     _check(settings, set(searched), f"variants.{name}")
+    for values in search.combinations() if search else ():
+        _check(settings | values, set(), f"variants.{name}")
     return Variant(
         name=name,
         label=entry.get("label", name),
@@ -223,21 +343,109 @@ def _variant(config: dict[str, Any], name: str) -> Variant:
         settings=settings,
         search=entry.get("search"),
         original_test_accuracy=entry.get("original_test_accuracy"),
+        like=_ancestor(config, name),
     )
+
+
+def _ancestor(config: dict[str, Any], name: str) -> str | None:
+    """The first variant of `run` on the chain of `like` that begins at a variant."""
+    like = config["variants"][name].get("like")
+    while like is not None and like not in config["run"]:
+        like = config["variants"][like].get("like")
+    return like
 
 
 def _search(config: dict[str, Any], name: str) -> Search:
     entry = _one_of(config.get("search", {}), name, "search", "searches")
     merged = _merged(config, entry["like"], f"search.{name}.like")
     base = {k: v for k, v in merged.items() if k in SETTINGS} | {"train_on": "train"}
-    grid = {axis["setting"]: axis["values"] for axis in entry["grid"]}
-    search = Search(name=name, like=entry["like"], seed=entry["seed"], grid=grid, base=base)
+    grid = {
+        axis["setting"]: axis["values"]
+        if "values" in axis
+        else {"low": axis["low"], "high": axis["high"], "log": axis.get("log", False)}
+        for axis in entry["grid"]
+    }
+    keys = [f.name for f in fields(Halving) if f.name in entry]
+    halving = Halving(**{key: entry[key] for key in keys}) if _is_halving(entry) else None
+    search = Search(name=name, like=entry["like"], seed=entry["seed"], grid=grid, base=base, halving=halving)
     _check(base, set(grid), f"search.{name}")
-    for settings in search.trials().values():
-        _check(asdict(settings), set(), f"search.{name}")
+    for values in search.combinations():
+        _check(base | values, set(), f"search.{name}")
+    if "steps" in base and search.rung_steps()[0] < 1:
+        raise InputError(
+            f"config: search.{name}.rungs: {halving.rungs}, but {base['steps']} steps cannot be reduced so often by "
+            f"{halving.reduction}; take fewer rungs"
+        )
     if config["validation_images"] == 0:
         raise InputError(f"config: validation_images: 0, but the search '{name}' needs a validation split to judge by")
     return search
+
+
+def _is_halving(search: dict[str, Any]) -> bool:
+    return search.get("method", "grid") == "successive-halving"
+
+
+def _check_space(search: dict[str, Any], settings: dict[str, Any], where: str) -> None:
+    """What the schema cannot say of a search: which keys go together, and how much its space holds.
+
+    Args:
+        settings: the schema of each setting.
+    """
+    halving = _is_halving(search)
+    needed = [f.name for f in fields(Halving) if f.default is MISSING]
+    if halving and (missing := [key for key in needed if key not in search]):
+        raise InputError(f"{where}: '{missing[0]}' is missing; successive halving takes {', '.join(needed)}")
+    if not halving and (useless := [f.name for f in fields(Halving) if f.name in search]):
+        raise InputError(
+            f"{where}.{useless[0]}: {search[useless[0]]}, but a grid trains every combination; take it out, or set "
+            "method: successive-halving"
+        )
+    axes = [axis["setting"] for axis in search["grid"]]
+    if repeated := sorted({setting for setting in axes if axes.count(setting) > 1}):
+        raise InputError(f"{where}.grid: has the setting '{repeated[0]}' twice; join their values")
+    sizes = [_axis_size(axis, settings[axis["setting"]], halving, f"{where}.grid") for axis in search["grid"]]
+    space = math.prod(sizes)
+    if (trials := search["trials"] if halving else space) > MOST_TRIALS:
+        raise InputError(f"{where}.grid: {trials:,} trials, expected at most {MOST_TRIALS:,}")
+    if not halving:
+        return
+    batch, last = search["batch"], search["reduction"] ** (search["rungs"] - 1)
+    if "steps" in axes:
+        raise InputError(f"{where}.grid.steps: is searched, but successive halving sets the steps itself; take it out")
+    if trials > space:
+        raise InputError(f"{where}.trials: {trials}, but the space holds {space} configurations; take at most so many")
+    if batch > trials:
+        raise InputError(f"{where}.batch: {batch}, but there are {trials} trials; take at most so many")
+    if trials < last:
+        raise InputError(
+            f"{where}.trials: {trials}, but {search['rungs']} rungs, each for one in {search['reduction']}, need "
+            f"{last} at least"
+        )
+
+
+def _axis_size(axis: dict[str, Any], schema: dict[str, Any], halving: bool, where: str) -> float:
+    """How many values an axis of a search has."""
+    setting = axis["setting"]
+    at, ends = f"{where}.{setting}", ("low", "high")
+    if "values" in axis:
+        if both := [key for key in (*ends, "log") if key in axis]:
+            raise InputError(f"{at}.{both[0]}: stands beside 'values'; give values, or low and high")
+        for value in axis["values"]:
+            validate(value, schema, at)
+        return len(axis["values"])
+    if missing := [key for key in ends if key not in axis]:
+        raise InputError(f"{at}: '{missing[0]}' is missing; give values, or low and high")
+    if not halving:
+        raise InputError(f"{at}: is a range, but a grid has values; list them, or set method: successive-halving")
+    if TYPES[setting] not in (int, float, float | None):
+        raise InputError(f"{at}: is a range, but the setting is no number; list its values")
+    for key in ends:
+        validate(axis[key], schema, f"{at}.{key}")
+    if not axis["low"] < axis["high"]:
+        raise InputError(f"{at}: low {axis['low']} is not below high {axis['high']}")
+    if axis.get("log") and axis["low"] <= 0:
+        raise InputError(f"{at}.low: {axis['low']}, but a logarithmic range begins above 0")
+    return axis["high"] - axis["low"] + 1 if TYPES[setting] is int else math.inf
 
 
 def _check(settings: dict[str, Any], chosen_elsewhere: set[str], where: str) -> None:

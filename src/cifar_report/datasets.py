@@ -35,6 +35,7 @@ IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 LIMITS = {
     "entries": 1_000_000,  # of an archive or folder
     "file": 50_000_000,  # bytes of one entry
+    "unpacked": 64_000_000_000,  # bytes of all entries
     "zip directory": 128_000_000,  # bytes
     "pixels": 16_000_000_000,  # bytes of all decoded images
 }
@@ -54,7 +55,7 @@ DESCRIPTION_SCHEMA = {
     "required": ["name", "source", "class_names", "counts", "shape", "sha256"],
     "properties": {
         "name": {"type": "string"},
-        "source": {"type": "string"},
+        "source": {"enum": ["cifar10", "image-folder", "digits"]},
         "class_names": {"type": "array", "minItems": 1, "items": {"type": "string"}},
         "counts": {"type": "object", "required": SPLITS, "additionalProperties": {"type": "integer"}},
         "shape": {"type": "array", "minItems": 3, "maxItems": 3, "items": {"type": "integer"}},
@@ -342,6 +343,7 @@ def _entries(path: Path) -> Iterator[_Entry]:
         InputError: it holds what no image folder has.
     """
     entries = _folder_entries if path.is_dir() else _zip_entries if zipfile.is_zipfile(path) else _tar_entries
+    unpacked = 0
     for count, entry in enumerate(entries(path)):
         if count >= LIMITS["entries"]:
             raise InputError(f"{path}: expected at most {LIMITS['entries']:,} entries, found more; use fewer")
@@ -353,6 +355,9 @@ def _entries(path: Path) -> Iterator[_Entry]:
                 "put the file itself in its place"
             )
         _check_size(f"{path}: {entry.name}", entry.size)
+        unpacked += entry.size
+        if unpacked > LIMITS["unpacked"]:
+            raise InputError(f"{path}: expected at most {LIMITS['unpacked']:,} bytes unpacked, found more; use fewer")
         yield entry
 
 

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from cifar_report import files
 from cifar_report.errors import InputError
 
+LARGEST = 2_000_000_000  # bytes of a download: a server that never ends must not fill the disk
 BLOCK = 1 << 16  # bytes written at a time: at most so many are fetched again after a break
 TRANSIENT = (408, 425, 429)  # status codes below 500 that a later attempt may not meet
 HOPELESS = (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.exceptions.TooManyRedirects)
@@ -147,6 +148,9 @@ def _transfer(url: str, part: Path, timeouts: tuple[float, float]) -> None:
                 for block in response.raw.stream(BLOCK, decode_content=False):
                     file.write(block)
                     bar.update(len(block))
+                    if file.tell() > LARGEST:
+                        part.unlink()
+                        raise _Failed(f"sent more than {LARGEST:,} bytes")
     except HOPELESS as error:
         raise _Failed(_reason(error)) from error
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:

@@ -43,8 +43,11 @@ _DATASET = [*_TRAINING, "dataset/test-images.npy", "dataset/test-labels.npy"]
 _DESCRIPTION = "dataset/dataset.json"
 _RUNS = [f"{_RUN}/run.json", f"{_RUN}/curve.csv"]
 _TRIALS = [f"{_TRIAL}/run.json", f"{_TRIAL}/curve.csv"]
+_DRAWN = "search/{drawing_search}/trials.json"  # of the searches that draw their trials
 _SEARCH = "{table_of_searches}"
-_SOURCES = [f"{REPOSITORY}report/*.tex", f"{REPOSITORY}report/*.bib"]
+_SOURCES = {
+    stage: [REPOSITORY + pattern.replace("/**", "") for pattern in plan.SOURCES[stage]] for stage in plan.SOURCES
+}
 _NUMBERS = ["numbers.tex", "numbers.json", *(f"tables/{name}.tex" for name in TABLES)]
 _CLAIMS = ["claims.json", "tables/claims.tex", "tables/claims-text.tex"]
 _EQUATIONS = ["equations.json", "tables/equations.tex", "tables/equations-table.tex"]
@@ -52,8 +55,13 @@ _EQUATIONS = ["equations.json", "tables/equations.tex", "tables/equations-table.
 RULES = (
     Rule("prepare_dataset", [*_DATASET, _DESCRIPTION], ["plan/stages/prepare.json"]),
     Rule("train_trial", _TRIALS, ["plan/search/{search}/{trial}.json", *_TRAINING, _DESCRIPTION]),
-    Rule("select_trial", ["search/{search}/selected.yaml"], ["plan/select/{search}.json", f"{_TRIAL}/run.json"]),
-    Rule("tabulate_search", ["search.csv"], ["plan/stages/search.json", *_TRIALS]),
+    Rule("search_halving", [_DRAWN], ["plan/halving/{drawing_search}.json", *_TRAINING, _DESCRIPTION]),
+    Rule(
+        "select_trial",
+        ["search/{search}/selected.yaml"],
+        ["plan/select/{search}.json", f"{_TRIAL}/run.json", "{trials_of_search}"],
+    ),
+    Rule("tabulate_search", ["search.csv"], ["plan/stages/search.json", *_TRIALS, _DRAWN]),
     Rule(
         "train_variant",
         [*_RUNS, f"{_RUN}/model.safetensors", f"{_RUN}/test-logits.npy"],
@@ -71,18 +79,30 @@ RULES = (
         ],
     ),
     Rule(
+        "measure_flips",
+        ["flips.csv"],
+        [
+            "plan/stages/flips.json",
+            *(f"runs/{{flipped}}/seed-{{seed}}/{name}" for name in ("run.json", "curve.csv", "model.safetensors")),
+            "runs/{flipped}/seed-{seed}/test-logits.npy",
+            *_DATASET,
+            _DESCRIPTION,
+        ],
+    ),
+    Rule(
         "test_claims",
         _CLAIMS,
         [
-            f"{REPOSITORY}report/claims.yaml",
-            f"{REPOSITORY}workflow/schemas/claims.schema.yaml",
+            *_SOURCES["claims"],
             "plan/stages/claims.json",
             *_RUNS,
             f"{_RUN}/test-logits.npy",
             *_TRIALS,
+            _DRAWN,
             _SEARCH,
             "shifts.csv",
             *_DATASET,
+            _DESCRIPTION,
         ],
     ),
     Rule(
@@ -94,20 +114,25 @@ RULES = (
             f"{_RUN}/model.safetensors",
             f"{_RUN}/test-logits.npy",
             *_TRIALS,
+            _DRAWN,
             _SEARCH,
             *_DATASET,
             _DESCRIPTION,
         ],
     ),
-    Rule("check_equations", _EQUATIONS, [f"{REPOSITORY}tests/equations/*.py", *_SOURCES, "plan/stages/equations.json"]),
+    Rule("check_equations", _EQUATIONS, [*_SOURCES["equations"], "plan/stages/equations.json"]),
     Rule(
         "write_tables",
         _NUMBERS,
         [
             "plan/stages/tables.json",
             "summary.csv",
+            "flips.csv",
             *_RUNS,
+            f"{_RUN}/test-logits.npy",
             _SEARCH,
+            "dataset/test-images.npy",
+            "dataset/test-labels.npy",
             "claims.json",
             "figures/figures.json",
             _DESCRIPTION,
@@ -117,8 +142,8 @@ RULES = (
         "render_report",
         ["report.pdf"],
         [
-            *_SOURCES,
-            f"{REPOSITORY}workflow/scripts/render-report",
+            *_SOURCES["report"],
+            "plan/stages/report.json",
             *_NUMBERS,
             *_CLAIMS,
             "figures/{figure}.pdf",
@@ -128,7 +153,15 @@ RULES = (
     Rule(
         "render_html",
         ["report.html"],
-        ["report.pdf", "summary.csv", "costs.csv", "claims.json", "plan/config.yaml"],
+        [
+            *_SOURCES["html"],
+            "plan/stages/html.json",
+            "plan/config.yaml",
+            "report.pdf",
+            "summary.csv",
+            "costs.csv",
+            "claims.json",
+        ],
     ),
 )
 
@@ -172,7 +205,7 @@ def explain(what: str, results: Path) -> str:
             file = f"figures/{name.removeprefix('figures.')}.pdf"
             inputs = study.numbers[f"sources.{name.removeprefix('figures.')}"]["files"]
     else:
-        file = _file(name, study)
+        file = file_named(name, study)
         inputs = study.numbers.get(f"sources.{_short_name(file)}", {}).get("files") or study.origins[file].inputs
     origin = Origin(study.origins[file].rule, inputs)
     lines += _chain([file], study.origins | {file: origin}, reached)
@@ -202,14 +235,19 @@ def origins(plan_folder: Path) -> dict[str, Origin]:
 
 
 def _wildcards(stages: Path) -> Wildcards:
-    settings = {name: read_json(stages / f"{name}.json")["settings"] for name in ("tables", "shifts", "figures")}
+    names = ("tables", "shifts", "flips", "figures")
+    settings = {name: read_json(stages / f"{name}.json")["settings"] for name in names}
     variants, searches = settings["tables"]["variants"], settings["tables"]["searches"]
+    drawing = [name for name, entry in searches.items() if "trials" not in entry]
     return [
         [{"variant": v["name"], "seed": str(seed)} for v in variants for seed in v["seeds"]],
         [{"variant": v["name"], "search_of_variant": v["search"]} for v in variants if v["search"]],
         [{"shifted": v["name"], "seed": str(seed)} for v in settings["shifts"]["variants"] for seed in v["seeds"]],
+        [{"flipped": v["name"], "seed": str(seed)} for v in settings["flips"]["variants"] for seed in v["seeds"]],
         [{"search": name} for name in searches],
-        [{"search": name, "trial": trial} for name, entry in searches.items() for trial in entry["trials"]],
+        [{"search": name, "trial": trial} for name, entry in searches.items() for trial in entry.get("trials", ())],
+        [{"drawing_search": name} for name in drawing],
+        [{"search": name, "trials_of_search": f"search/{name}/trials.json"} for name in drawing],
         [{"table_of_searches": "search.csv"}] if searches else [],
         [{"figure": name} for name in figures.names(settings["figures"])],
     ]
@@ -229,7 +267,7 @@ def _combinations(pattern: str, bound: dict[str, str], wildcards: Wildcards) -> 
     return [dict(zip(wanted, values, strict=True)) for values in found]
 
 
-def _file(name: str, study: Study) -> str:
+def file_named(name: str, study: Study) -> str:
     """The file that a name means."""
     path = Path(name)
     inside = path.resolve().is_relative_to(study.folder.resolve())
@@ -278,7 +316,7 @@ def _footer(reached: Iterable[str], study: Study) -> list[str]:
         found[0] for file in reached if (found := re.match(r"(runs|search)/[^/]+/[^/]+(?=/)", file))
     )
     records = {folder: _record(study, folder) for folder in folders}
-    plans = {folder: read_json(study.folder / _plan_of(folder)) for folder in folders}
+    plans = {folder: read_json(study.folder / plan_of(folder)) for folder in folders}
     siblings = Counter(folder.rpartition("/")[0] for folder in folders)
     alone = [folder for folder in folders if folder.startswith("runs/") or siblings[folder.rpartition("/")[0]] == 1]
     searches = dict.fromkeys(folder.split("/")[1] for folder in folders if folder not in alone)
@@ -291,8 +329,8 @@ def _footer(reached: Iterable[str], study: Study) -> list[str]:
         lines.append(f"  search/{search}/*  {len(trials)} trials: {', '.join(f'{n} {s}' for s, n in counts.items())}")
 
     lines += ["Settings that differ from their defaults"] if folders else []
-    for path, folder in {_plan_of(folder): folder for folder in alone}.items():
-        lines += _wrapped(f"{path}: {_listed(_settings(plans[folder], study).canonical())}")
+    for path, folder in {plan_of(folder): folder for folder in alone}.items():
+        lines += _wrapped(f"{path}: {_listed(run_settings(plans[folder], study).canonical())}")
     for search in searches:
         path = f"plan/select/{search}.json"
         grid = read_json(study.folder / path)["settings"]["grid"]
@@ -319,7 +357,7 @@ def _footer(reached: Iterable[str], study: Study) -> list[str]:
     return [*lines, "Configuration after all overlays: plan/config.yaml"]
 
 
-def _plan_of(folder: str) -> str:
+def plan_of(folder: str) -> str:
     kind, name, *_ = folder.split("/")
     return f"plan/{name}.json" if kind == "runs" else f"plan/{folder}.json"
 
@@ -329,7 +367,7 @@ def _record(study: Study, folder: str) -> dict[str, Any] | None:
     return read_json(path) if path.is_file() else None
 
 
-def _settings(document: dict[str, Any], study: Study) -> Settings:
+def run_settings(document: dict[str, Any], study: Study) -> Settings:
     """The settings of a plan file, with those that its search has selected."""
     path = study.folder / "search" / str(document.get("search")) / "selected.yaml"
     selected = yaml.safe_load(path.read_text())["settings"] if path.is_file() else {}
@@ -342,7 +380,7 @@ def _fate(record: dict[str, Any] | None, document: dict[str, Any], study: Study)
         return "not trained yet"
     data = read_json(study.folder / "dataset" / "dataset.json")["sha256"]
     used = {name: data[name] for name in record["data"]["digests"]}
-    expected = provenance.identity(_settings(document, study), record["seed"], used, document["code"])
+    expected = provenance.identity(run_settings(document, study), record["seed"], used, document["code"])
     verdict = "as the plan and the data say" if expected == record["identity"] else "NOT of this plan and data"
     return f"{record['status']}, identity {record['identity'][:12]}, {verdict}"
 

@@ -8,8 +8,9 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
@@ -17,6 +18,7 @@ from jaxtyping import Float, Int, UInt8
 from cifar_report import datasets
 from cifar_report.errors import InputError
 from cifar_report.files import atomic, to_json, write_text
+from cifar_report.statistics import CALIBRATION_BINS, confidences, confusion_counts, reliability
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,15 +69,26 @@ STYLE = {
     "figure.constrained_layout.h_pad": 0.03,
     "figure.constrained_layout.w_pad": 0.03,
     "image.interpolation": "none",
+    "image.composite_image": False,  # each image as it is, pixel by pixel
     "pdf.fonttype": 42,
     "svg.fonttype": "path",
 }
 
-CALIBRATION_BINS = 15
 SAMPLE_COLUMNS, WRONG_ROWS = 10, 2
 UNIT_ROWS, UNIT_COLUMNS = 3, 10
+SHADES = 17  # odd, so that zero is one of them
 # The columns of search.csv that are no settings.
-SEARCH_COLUMNS = ("trial", "validation_accuracy", "validation_loss", "status", "selected", "search")
+SEARCH_COLUMNS = (
+    "trial",
+    "validation_accuracy",
+    "validation_loss",
+    "status",
+    "selected",
+    "rung",
+    "step",
+    "curve",
+    "search",
+)
 
 
 @dataclass(frozen=True)
@@ -98,10 +111,14 @@ def names(stage: dict[str, Any]) -> list[str]:
 
     Args:
         stage: {"variants": [{"name", "label", "seeds", "search", "original_test_accuracy"}, …]} and, where
-            `batch-size` is wanted, "searches": {search: {"grid": {setting: values}}}.
+            figures of more than main effects are wanted, "searches": {search: {"method", "grid": {setting: values or
+            range}}}.
     """
     found = [f"curves-{variant['name']}" for variant in stage["variants"]] + ["comparison"]
-    found += [f"search-{search}" for search in _searches(stage)]
+    for search in _searches(stage):
+        found.append(f"search-{search}")
+        if len(_searched(stage, search)) > 1:
+            found.append(f"interactions-{search}")
     if _batch_size_search(stage):
         found.append("batch-size")
     return [*found, "samples", "confusion", "first-layer", "calibration"]
@@ -145,7 +162,7 @@ def _drawings(
     stage: dict[str, Any], runs: Path, data: datasets.Dataset, search: Path | None
 ) -> Iterator[tuple[str, Drawing]]:
     """The drawings of a study by name, in the order of `names`."""
-    from cifar_report.results import load_runs
+    from cifar_report.results import load_runs, main_models, representative
 
     variants = stage["variants"]
     found = load_runs(runs, variants)
@@ -157,43 +174,28 @@ def _drawings(
     searches = _searches(stage)
     table = read_search(search, searches) if searches else None
     for name in searches:
-        yield f"search-{name}", search_effects(name, table[table["search"] == name])
+        trials, axes = table[table["search"] == name], _searched(stage, name)
+        halving = _is_halving(stage, name)
+        yield f"search-{name}", rungs(name, trials, axes) if halving else search_effects(name, trials)
+        if len(axes) > 1:
+            yield f"interactions-{name}", parallel(name, trials, axes) if halving else interactions(name, trials, axes)
     if name := _batch_size_search(stage):
         yield "batch-size", batch_sizes(name, table[table["search"] == name], search.parent / "search" / name)
 
-    best = representative(found)
+    models = main_models(stage.get("main", ()), found)
+    best = representative({name: found[name] for name in models})
     if best is None:
         for name in ("samples", "confusion", "first-layer", "calibration"):
             yield name, _nothing(name.replace("-", " ").capitalize(), "every run diverged", [])
         return
-    run = _completed(found[best])[0]
     images, targets = data.split("test")
-    logits = _test_logits(run, targets)
-    yield "samples", samples(run, labels[best], logits, images, targets, data.class_names)
-    yield "confusion", confusion(run, labels[best], logits, targets, data.class_names)
+    answers = [(labels[n], run, run.test_logits(len(targets))) for n in models for run in _completed(found[n])[:1]]
+    shown = answers[models.index(best)]
+    yield "samples", samples(*shown, images, targets, data.class_names)
+    yield "confusion", confusion(answers, targets, data.class_names)
     layer = _first_layer_variant(found)
     yield "first-layer", first_layer(_completed(found[layer])[0], labels[layer], tuple(data.description["shape"]))
-    families = dict.fromkeys(_family(members) for members in found.values())
-    main = [representative({n: r for n, r in found.items() if _family(r) == family}) for family in families]
-    models = [(labels[name], _completed(found[name])[0]) for name in main if name]
-    yield "calibration", calibration([(label, run, _test_logits(run, targets)) for label, run in models], targets)
-
-
-def representative(runs: dict[str, list["Run"]]) -> str | None:
-    """The variant that stands for a study where one model is shown: chosen without a look at the test split.
-
-    Of the variants with a completed run: the one with the highest mean validation accuracy, where all of them have
-    one (of equals the first); else the first VGG of the study, or its last variant where it has no VGG. None where
-    every run diverged.
-    """
-    completed = {name: done for name, members in runs.items() if (done := _completed(members))}
-    if not completed:
-        return None
-    means = {n: float(np.mean([run.final("validation", "accuracy") for run in done])) for n, done in completed.items()}
-    if np.isfinite(list(means.values())).all():
-        return max(means, key=means.__getitem__)
-    vggs = [name for name, done in completed.items() if _family(done) == "vgg"]
-    return vggs[0] if vggs else list(completed)[-1]
+    yield "calibration", calibration(answers, targets)
 
 
 def curves(variant: dict[str, Any], runs: list["Run"]) -> Drawing:
@@ -418,6 +420,205 @@ def search_effects(name: str, table: "pd.DataFrame") -> Drawing:
     return Drawing(figure, f"Main effects of the settings in the search {name}", caption, facts, ["search.csv"])
 
 
+def interactions(name: str, table: "pd.DataFrame", grid: dict[str, list[Any]]) -> Drawing:
+    """Mean validation accuracy of a grid for each two values of each two settings, as heat maps at text width.
+
+    Where two settings do not interact, a row differs from the next by the same amount in each column. The number said
+    of each pair is the largest departure of a cell from that: from its row's mean plus its column's minus the panel's.
+
+    Args:
+        table: as of `search_effects`; grid: the settings with two values or more.
+    """
+    completed = table[table["status"] == "completed"]
+    pairs = list(combinations(grid, 2))
+    columns = min(3, len(pairs))
+    rows = -(-len(pairs) // columns)
+    figure = _figure(TEXT_WIDTH, 0.3 + 1.75 * rows)
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    values = {setting: _in_order(table[setting]) for setting in grid}
+    means = {}
+    for one, other in pairs:
+        cells = completed.groupby([one, other])["validation_accuracy"].mean().unstack()
+        means[one, other] = 100 * cells.reindex(index=values[one], columns=values[other]).to_numpy()
+    every = np.concatenate([cells.ravel() for cells in means.values()])
+    facts, largest = {"configurations": str(len(table))}, {}
+    if not np.isfinite(every).any():
+        return _nothing(f"Interactions in the search {name}", "every trial diverged", ["search.csv"])
+    low, high = np.nanmin(every), np.nanmax(every)
+    for axes, ((one, other), cells) in zip(panels, means.items(), strict=False):
+        image = axes.imshow(cells, cmap="cividis", vmin=low, vmax=high, aspect="auto")
+        for (row, column), value in np.ndenumerate(cells):
+            text, colour = ("–", "black") if np.isnan(value) else (f"{value:.1f}", "white")
+            if value > (low + high) / 2:
+                colour = "black"
+            axes.text(column, row, text, ha="center", va="center", fontsize=7.5, color=colour)
+        texts = [_setting_value(value) for value in values[other]]
+        crowded = sum(map(len, texts)) > 20
+        axes.set_xticks(range(len(texts)), texts, rotation=25 if crowded else 0, ha="right" if crowded else "center")
+        axes.set_yticks(range(len(values[one])), [_setting_value(value) for value in values[one]])
+        axes.tick_params(length=0)
+        axes.set_xlabel(_setting_name(other))
+        axes.set_ylabel(_setting_name(one))
+        if np.isfinite(cells).all():
+            additive = cells.mean(axis=1, keepdims=True) + cells.mean(axis=0, keepdims=True) - cells.mean()
+            largest[one, other] = float(np.abs(cells - additive).max())
+            facts[f"{one}-and-{other}".replace("_", "-")] = f"{largest[one, other]:.1f} points"
+    for axes in panels[len(pairs) :]:
+        axes.remove()
+    bar = figure.colorbar(image, ax=list(panels[: len(pairs)]), shrink=0.9, aspect=30)
+    bar.set_label("validation accuracy (%)")
+    bar.outline.set_visible(False)
+    caption = (
+        f"The search {name}: mean validation accuracy for each two values of each two settings (per cent). Without an "
+        "interaction, two rows differ by the same in every column."
+    )
+    if largest:
+        one, other = max(largest, key=largest.__getitem__)
+        caption += (
+            f" The largest departure from that is {largest[one, other]:.1f} points, between {_setting_name(one)} and "
+            f"{_setting_name(other)}."
+        )
+    return Drawing(figure, f"Interactions of the settings in the search {name}", caption, facts, ["search.csv"])
+
+
+def rungs(name: str, table: "pd.DataFrame", axes: dict[str, Any]) -> Drawing:
+    """Validation accuracy of a successive halving's configurations on each rung that they reached, at text width.
+
+    A line joins the trials of a configuration; the selected one is ringed. Trials that diverged are counted, not drawn.
+
+    Args:
+        table: as of `search_effects`; axes: the settings with two values or more.
+    """
+    completed = table[table["status"] == "completed"]
+    diverged = len(table) - len(completed)
+    figure = _figure(TEXT_WIDTH, 2.6)
+    panel = figure.subplots()
+    places = sorted(table["rung"].unique())
+    steps = {rung: int(table.loc[table["rung"] == rung, "step"].astype(int).max()) for rung in places}
+    facts = {"configurations": str((table["rung"] == places[0]).sum()), "diverged": str(diverged)}
+    for _, trials in completed.groupby(list(axes), sort=False):
+        trials = trials.sort_values("rung")
+        panel.plot(
+            trials["rung"], 100 * trials["validation_accuracy"], "-o", color=BLUE, mfc=SKY, mew=0.5, linewidth=0.7
+        )
+        chosen = trials[trials["selected"]]
+        panel.plot(
+            chosen["rung"],
+            100 * chosen["validation_accuracy"],
+            "o",
+            mfc="none",
+            mec=VERMILLION,
+            mew=1.3,
+            markersize=7.5,
+        )
+    panel.set_xticks(places, [f"rung {rung}: {_plain(steps[rung])} steps" for rung in places])
+    panel.set_xlim(places[0] - 0.3, places[-1] + 0.3)
+    panel.set_ylabel("validation accuracy (%)")
+    _ticks(panel.yaxis, 6)
+    _note(panel, _diverged(diverged, len(table)))
+    keys = [
+        _key("configuration", color=BLUE, marker="o", mfc=SKY, mew=0.5, linewidth=0.7),
+        _key("selected", mfc="none", mec=VERMILLION, mew=1.3, marker="o", markersize=7.5, linestyle="none"),
+    ]
+    figure.legend(handles=keys, loc="outside upper center", ncols=2)
+    for rung in places:
+        members = completed[completed["rung"] == rung]
+        facts[f"rung-{rung}"] = f"{(table['rung'] == rung).sum()} trials of {steps[rung]} steps"
+        if len(members):
+            facts[f"best-of-rung-{rung}"] = _percent(members["validation_accuracy"].max())
+    for _, row in completed[completed["selected"]].iterrows():
+        facts["selected"] = ", ".join(f"{_setting_name(s)} {_setting_value(row[s])}" for s in axes)
+        facts["selected-validation-accuracy"] = _percent(row["validation_accuracy"])
+    counts = [f"{(table['rung'] == rung).sum()} for {_plain(steps[rung])} steps" for rung in places]
+    caption = (
+        f"The search {name}, by successive halving: validation accuracy of the configurations on each rung. Trained "
+        f"were {', then '.join(counts)}, each time anew."
+        + (
+            f" Selected: {facts['selected']}, at {facts['selected-validation-accuracy']}."
+            if "selected" in facts
+            else ""
+        )
+        + _sentence(_diverged(diverged, len(table)))
+    )
+    return Drawing(figure, f"Rungs of the search {name}", caption, facts, ["search.csv"])
+
+
+def parallel(name: str, table: "pd.DataFrame", axes: dict[str, Any]) -> Drawing:
+    """The configurations that a search drew, in parallel coordinates at text width: an axis a setting, a line each.
+
+    The last axis is the validation accuracy on the first rung, where all trained for as many steps. Colour, line and
+    width tell how far a configuration came.
+
+    Args:
+        table: as of `search_effects`.
+        axes: the settings with two values or more: lists, or ranges {"low", "high", "log"}.
+    """
+    completed = table[table["status"] == "completed"]
+    first = completed[completed["rung"] == table["rung"].min()]
+    title = f"Configurations of the search {name}"
+    if first.empty:
+        return _nothing(title, "every trial diverged", ["search.csv"])
+    last = int(table["rung"].max())
+    reached = completed.groupby(list(axes), sort=False)["rung"].max()
+    accuracy = 100 * first["validation_accuracy"].to_numpy()
+    low, high = accuracy.min(), accuracy.max()
+    heights = [_places(first[setting], axis) for setting, axis in axes.items()]
+    heights.append((accuracy - low) / (high - low) if high > low else np.full(len(first), 0.5))
+    figure = _figure(TEXT_WIDTH, 2.8)
+    panel = figure.subplots()
+    styles = [(GREY, ":", 0.8), (BLUE, "--", 1.1), (VERMILLION, "-", 1.6)]
+    looks = {rung: styles[-1] if rung == last else styles[min(rung - 1, 1)] for rung in range(1, last + 1)}
+    for row, line in zip(first[list(axes)].itertuples(index=False), np.stack(heights, axis=1), strict=True):
+        rung = int(reached[tuple(row)])
+        colour, dashes, width = looks[rung]
+        panel.plot(range(len(line)), line, color=colour, linestyle=dashes, linewidth=width, zorder=1 + rung)
+    names = [*(_setting_name(setting) for setting in axes), "validation accuracy,\nfirst rung (%)"]
+    for place, marks in enumerate([*map(_marks, axes.values()), [(0.0, f"{low:.1f}"), (1.0, f"{high:.1f}")]]):
+        panel.axvline(place, color="black", linewidth=0.5, zorder=0)
+        for height, text in marks:
+            panel.text(place - 0.03, height, text, ha="right", va="center", fontsize=7.5, zorder=9, bbox=_PAPER)
+    panel.set_xticks(range(len(names)), names)
+    panel.set(xlim=(-0.45, len(names) - 0.7), ylim=(-0.06, 1.06), yticks=[])
+    panel.tick_params(length=0)
+    panel.spines[:].set_visible(False)
+    keys = [
+        _key(f"ended on rung {rung}" if rung < last else f"reached rung {last}", color=c, linestyle=d, linewidth=w)
+        for rung, (c, d, w) in looks.items()
+    ]
+    figure.legend(handles=keys, loc="outside upper center", ncols=min(4, len(keys)))
+    facts = {"configurations": str(len(first)), "first-rung": f"{low:.1f} % to {high:.1f} %"}
+    facts |= {f"reached-rung-{rung}": str(int((reached >= rung).sum())) for rung in looks}
+    caption = (
+        f"The {len(first)} configurations of the search {name} in parallel coordinates: a line each, through its "
+        "settings and its validation accuracy on the first rung, where all trained for as many steps. Colour and line "
+        "tell the last rung that it reached."
+    )
+    return Drawing(figure, title, caption, facts, ["search.csv"])
+
+
+_PAPER = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.6}
+
+
+def _places(texts: Iterable[str], axis: Any) -> Float[np.ndarray, " n"]:
+    """Where values stand on an axis that reaches from 0 to 1: in equal steps, or in a range by their size."""
+    if isinstance(axis, dict):
+        scale = np.log if axis["log"] else np.asarray
+        value, low, high = (scale(np.asarray(x, dtype=np.float64)) for x in (list(texts), axis["low"], axis["high"]))
+        return (value - low) / (high - low)
+    listed = [text for _, text in _marks(axis)]
+    return np.array([listed.index(_setting_value(text)) for text in texts]) / (len(listed) - 1)
+
+
+def _marks(axis: Any) -> list[tuple[float, str]]:
+    """The heights of an axis that are named, and their names."""
+    if isinstance(axis, dict):
+        low, high = axis["low"], axis["high"]
+        middle = np.sqrt(low * high) if axis["log"] else (low + high) / 2
+        return [(0.0, f"{low:g}"), (0.5, f"{middle:.2g}"), (1.0, f"{high:g}")]
+    texts = [_setting_value("-".join(map(str, v)) if isinstance(v, list) else str(v)) for v in axis]
+    return [(place / (len(texts) - 1), text) for place, text in enumerate(texts)]
+
+
 def batch_sizes(name: str, table: "pd.DataFrame", trials: Path) -> Drawing:
     """Training loss of a grid's batch sizes, all else as selected, at text width.
 
@@ -471,8 +672,8 @@ def batch_sizes(name: str, table: "pd.DataFrame", trials: Path) -> Drawing:
 
 
 def samples(
-    run: "Run",
     label: str,
+    run: "Run",
     logits: Float[np.ndarray, "n classes"],
     images: UInt8[np.ndarray, "n channels height width"],
     targets: Int[np.ndarray, " n"],
@@ -507,7 +708,7 @@ def samples(
         for column, i in enumerate(chosen):
             left = header + column * cell + gap / 2
             extent = (left, left + side, top + tall, top)
-            axes.imshow(images[i].transpose(1, 2, 0), extent=extent, aspect="auto", rasterized=True)
+            axes.imshow(images[i].transpose(1, 2, 0), extent=extent, aspect="auto")
             is_wrong = predicted[i] != targets[i]
             middle = left + side / 2
             axes.text(middle, top + tall + 0.09, _short(class_names[targets[i]]), ha="center", va="center", fontsize=8)
@@ -558,76 +759,73 @@ def choose_samples(
 
 
 def confusion(
-    run: "Run",
-    label: str,
-    logits: Float[np.ndarray, "n classes"],
+    models: list[tuple[str, "Run", Float[np.ndarray, "n classes"]]],
     targets: Int[np.ndarray, " n"],
     class_names: list[str],
 ) -> Drawing:
-    """How often each true class (row) is taken for each other (column), in per cent of the row, at column width.
+    """How often each true class (row) is taken for each other (column), in per cent of the row: a panel for each model.
 
     Shares of up to half a per cent are left blank; beyond 12 classes the numbers give way to a colour bar.
+
+    Args:
+        models: label, run and test logits of each.
     """
-    counts = confusion_counts(logits, targets)
-    with np.errstate(invalid="ignore"):
-        share = 100 * counts / counts.sum(axis=1, keepdims=True)
     classes = len(class_names)
     numbered = classes <= 12
-    figure = _figure(COLUMN_WIDTH, 3.3)
-    axes = figure.subplots()
-    # The square root shows rare confusions beside the diagonal.
-    image = axes.imshow(np.sqrt(share / 100), cmap="Blues", vmin=0, vmax=1.05, rasterized=True)
+    figure = _figure(TEXT_WIDTH if len(models) > 1 else COLUMN_WIDTH, 3.3)
+    panels = figure.subplots(1, len(models), sharey=True, squeeze=False)[0]
     every = range(0, classes, -(-classes // 20))
     texts = [_short(class_names[c]) for c in every]
     turned = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if max(map(len, texts)) > 3 else {}
-    axes.set_xticks(every, texts, **turned)
-    axes.set_yticks(every, texts)
-    axes.tick_params(length=0, pad=2)
-    axes.spines[:].set_visible(True)
-    axes.set_xlabel("predicted class")
-    axes.set_ylabel("true class")
-    if numbered:
-        for (row, column), value in np.ndenumerate(share):
-            if value > 0.5:
-                colour = "white" if value > 35 else "black"
-                axes.text(column, row + 0.03, f"{value:.0f}", ha="center", va="center", fontsize=7.5, color=colour)
-    else:
-        bar = figure.colorbar(image, ax=axes, shrink=0.8, ticks=np.sqrt([0, 0.01, 0.1, 0.25, 0.5, 1]))
+    facts = {"images": str(len(targets))}
+    told = []
+    for axes, (label, run, logits) in zip(panels, models, strict=True):
+        counts = confusion_counts(logits, targets)
+        with np.errstate(invalid="ignore"):
+            share = 100 * counts / counts.sum(axis=1, keepdims=True)
+        # The square root shows rare confusions beside the diagonal.
+        image = axes.imshow(np.sqrt(share / 100), cmap="Blues", vmin=0, vmax=1.05, rasterized=True)
+        axes.set_xticks(every, texts, **turned)
+        axes.set_yticks(every, texts)
+        axes.tick_params(length=0, pad=2)
+        axes.spines[:].set_visible(True)
+        axes.set_xlabel("predicted class")
+        if len(models) > 1:
+            axes.set_title(label, fontsize=9)
+        if numbered:
+            for (row, column), value in np.ndenumerate(share):
+                if value > 0.5:
+                    colour = "white" if value > 35 else "black"
+                    axes.text(column, row + 0.03, f"{value:.0f}", ha="center", va="center", fontsize=7.5, color=colour)
+        facts[f"accuracy-{run.variant}"] = _percent(np.trace(counts) / counts.sum())
+        facts[f"seed-{run.variant}"] = str(run.seed)
+        told.append(f"{label} (seed {run.seed}): {facts[f'accuracy-{run.variant}']} of the images are right")
+        errors = np.where(np.eye(classes, dtype=bool) | ~np.isfinite(share), 0, share)
+        row, column = np.unravel_index(np.argmax(errors), errors.shape)
+        if errors[row, column] > 0:
+            pair = f"{class_names[row]} taken for {class_names[column]}, {_percent(errors[row, column] / 100)}"
+            facts[f"largest-confusion-{run.variant}"] = pair
+            told[-1] += f", and the most frequent confusion is {pair}"
+    panels[0].set_ylabel("true class")
+    if not numbered:
+        bar = figure.colorbar(image, ax=panels, shrink=0.8, ticks=np.sqrt([0, 0.01, 0.1, 0.25, 0.5, 1]))
         bar.ax.set_yticklabels(["0", "1", "10", "25", "50", "100"])
         bar.set_label("share of the true class (%)")
-    facts = {
-        "model": label,
-        "seed": str(run.seed),
-        "images": str(len(targets)),
-        "accuracy": _percent(np.trace(counts) / counts.sum()),
-    }
     caption = (
-        f"Which class the images of each true class are taken for, in per cent ({label}; seed {run.seed}): "
-        f"{facts['accuracy']} of the {len(targets)} test images are right. Shares of up to 0.5 % are left blank."
+        f"Which class the images of each true class are taken for, in per cent of that class, over {len(targets)} test "
+        f"images. {'; '.join(told)}. Shares of up to 0.5 % are left blank."
     )
-    errors = np.where(np.eye(classes, dtype=bool) | ~np.isfinite(share), 0, share)
-    row, column = np.unravel_index(np.argmax(errors), errors.shape)
-    if errors[row, column] > 0:
-        pair = f"{class_names[row]} taken for {class_names[column]}"
-        facts["largest-confusion"] = f"{pair}: {_percent(errors[row, column] / 100)}"
-        caption += f" The most frequent confusion is {pair}, {_percent(errors[row, column] / 100)}."
-    sources = [*_sources([run], "test-logits.npy"), "dataset/test-labels.npy"]
-    return Drawing(figure, f"Confusion matrix of {label}", caption, facts, sources)
-
-
-def confusion_counts(
-    logits: Float[np.ndarray, "n classes"], targets: Int[np.ndarray, " n"]
-) -> Int[np.ndarray, "classes classes"]:
-    """How many images of each true class (row) are taken for each class (column)."""
-    classes = logits.shape[1]
-    return np.bincount(targets * classes + logits.argmax(axis=1), minlength=classes**2).reshape(classes, classes)
+    sources = [source for _, run, _ in models for source in _sources([run], "test-logits.npy")]
+    title = f"Confusion matrix of {' and of '.join(label for label, *_ in models)}"
+    return Drawing(figure, title, caption, facts, [*sources, "dataset/test-labels.npy"])
 
 
 def first_layer(run: "Run", label: str, shape: tuple[int, int, int]) -> Drawing:
     """First-layer weights of units as images, at text width: a linear layer's, or a convolution's filters.
 
     Shown are the units with the largest weights (Euclidean norm), from the top left. Grey is zero; all units share one
-    scale, at whose ends the largest half per cent of the weights are cut off.
+    scale, at whose ends the largest half per cent of the weights are cut off. Each colour has SHADES steps: weights are
+    noisy, and a finer scale would double the size of the report's largest figure and show nothing more.
 
     Args:
         shape: (channels, height, width) of an image, in which the inputs of a linear layer are laid out.
@@ -637,7 +835,7 @@ def first_layer(run: "Run", label: str, shape: tuple[int, int, int]) -> Drawing:
     largest = np.argsort(-np.linalg.norm(weight.reshape(len(weight), -1), axis=1), kind="stable")
     units = units[largest[: UNIT_ROWS * UNIT_COLUMNS]]
     limit = float(np.quantile(np.abs(units), 0.995)) or 1.0
-    pictures = np.clip(0.5 + units.transpose(0, 2, 3, 1) / (2 * limit), 0, 1)
+    pictures = np.round(np.clip(0.5 + units.transpose(0, 2, 3, 1) / (2 * limit), 0, 1) * (SHADES - 1)) / (SHADES - 1)
     rows = -(-len(units) // UNIT_COLUMNS)
     figure = _figure(TEXT_WIDTH, 0.04 + rows * (TEXT_WIDTH / UNIT_COLUMNS) * shape[1] / shape[2])
     figure.set_layout_engine("none")
@@ -647,7 +845,7 @@ def first_layer(run: "Run", label: str, shape: tuple[int, int, int]) -> Drawing:
     for i, picture in enumerate(pictures):
         row, column = divmod(i, UNIT_COLUMNS)
         extent = (column + 0.04, column + 0.96, row + 0.96, row + 0.04)
-        axes.imshow(picture, extent=extent, aspect="auto", rasterized=True)
+        axes.imshow(picture, extent=extent, aspect="auto")
     axes.set(xlim=(0, UNIT_COLUMNS), ylim=(rows, 0))
     facts = {
         "model": label,
@@ -717,40 +915,6 @@ def calibration(
     return Drawing(figure, "Calibration", caption, facts, [*sources, "dataset/test-labels.npy"])
 
 
-class Reliability(NamedTuple):
-    """Confidence bins: mean confidence and accuracy (fractions, NaN in an empty bin), and number of images."""
-
-    confidence: Float[np.ndarray, " bins"]
-    accuracy: Float[np.ndarray, " bins"]
-    count: Int[np.ndarray, " bins"]
-
-    def expected_calibration_error(self) -> float:
-        """The mean gap between accuracy and confidence, bins weighted by their images (Guo et al. 2017, equation 3)."""
-        filled = self.count > 0
-        gap = np.abs(self.accuracy - self.confidence)[filled]
-        return float((gap * self.count[filled]).sum() / self.count.sum())
-
-
-def reliability(
-    logits: Float[np.ndarray, "n classes"], targets: Int[np.ndarray, " n"], bins: int = CALIBRATION_BINS
-) -> Reliability:
-    """Images in bins of equal width of confidence, each open below and closed above (Guo et al. 2017, section 2)."""
-    confidence, predicted = confidences(logits)
-    place = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
-    count = np.bincount(place, minlength=bins)
-    with np.errstate(invalid="ignore"):
-        mean = np.bincount(place, weights=confidence, minlength=bins) / count
-        accuracy = np.bincount(place, weights=predicted == targets, minlength=bins) / count
-    return Reliability(mean, accuracy, count)
-
-
-def confidences(logits: Float[np.ndarray, "n classes"]) -> tuple[Float[np.ndarray, " n"], Int[np.ndarray, " n"]]:
-    """The softmax of the largest logit, float64, and which one it is."""
-    shifted = logits.astype(np.float64)
-    shifted -= shifted.max(axis=1, keepdims=True)
-    return 1 / np.exp(shifted).sum(axis=1), logits.argmax(axis=1)
-
-
 # --- choosing and reading -----------------------------------------------------------------------------------------
 
 
@@ -758,10 +922,20 @@ def _searches(stage: dict[str, Any]) -> list[str]:
     return list(dict.fromkeys(variant["search"] for variant in stage["variants"] if variant["search"]))
 
 
+def _is_halving(stage: dict[str, Any], search: str) -> bool:
+    return stage.get("searches", {}).get(search, {}).get("method") == "successive-halving"
+
+
+def _searched(stage: dict[str, Any], search: str) -> dict[str, Any]:
+    """The settings of a search that have two values or more, and these values or their range."""
+    grid = stage.get("searches", {}).get(search, {}).get("grid", {})
+    return {setting: axis for setting, axis in grid.items() if isinstance(axis, dict) or len(axis) > 1}
+
+
 def _batch_size_search(stage: dict[str, Any]) -> str | None:
-    """The first search whose grid has two batch sizes or more."""
-    grids = {name: search["grid"] for name, search in stage.get("searches", {}).items()}
-    return next((name for name in _searches(stage) if len(grids.get(name, {}).get("batch_size", ())) > 1), None)
+    """The first full grid with two batch sizes or more."""
+    grids = [name for name in _searches(stage) if not _is_halving(stage, name)]
+    return next((name for name in grids if "batch_size" in _searched(stage, name)), None)
 
 
 def read_search(path: Path | None, searches: list[str]) -> "pd.DataFrame":
@@ -786,32 +960,20 @@ def read_search(path: Path | None, searches: list[str]) -> "pd.DataFrame":
         raise InputError(f"{path}: no trial of the search {missing[0]}; run the rule `tabulate_search` again")
     table["validation_accuracy"] = pd.to_numeric(table["validation_accuracy"], errors="coerce")
     table["selected"] = table["selected"] == "True"
+    table["rung"] = table["rung"].astype(int)
     return table
-
-
-def _test_logits(run: "Run", targets: Int[np.ndarray, " n"]) -> Float[np.ndarray, "n classes"]:
-    logits = run.test_logits()
-    if len(logits) != len(targets):
-        raise InputError(
-            f"{run.folder / 'test-logits.npy'}: expected a row for each of the {len(targets)} test images, found "
-            f"{len(logits)}; run the rule `train` again"
-        )
-    return logits
 
 
 def _completed(runs: list["Run"]) -> list["Run"]:
     return [run for run in runs if run.completed]
 
 
-def _family(runs: list["Run"]) -> str:
-    """mlp or vgg, whatever they are written in."""
-    return runs[0].record["settings"]["kind"].rpartition("-")[2]
-
-
 def _first_layer_variant(runs: dict[str, list["Run"]]) -> str:
     """mlp-numpy, else the first MLP, else the first variant, of those with a completed run."""
+    from cifar_report.results import family
+
     completed = [name for name, members in runs.items() if _completed(members)]
-    mlps = [name for name in completed if _family(runs[name]) == "mlp"]
+    mlps = [name for name in completed if family(runs[name]) == "mlp"]
     return "mlp-numpy" if "mlp-numpy" in completed else (mlps or completed)[0]
 
 

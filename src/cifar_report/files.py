@@ -1,11 +1,14 @@
 """Files that are whole or absent: written under a name of their own, synced, then renamed."""
 
+import errno
+import fcntl
+import glob
 import hashlib
 import json
 import math
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,15 +17,28 @@ from cifar_report.errors import InputError
 
 @contextmanager
 def atomic(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file to write to, which becomes `path` when the block ends without an error, and else is removed."""
+    """A binary file to write to, which becomes `path` when the block ends without an error, and else is removed.
+
+    What a killed process left of an earlier attempt is removed too.
+
+    Raises:
+        OSError: naming `path`, also where the system names no file, as for a full disk.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
             yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+            temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        if type(error) is not OSError or error.filename is not None:
+            raise
+        raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -62,6 +78,24 @@ def sha256(path: Path) -> str:
     """The SHA-256 of a file, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Removes temporary files of `path` that no process holds the lock of any more."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        with suppress(OSError), leftover.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            leftover.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename in a folder outlast a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # not all file systems can
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _finite(value: Any) -> Any:

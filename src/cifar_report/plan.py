@@ -4,6 +4,7 @@ Parsing the Snakefile writes them, each only where its content changed. They are
 the jobs run again whose settings or code changed; touched files, comments and a lost `.snakemake/` rerun nothing.
 """
 
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import yaml
 
 from cifar_report.config import Search, Settings, Study
 from cifar_report.errors import InputError
-from cifar_report.files import to_json, write_text_if_changed
+from cifar_report.files import sha256, to_json, write_text_if_changed
 from cifar_report.provenance import code_digest, training_modules
 
 # The modules that do the work of each stage.
@@ -21,16 +22,44 @@ STAGES = {
     "search": ("cifar_report.summary",),
     "summarise": ("cifar_report.summary",),
     "shifts": ("cifar_report.shifts",),
+    "flips": ("cifar_report.flips",),
     "figures": ("cifar_report.figures",),
     "tables": ("cifar_report.tables",),
     "claims": ("cifar_report.claims",),
-    "equations": ("cifar_report.equations", "cifar_report.numpy_nn.mlp", "cifar_report.torch_nn.mlp"),
+    "equations": (
+        "cifar_report.equations",
+        "cifar_report.config",
+        "cifar_report.training.numpy_loop",
+        "cifar_report.training.torch_loop",
+        *(f"cifar_report.{model}" for model in ("numpy_nn.mlp", "torch_nn.mlp", "torch_nn.vgg")),
+    ),
+    "report": (),
+    "html": (),
 }
+# The files of the repository that each stage reads, as patterns from its root. Their digests stand in the plan, so that
+# what was made from others is noticed however old they are.
+SOURCES = {
+    "claims": ("report/claims.yaml", "workflow/schemas/claims.schema.yaml"),
+    "equations": ("tests/equations/*.py", "report/**/*.tex", "report/**/*.bib"),
+    "report": ("report/**/*.tex", "report/**/*.bib", "workflow/scripts/render-report"),
+    "html": ("workflow/report/*.rst",),
+}
+# What each stage takes of a variant's entry, besides its name.
+FIELDS = {
+    "summarise": ("seeds", "original_test_accuracy"),
+    "shifts": ("seeds",),
+    "flips": ("seeds",),
+    "figures": ("label", "seeds", "search", "original_test_accuracy"),
+    "tables": ("label", "seeds", "search", "original_test_accuracy"),
+    "claims": ("seeds", "search"),
+}
+HALVING = "cifar_report.training.halving"  # draws and promotes the trials of a search
 
 
 def write(study: Study, config: dict[str, Any], folder: Path) -> None:
-    """Writes `<variant>.json`, `search/<search>/<trial>.json`, `select/<search>.json` and `stages/<stage>.json`.
+    """Writes `<variant>.json`, `select/<search>.json` and `stages/<stage>.json`.
 
+    For each trial of a grid `search/<search>/<trial>.json`, for a search that draws them `halving/<search>.json`.
     Beside them stands `config.yaml`, the configuration after all overlays.
 
     Raises:
@@ -44,8 +73,14 @@ def write(study: Study, config: dict[str, Any], folder: Path) -> None:
         raise InputError(f"{folder}: expected a folder to write results to, found {error.strerror}") from error
 
 
-def documents(study: Study) -> dict[str, dict[str, Any]]:
-    """Each plan file's content by its name without ending."""
+def sources(stage: str, root: Path = Path()) -> list[str]:
+    """The files of the repository that a stage reads, named from its root."""
+    found = {path.relative_to(root).as_posix() for pattern in SOURCES[stage] for path in root.glob(pattern)}
+    return sorted(found)
+
+
+def documents(study: Study, root: Path = Path()) -> dict[str, dict[str, Any]]:
+    """Each plan file's content by its name without ending; `root` is that of the repository."""
     code = cache(code_digest)
     plans: dict[str, dict[str, Any]] = {}
     for variant in study.variants.values():
@@ -64,10 +99,23 @@ def documents(study: Study) -> dict[str, dict[str, Any]]:
                 "settings": settings.canonical(),
                 "code": code(*training_modules(settings.kind)),
             }
+        if search.halving:
+            plans[f"halving/{search.name}"] = {
+                "search": search.name,
+                "seed": search.seed,
+                "settings": search.base,
+                "grid": search.grid,
+                "rung_steps": search.rung_steps(),
+                "halving": asdict(search.halving),
+                "code": code(*training_modules(search.base["kind"])),
+                "search_code": code(HALVING),
+            }
         plans[f"select/{search.name}"] = {"settings": _trials(search), "code": code(*STAGES["search"])}
     slices = _stage_settings(study)
     for stage, modules in STAGES.items():
-        plans[f"stages/{stage}"] = {"settings": slices[stage], "code": code(*modules)}
+        plans[f"stages/{stage}"] = {"settings": slices.get(stage, {}), "code": code(*modules)}
+        if stage in SOURCES:
+            plans[f"stages/{stage}"]["sources"] = {name: sha256(root / name) for name in sources(stage, root)}
     return plans
 
 
@@ -88,7 +136,10 @@ def _stage_settings(study: Study) -> dict[str, Any]:
         }
         for v in study.variants.values()
     ]
-    rows = {"variants": variants}
+
+    def rows(stage: str) -> dict[str, Any]:
+        return {"variants": [{name: variant[name] for name in ("name", *FIELDS[stage])} for variant in variants]}
+
     searches = {s.name: _trials(s) for s in study.searches.values()}
     return {
         "prepare": {
@@ -97,14 +148,25 @@ def _stage_settings(study: Study) -> dict[str, Any]:
             "validation_images": study.validation_images,
         },
         "search": searches,
-        "summarise": rows,
-        "shifts": study.shifts | {"variants": [v for v in variants if v["name"] in study.shifts["variants"]]},
-        "figures": rows | {"searches": searches},
-        "tables": rows | {"searches": searches, "study": study.name, "report": study.report},
-        "claims": rows | {"searches": searches, "catalogue": study.catalogue},
-        "equations": {},
+        "summarise": rows("summarise"),
+        "shifts": study.shifts
+        | {"variants": [v for v in rows("shifts")["variants"] if v["name"] in study.shifts["variants"]]},
+        "flips": {"variants": [v for v in rows("flips")["variants"] if v["name"] in study.flipped]},
+        "figures": rows("figures") | {"searches": searches, "main": _main(study)},
+        "tables": rows("tables")
+        | {"searches": searches, "study": study.name, "report": study.report, "main": _main(study)}
+        | {"like": {v.name: v.like for v in study.variants.values() if v.like}},
+        "claims": rows("claims") | {"catalogue": study.catalogue},
     }
 
 
+def _main(study: Study) -> list[str]:
+    """The variant of each family, MLP or VGG, that `report.best` names last, of those that the study runs."""
+    named = [name for reproduced, best in study.best.items() for name in (reproduced, *best) if name in study.variants]
+    return list({study.variants[name].settings["kind"].rpartition("-")[2]: name for name in named}.values())
+
+
 def _trials(search: Search) -> dict[str, Any]:
-    return {"grid": search.grid, "trials": list(search.trials())}
+    """What is known of a search beforehand; the trials of a successive halving stand in its `trials.json`."""
+    known = {"method": search.method, "grid": search.grid}
+    return known | ({"rung_steps": search.rung_steps()} if search.halving else {"trials": list(search.trials())})

@@ -133,4 +133,9 @@ def gpu_visible() -> bool:
     """Whether an NVIDIA GPU can be used, found out without importing torch (seconds)."""
     if os.environ.get("CUDA_VISIBLE_DEVICES", "unset") in ("", "-1"):
         return False
-    return any(Path("/proc/driver/nvidia/gpus").glob("*"))
+    # A container or the Windows subsystem may show the devices without the driver's folder.
+    return (
+        any(Path("/proc/driver/nvidia/gpus").glob("*"))
+        or any(Path("/dev").glob("nvidia[0-9]*"))
+        or Path("/dev/dxg").exists()
+    )

@@ -7,12 +7,11 @@ import numpy as np
 import pandas as pd
 
 from cifar_report import datasets
-from cifar_report.config import Settings
 from cifar_report.files import write_text
 from cifar_report.randomness import Purpose, generator, stratified_indices
-from cifar_report.results import Run, load_runs
+from cifar_report.results import load_runs
+from cifar_report.trained import trained
 from cifar_report.training.batches import Images, scores
-from cifar_report.training.store import build_trainer, training_splits
 
 PIXELS = range(5)
 DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1))
@@ -31,7 +30,7 @@ def write(stage: dict[str, Any], runs: Path, dataset: Path, output: Path) -> Non
     rows = []
     for name, found in load_runs(runs, stage["variants"]).items():
         for run in found:
-            model = _trained(run, data)
+            model = trained(run, data)
             for pixels in PIXELS:
                 moves = {(pixels * down, pixels * right) for down, right in DIRECTIONS}
                 accuracy = np.mean([scores(model.logits(shifted(images, *move)), labels)[1] for move in sorted(moves)])
@@ -49,14 +48,3 @@ def shifted(images: Images, down: int, right: int) -> Images:
     rows = np.clip(np.arange(height) - down, 0, height - 1)
     columns = np.clip(np.arange(width) - right, 0, width - 1)
     return np.ascontiguousarray(images[:, :, rows[:, None], columns])
-
-
-def _trained(run: Run, data: datasets.Dataset):
-    """The run's trainer, with its trained weights in place of the initial ones."""
-    without_state = {"average_decay": 0.0, "momentum": 0.0, "nesterov": False}
-    settings = Settings.from_mapping(run.record["settings"] | without_state)
-    split = training_splits(settings, data, test=False)["train"]
-    trainer = build_trainer(settings, split, len(data.class_names), run.seed)
-    prefix = "" if settings.kind == "numpy-mlp" else "model."
-    trainer.restore({prefix + name: array for name, array in run.weights().items()}, run.record["step"])
-    return trainer

@@ -1,10 +1,12 @@
-"""Intervals over seeds and over test images."""
+"""Intervals over seeds, the uncertainty from the test images, and calibration."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
-from scipy import stats
+from jaxtyping import Float, Int
+
+CALIBRATION_BINS = 15
 
 
 class Interval(NamedTuple):
@@ -14,12 +16,19 @@ class Interval(NamedTuple):
     low: float
     high: float
 
+    @property
+    def half(self) -> float:
+        """Half of the interval's width."""
+        return (self.high - self.low) / 2
+
 
 def t_interval(values: Float[np.ndarray, " n"], confidence: float = 0.95) -> Interval:
     """Student's t interval of the mean; for paired comparisons, of the differences (Student 1908).
 
     Values that are all alike give an interval of no width; no values give NaN.
     """
+    from scipy import stats  # reading the workflow needs this module's floor, and not SciPy
+
     values = np.asarray(values, dtype=np.float64)
     if len(values) == 0:
         return Interval(np.nan, np.nan, np.nan)
@@ -28,3 +37,50 @@ def t_interval(values: Float[np.ndarray, " n"], confidence: float = 0.95) -> Int
         return Interval(mean, np.nan, np.nan)
     half = float(stats.t.ppf((1 + confidence) / 2, len(values) - 1) * stats.sem(values))
     return Interval(mean, mean - half, mean + half)
+
+
+def binomial_error(share: float, images: int) -> float:
+    """The standard error of a share of so many images that are a sample: sqrt(p (1 - p) / n)."""
+    return math.sqrt(share * (1 - share) / images)
+
+
+class Reliability(NamedTuple):
+    """Confidence bins: mean confidence and accuracy (fractions, NaN in an empty bin), and number of images."""
+
+    confidence: Float[np.ndarray, " bins"]
+    accuracy: Float[np.ndarray, " bins"]
+    count: Int[np.ndarray, " bins"]
+
+    def expected_calibration_error(self) -> float:
+        """The mean gap between accuracy and confidence, bins weighted by their images (Guo et al. 2017, equation 3)."""
+        filled = self.count > 0
+        gap = np.abs(self.accuracy - self.confidence)[filled]
+        return float((gap * self.count[filled]).sum() / self.count.sum())
+
+
+def reliability(
+    logits: Float[np.ndarray, "n classes"], targets: Int[np.ndarray, " n"], bins: int = CALIBRATION_BINS
+) -> Reliability:
+    """Images in bins of equal width of confidence, each open below and closed above (Guo et al. 2017, section 2)."""
+    confidence, predicted = confidences(logits)
+    place = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    count = np.bincount(place, minlength=bins)
+    with np.errstate(invalid="ignore"):
+        mean = np.bincount(place, weights=confidence, minlength=bins) / count
+        accuracy = np.bincount(place, weights=predicted == targets, minlength=bins) / count
+    return Reliability(mean, accuracy, count)
+
+
+def confidences(logits: Float[np.ndarray, "n classes"]) -> tuple[Float[np.ndarray, " n"], Int[np.ndarray, " n"]]:
+    """The softmax of the largest logit, float64, and which one it is."""
+    shifted = logits.astype(np.float64)
+    shifted -= shifted.max(axis=1, keepdims=True)
+    return 1 / np.exp(shifted).sum(axis=1), logits.argmax(axis=1)
+
+
+def confusion_counts(
+    logits: Float[np.ndarray, "n classes"], targets: Int[np.ndarray, " n"]
+) -> Int[np.ndarray, "classes classes"]:
+    """How many images of each true class (row) are taken for each class (column)."""
+    classes = logits.shape[1]
+    return np.bincount(targets * classes + logits.argmax(axis=1), minlength=classes**2).reshape(classes, classes)

@@ -8,7 +8,7 @@ import pandas as pd
 import yaml
 
 from cifar_report.errors import InputError
-from cifar_report.files import write_text
+from cifar_report.files import read_json, write_text
 from cifar_report.results import Run, load_run, load_runs
 from cifar_report.statistics import t_interval
 
@@ -16,11 +16,12 @@ from cifar_report.statistics import t_interval
 def select(stage: dict[str, Any], search: Path, output: Path) -> None:
     """Writes the settings of the trial with the best validation accuracy, as `selected.yaml`.
 
-    Trials that diverged rank last; of equals the one with the lower validation loss wins, then the smaller digest.
+    Trials that diverged rank last; of equals the one with the lower validation loss wins, then the smaller digest. Of a
+    successive halving, those of its longest rung alone compete.
 
     Args:
-        stage: {"grid": {setting: values}, "trials": [digest, …]}.
-        search: folder of `<trial>/run.json`.
+        stage: {"grid": {setting: values}, "trials": [digest, …]}, without "trials" where they stand in `trials.json`.
+        search: folder of `<trial>/{run.json,curve.csv}` and, where the search has drawn its trials, `trials.json`.
 
     Raises:
         InputError: every trial diverged.
@@ -40,9 +41,17 @@ def select(stage: dict[str, Any], search: Path, output: Path) -> None:
 
 
 def trials(stage: dict[str, Any], search: Path) -> pd.DataFrame:
-    """A row a trial: its digest, each searched setting, validation accuracy and loss, status, whether selected."""
+    """A row a trial: its digest, each searched setting, validation accuracy and loss, status, whether selected.
+
+    Then the rung that it was trained on (1 in a grid), its last step and the path of its curve from the study's folder.
+    """
+    listed = stage.get("trials")
+    if listed is None:
+        rungs = {entry["trial"]: entry["rung"] for entry in read_json(search / "trials.json")["trials"]}
+    else:
+        rungs = dict.fromkeys(listed, 1)
     rows = []
-    for trial in stage["trials"]:
+    for trial, rung in rungs.items():
         run = load_run(search / trial)
         rows.append(
             {"trial": trial}
@@ -51,11 +60,15 @@ def trials(stage: dict[str, Any], search: Path) -> pd.DataFrame:
                 "validation_accuracy": run.final("validation", "accuracy"),
                 "validation_loss": run.final("validation", "loss"),
                 "status": run.record["status"],
+                "selected": False,
+                "rung": rung,
+                "step": int(run.curve["step"].iloc[-1]),
+                "curve": f"search/{search.name}/{trial}/curve.csv",
             }
         )
     table = pd.DataFrame(rows)
     ranked = table[table["status"] == "completed"].sort_values(
-        ["validation_accuracy", "validation_loss", "trial"], ascending=[False, True, True]
+        ["rung", "validation_accuracy", "validation_loss", "trial"], ascending=[False, False, True, True]
     )
     table["selected"] = table.index.isin(ranked.index[:1])
     return table
@@ -65,8 +78,8 @@ def write_search(stage: dict[str, Any], search: Path, output: Path) -> None:
     """Writes `search.csv`: the trials of all searches, the name of the search in the last column.
 
     Args:
-        stage: {search: {"grid": …, "trials": …}}.
-        search: folder of `<search>/<trial>/run.json`.
+        stage: {search: {"grid": …, "trials": …}}, as of `select`.
+        search: folder of `<search>/<trial>/` and `<search>/trials.json`.
     """
     tables = [trials(entry, search / name).assign(search=name) for name, entry in stage.items()]
     table = pd.concat(tables) if tables else pd.DataFrame(columns=["trial", "search"])

@@ -5,28 +5,56 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
+from jaxtyping import Float, Int
 
 from cifar_report import datasets
+from cifar_report.config import NEUTRAL
 from cifar_report.files import read_json, to_json, write_text
 from cifar_report.latex import escape, num
-from cifar_report.results import Run, load_runs
-from cifar_report.statistics import Interval, t_interval
+from cifar_report.results import Run, load_runs, main_models
+from cifar_report.statistics import (
+    CALIBRATION_BINS,
+    Interval,
+    binomial_error,
+    confusion_counts,
+    reliability,
+    t_interval,
+)
+from cifar_report.training.devices import guarantee
 
-TABLES = ("summary", "settings", "search", "figures", "provenance")
+TABLES = (
+    "summary",
+    "splits",
+    "differences",
+    "classes",
+    "best",
+    "flips",
+    "settings",
+    "search",
+    "search-figures",
+    "figures",
+    "provenance",
+)
 
 PLACED = ("samples", "comparison", "first-layer", "confusion", "calibration")
+OF_SEARCHES = ("search-", "interactions-", "batch-size")  # how the names of their figures begin
 DATA_NOTES = {
     "digits": "This report was made from the handwritten digits that scikit-learn ships, as a demonstration of the "
     "pipeline; it says nothing about CIFAR-10.",
-    "image-folder": "The images were read from image files, not from the official CIFAR-10 archive; where these files "
-    "were encoded anew, as JPEG for instance, accuracies may differ slightly from those on the archive.",
+    "image-folder": "The images were read from image files; where these were encoded anew, as JPEG for instance, "
+    "accuracies may differ slightly from those on the original images.",
     "cifar10": "The images are those of the official CIFAR-10 archive.",
 }
 _OPTIMISERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
 _WRAPPED = r">{\raggedright\arraybackslash\hangindent=1em}X"  # a column of a tabularx
+_MOST_CLASSES = 20  # of a table
+# Settings that have columns of their own in the table of settings, and those that say nothing of a recipe.
+_COLUMNS = ("kind", "hidden", "slope", "optimiser", "learning_rate", "steps", "batch_size", "initial_std", "train_on")
+_APART = ("evaluate_every", "evaluation_images", "threads", "deterministic")
 
 # {"text": as LaTeX prints it, "files": what it was computed from}, and where it is a mean "runs", the same files.
 Number = dict[str, Any]
@@ -42,18 +70,43 @@ def write(stage: dict[str, Any], results: Path) -> None:
     data = datasets.load(results / "dataset")
     search = pd.read_csv(results / "search.csv", dtype={"hidden": str}) if stage["searches"] else None
     claims, figures = read_json(results / "claims.json"), read_json(results / "figures" / "figures.json")
-    found = numbers(stage, runs, data, search, claims, figures)
+    flips = pd.read_csv(results / "flips.csv")
+    labels = data.split("test")[1]
+    answers = {name: [Answers.of(run, labels) for run in runs[name] if run.completed] for name in runs}
+    found = numbers(stage, runs, data, search, claims, figures, flips, answers)
     write_text(results / "numbers.tex", numbers_as_latex(found, runs))
     write_text(results / "numbers.json", to_json(found))
     tables = {
-        "summary": summary_table(stage, pd.read_csv(results / "summary.csv")),
+        "summary": summary_table(stage, pd.read_csv(results / "summary.csv"), data.counts["test"]),
+        "splits": splits_table(stage, runs, answers),
+        "differences": differences_table(stage, runs),
+        "classes": classes_table(stage, runs, answers, data.class_names),
+        "best": best_table(stage, runs),
+        "flips": flips_table(stage, flips),
         "settings": settings_table(stage, runs),
         "search": search_table(search),
+        "search-figures": search_figure_list(figures),
         "figures": figure_list(figures),
         "provenance": provenance_table(stage, runs),
     }
     for name, text in tables.items():
         write_text(results / "tables" / f"{name}.tex", text)
+
+
+class Answers(NamedTuple):
+    """What a run's test logits say: the expected calibration error, and each class's accuracy (fractions)."""
+
+    calibration_error: float
+    class_accuracy: Float[np.ndarray, " classes"]
+
+    @classmethod
+    def of(cls, run: Run, labels: Int[np.ndarray, " n"]) -> "Answers":
+        """From the logits of a completed run; NaN for a class without a test image."""
+        logits = run.test_logits(len(labels))
+        counts = confusion_counts(logits, labels)
+        with np.errstate(invalid="ignore"):
+            accuracy = np.diag(counts) / counts.sum(axis=1)
+        return cls(reliability(logits, labels).expected_calibration_error(), accuracy)
 
 
 def numbers_as_latex(found: dict[str, Number], runs: dict[str, list[Run]]) -> str:
@@ -70,6 +123,8 @@ def numbers(
     search: pd.DataFrame | None,
     claims: list[dict[str, Any]],
     figures: list[dict[str, Any]],
+    flips: pd.DataFrame,
+    answers: dict[str, list[Answers]],
 ) -> dict[str, Number]:
     """Every result that the report may print, by its key; its files are named from the study's folder."""
     every = [run for members in runs.values() for run in members]
@@ -77,16 +132,36 @@ def numbers(
     found |= _from(_data_numbers(data), "dataset/dataset.json")
     found |= _from(_run_numbers(every), *_records(every))
     for variant in stage["variants"]:
-        texts = _variant_numbers(variant, runs[variant["name"]])
-        found |= {f"{variant['name']}.{key}": number for key, number in texts.items()}
+        name = variant["name"]
+        texts = _variant_numbers(variant, runs[name], data.counts["test"])
+        texts |= _answer_numbers(runs[name], answers[name])
+        texts |= _from(_flip_numbers(flips[flips["variant"] == name]), "flips.csv")
+        if (base := stage["like"].get(name)) is not None:
+            texts |= _difference_numbers(runs[name], runs[base])
+        found |= {f"{name}.{key}": number for key, number in texts.items()}
+    found |= _from({"calibration.bins": num(CALIBRATION_BINS)}, "plan/stages/tables.json")
+    if rows := _best_pairs(stage, runs):
+        found |= _from({"best": num(len(rows))}, "plan/stages/tables.json")
+    if len(flips):
+        found |= _from({"flips": num(flips["variant"].nunique())}, "flips.csv")
+    if stage["like"]:
+        found |= _from({"differences": num(len(stage["like"]))}, "plan/stages/tables.json")
     if search is not None:
         found |= _from(_search_numbers(search), "search.csv")
     found |= _from(_claim_numbers(claims), "claims.json")
     found |= _from(_figure_numbers(figures), "figures/figures.json")
     sources = {figure["name"]: figure["sources"] for figure in figures} | {
         "tables/summary": ["summary.csv"],
+        "tables/splits": [*_records(every), *_logits(every)],
+        "tables/differences": _records(every),
+        "tables/classes": _logits([run for name in main_models(stage["main"], runs) for run in runs[name]]),
+        "tables/best": _records(
+            [run for pair in _best_pairs(stage, runs) for name in pair for run in runs.get(name, [])]
+        ),
+        "tables/flips": ["flips.csv"],
         "tables/settings": _records([members[0] for members in runs.values()]),
         "tables/search": ["search.csv"] if search is not None else [],
+        "tables/search-figures": ["figures/figures.json"],
         "tables/figures": ["figures/figures.json"],
         "tables/provenance": _records(every),
     }
@@ -134,6 +209,10 @@ def _mean(texts: dict[str, str], runs: list[Run]) -> dict[str, Number]:
 
 def _records(runs: list[Run]) -> list[str]:
     return [f"runs/{run.variant}/seed-{run.seed}/run.json" for run in runs]
+
+
+def _logits(runs: list[Run]) -> list[str]:
+    return [f"runs/{run.variant}/seed-{run.seed}/test-logits.npy" for run in runs if run.completed]
 
 
 def _plan_numbers(stage: dict[str, Any]) -> dict[str, str]:
@@ -185,12 +264,19 @@ def _run_numbers(runs: list[Run]) -> dict[str, str]:
 
 
 def _search_numbers(search: pd.DataFrame) -> dict[str, str]:
-    best = search[search["selected"]].iloc[0]
-    return {
-        "search.trials": num(len(search)),
-        "search.best-validation-accuracy": percent(best["validation_accuracy"]),
-        "search.worst-validation-accuracy": percent(search["validation_accuracy"].min()),
-    }
+    found = {"search.trials": num(len(search))}
+    for name, trials in search.groupby("search", sort=True):
+        first = trials[trials["rung"] == 1]
+        numbers = {
+            "trials": num(len(trials)),
+            "configurations": num(len(first)),
+            "rungs": num(int(trials["rung"].max())),
+            "first-steps": num(int(first["step"].max())),
+            "worst-validation-accuracy": percent(first["validation_accuracy"].min()),
+            "best-validation-accuracy": percent(trials.loc[trials["selected"], "validation_accuracy"].iloc[0]),
+        }
+        found |= {f"search.{name}.{key}": text for key, text in numbers.items()}
+    return found
 
 
 def _claim_numbers(claims: list[dict[str, Any]]) -> dict[str, str]:
@@ -210,7 +296,29 @@ def _figure_numbers(figures: list[dict[str, Any]]) -> dict[str, str]:
     return found
 
 
-def _variant_numbers(variant: dict[str, Any], runs: list[Run]) -> dict[str, Number]:
+def _answer_numbers(runs: list[Run], answers: list[Answers]) -> dict[str, Number]:
+    if not answers:
+        return {}
+    return _from({"ece": percent(float(np.mean([a.calibration_error for a in answers])))}, *_logits(runs))
+
+
+def _flip_numbers(flips: pd.DataFrame) -> dict[str, str]:
+    if flips.empty:
+        return {}
+    return {
+        "test-accuracy-flipped": interval(t_interval(flips["accuracy_flipped"])),
+        "flip-gain": interval(t_interval(flips["accuracy_flipped"] - flips["accuracy"])),
+    }
+
+
+def _difference_numbers(runs: list[Run], base: list[Run]) -> dict[str, Number]:
+    differences = paired(runs, base)
+    if not len(differences):
+        return {}
+    return _from({"difference": interval(t_interval(differences))}, *_records(runs), *_records(base))
+
+
+def _variant_numbers(variant: dict[str, Any], runs: list[Run], test_images: int) -> dict[str, Number]:
     completed = [run for run in runs if run.completed]
     record = runs[0].record
     settings = record["settings"]
@@ -238,6 +346,10 @@ def _variant_numbers(variant: dict[str, Any], runs: list[Run]) -> dict[str, Numb
     if completed:
         gaps = [run.final("train", "accuracy") - run.final("test", "accuracy") for run in completed]
         means["gap"] = interval(t_interval(gaps))
+        tests = np.array([run.final("test", "accuracy") for run in completed])
+        means["test-accuracy-binomial"] = fine_percent(binomial_error(tests.mean(), test_images))
+        if len(tests) > 1:
+            means["test-accuracy-std"] = fine_percent(tests.std(ddof=1))
     return (
         _from(planned, "plan/stages/tables.json")
         | _from(counts, *_records(runs))
@@ -246,9 +358,13 @@ def _variant_numbers(variant: dict[str, Any], runs: list[Run]) -> dict[str, Numb
     )
 
 
-def summary_table(stage: dict[str, Any], summary: pd.DataFrame) -> str:
-    """Every variant's size, effort and accuracies, in per cent, from the rows of `summary.csv`."""
-    labels = {variant["name"]: escape(variant["label"]) for variant in stage["variants"]}
+def summary_table(stage: dict[str, Any], summary: pd.DataFrame, test_images: int) -> str:
+    """Every variant's size, effort and test accuracy, in per cent, from the rows of `summary.csv`.
+
+    Beside the mean stand what other seeds would change, the half width of its 95 % interval and the standard deviation
+    of one run, and what other test images would, the binomial standard error.
+    """
+    labels = _labels(stage)
     rows = []
     for row in summary.itertuples():
         half = (row.test_accuracy_ci95_high - row.test_accuracy_ci95_low) / 2
@@ -258,18 +374,138 @@ def summary_table(stage: dict[str, Any], summary: pd.DataFrame) -> str:
                 "{Parameters}": str(row.parameters),
                 "{Images seen}": str(row.steps * row.batch_size),
                 "{Seeds}": f"{row.seeds}" + (rf"\rlap{{$^{{-{row.diverged}}}$}}" if row.diverged else ""),
-                "{Training}": _cell(row.train_accuracy_mean, 1),
                 "{Test}": _cell(row.test_accuracy_mean, 2),
                 r"{$\pm$}": _cell(half, 2),
+                "{$s$}": _cell(row.test_accuracy_std, 2),
+                r"{$\sigma_n$}": _cell(binomial_error(row.test_accuracy_mean, test_images), 2),
                 "{Original}": _cell(row.original_test_accuracy, 1),
             }
         )
-    formats = ["7.0", "8.0", "2.0", "3.1", "3.2", "2.2", "2.1"]
+    formats = ["8.0", "8.0", "2.0", "3.2", "2.2", "1.2", "1.2", "2.1"]
     table = pd.DataFrame(rows)
     if summary["original_test_accuracy"].isna().all():
         formats, table = formats[:-1], table.drop(columns="{Original}")
-    columns = " ".join(f"S[table-format={f}]" for f in formats)
-    return _latex(table, f"{_WRAPPED} {columns}", wide=True)
+    return _latex(table, f"{_WRAPPED} {_numeric(*formats)}", wide=True)
+
+
+def splits_table(stage: dict[str, Any], runs: dict[str, list[Run]], answers: dict[str, list[Answers]]) -> str:
+    """Losses (nats) and accuracies (per cent) of the whole splits at the last step, their gap, and the ECE."""
+    rows = []
+    for variant in stage["variants"]:
+        name = variant["name"]
+        completed = [run for run in runs[name] if run.completed]
+        gap = t_interval([run.final("train", "accuracy") - run.final("test", "accuracy") for run in completed])
+        row = {"Variant": escape(variant["label"])}
+        for split, head in (("train", "Training"), ("test", "Test")):
+            loss = t_interval([run.final(split, "loss") for run in completed]).mean
+            row[f"{{{head} loss}}"] = "{--}" if math.isnan(loss) else f"{loss:.3f}"
+        row["{Training}"] = _cell(t_interval([run.final("train", "accuracy") for run in completed]).mean, 2)
+        row["{Test}"] = _cell(t_interval([run.final("test", "accuracy") for run in completed]).mean, 2)
+        row |= {"{Gap}": _cell(gap.mean, 2), r"{$\pm$}": _cell(gap.half, 2)}
+        row["{ECE}"] = _cell(t_interval([a.calibration_error for a in answers[name]]).mean, 2)
+        rows.append(row)
+    formats = _numeric("2.3", "2.3", "3.2", "3.2", "2.2", "2.2", "2.2")
+    return _latex(pd.DataFrame(rows), f"{_WRAPPED} {formats}", wide=True)
+
+
+def differences_table(stage: dict[str, Any], runs: dict[str, list[Run]]) -> str:
+    """Each variant against the one that it is `like`: the settings that differ, and the accuracies, paired by seed."""
+    labels = _labels(stage)
+    rows = []
+    for name, base in stage["like"].items():
+        found = paired(runs[name], runs[base])
+        difference = t_interval(found)
+        changed = _changes(runs[name][0].record["settings"], runs[base][0].record["settings"])
+        rows.append(
+            {
+                "Variant": labels[name],
+                "Compared with": labels[base],
+                "What is different": ", ".join(changed) or "nothing",
+                "{Pairs}": str(len(found)),
+                "{Difference}": _cell(difference.mean, 2),
+                r"{$\pm$}": _cell(difference.half, 2),
+            }
+        )
+    if not rows:
+        return "% No variant is like another.\n"
+    return _latex(pd.DataFrame(rows), f"{_wrapped(0.9, 0.8, 1.3)} {_numeric('2.0', '+2.2', '2.2')}", wide=True)
+
+
+def paired(runs: list[Run], base: list[Run]) -> Float[np.ndarray, " pairs"]:
+    """Differences of the test accuracies, fractions, of the seeds that both completed."""
+    first, second = ({r.seed: r.final("test", "accuracy") for r in found if r.completed} for found in (runs, base))
+    return np.array([first[seed] - second[seed] for seed in sorted(first.keys() & second.keys())])
+
+
+def classes_table(
+    stage: dict[str, Any], runs: dict[str, list[Run]], answers: dict[str, list[Answers]], class_names: list[str]
+) -> str:
+    """The accuracy within each class, in per cent, of the main models: means over the seeds.
+
+    Of more than 20 classes, those are shown that the last model has the lowest accuracy in.
+    """
+    labels = _labels(stage)
+    models = main_models(stage["main"], runs)
+    if not models:
+        return "% Every run diverged.\n"
+    means = {name: np.mean([a.class_accuracy for a in answers[name]], axis=0) for name in models}
+    shown = np.sort(np.argsort(means[models[-1]], kind="stable")[:_MOST_CLASSES])
+    heads = {name: rf"{{\parbox[b]{{20mm}}{{\raggedleft {labels[name]}}}}}" for name in models}
+    columns = {heads[name]: [_cell(means[name][c], 1) for c in shown] for name in models}
+    table = pd.DataFrame({"Class": [escape(class_names[c]) for c in shown]} | columns)
+    return _latex(table, f"l {_numeric(*['3.1'] * len(models))}")
+
+
+def best_table(stage: dict[str, Any], runs: dict[str, list[Run]]) -> str:
+    """The original, what its settings reach here, and the variants that go beyond it, with their recipes."""
+    variants = {variant["name"]: variant for variant in stage["variants"]}
+    rows, last = [], None
+    for reproduced, best in _best_pairs(stage, runs):
+        record = runs[best][0].record
+        if known := reproduced in runs and reproduced != last:
+            original = variants[reproduced]["original_test_accuracy"]
+            ours = _test(runs[reproduced])
+        rows.append(
+            {
+                "Reproduced": escape(variants[reproduced]["label"]) if known else "",
+                "{Original}": _cell(math.nan if original is None else original, 1) if known else "",
+                "{Here}": _cell(ours.mean, 2) if known else "",
+                r"{$\pm$}": _cell(ours.half, 2) if known else "",
+                "Beyond it": rf"{escape(variants[best]['label'])}\newline {_recipe(record)}",
+                "{Best}": _cell(_test(runs[best]).mean, 2),
+                r"{$\pm$ }": _cell(_test(runs[best]).half, 2),
+            }
+        )
+        last = reproduced
+    if not rows:
+        return "% The study runs no variant that report.best names.\n"
+    numeric = _numeric("2.1", "2.2", "2.2")
+    columns = f"{_wrapped(0.6)} {numeric} {_wrapped(1.4)} {_numeric('2.2', '2.2')}"
+    table = pd.DataFrame(rows)
+    if (table["{Original}"].isin(["", "{--}"])).all():
+        table, columns = table.drop(columns="{Original}"), columns.replace(numeric, _numeric("2.2", "2.2"))
+    return _latex(table, columns, wide=True)
+
+
+def flips_table(stage: dict[str, Any], flips: pd.DataFrame) -> str:
+    """Test accuracy without and with test-time flips, in per cent, and the gain, paired by seed."""
+    labels = _labels(stage)
+    rows = []
+    for name, found in flips.groupby("variant", sort=False):
+        gain = t_interval(found["accuracy_flipped"] - found["accuracy"])
+        rows.append(
+            {
+                "Variant": labels[name],
+                "{Seeds}": str(len(found)),
+                "{Test}": _cell(found["accuracy"].mean(), 2),
+                "{With flips}": _cell(found["accuracy_flipped"].mean(), 2),
+                "{Gain}": _cell(gain.mean, 2),
+                r"{$\pm$}": _cell(gain.half, 2),
+            }
+        )
+    if not rows:
+        return "% No variant is measured with test-time flips.\n"
+    return _latex(pd.DataFrame(rows), f"l {_numeric('2.0', '2.2', '2.2', '+2.2', '2.2')}")
 
 
 def settings_table(stage: dict[str, Any], runs: dict[str, list[Run]]) -> str:
@@ -277,19 +513,7 @@ def settings_table(stage: dict[str, Any], runs: dict[str, list[Run]]) -> str:
     rows = []
     for variant in stage["variants"]:
         s = runs[variant["name"]][0].record["settings"]
-        extras = [
-            f"batch norm ({s['batch_norm']})" if s["batch_norm"] != "none" else "",
-            f"{s['schedule']} schedule" if s["schedule"] != "constant" else "",
-            f"momentum {num(s['momentum'])}" if s["momentum"] else "",
-            f"weight decay {num(s['weight_decay'])}" if s["weight_decay"] else "",
-            f"label smoothing {num(s['label_smoothing'])}" if s["label_smoothing"] else "",
-            f"dropout {num(s['dropout'])}" if s["dropout"] else "",
-            "flips" if s["flip"] else "",
-            f"shifts of {s['shift']} pixels" if s["shift"] else "",
-            f"weights averaged ({num(s['average_decay'])})" if s["average_decay"] else "",
-            "standardised channels" if s["preprocessing"] == "standardise" else "",
-        ]
-        besides = ", ".join(filter(None, extras))
+        besides = ", ".join(text for name, text in _phrases(s).items() if text and name not in _COLUMNS)
         rows.append(
             {
                 "Variant": escape(variant["label"]) + (rf"\newline with {besides}" if besides else ""),
@@ -303,25 +527,103 @@ def settings_table(stage: dict[str, Any], runs: dict[str, list[Run]]) -> str:
                 else rf"$\sigma = \num{{{s['initial_std']:g}}}$",
             }
         )
-    numeric = "S[table-format=1.5] S[table-format=5.0] S[table-format=3.0]"
-    return _latex(pd.DataFrame(rows), f"{_WRAPPED} l l {numeric} l", wide=True)
+    return _latex(pd.DataFrame(rows), f"{_WRAPPED} l l {_numeric('1.5', '5.0', '3.0')} l", wide=True)
+
+
+def _phrases(settings: dict[str, Any]) -> dict[str, str]:
+    """Each setting of a recipe in words; empty where it is switched off."""
+    s = NEUTRAL | settings
+    kinds = {"numpy-mlp": "in NumPy", "torch-mlp": "in PyTorch", "torch-vgg": "a VGG"}
+    known = {
+        "kind": kinds.get(s["kind"], s["kind"]),
+        "hidden": f"hidden units {_hidden(s)}" if s["kind"].endswith("-mlp") else "",
+        "slope": "",
+        "train_on": "training and validation images" if s["train_on"] == "train+validation" else "training images",
+        "initial_std": "PyTorch's initial weights"
+        if s["initial_std"] is None
+        else rf"initial weights of $\sigma = \num{{{s['initial_std']:g}}}$",
+        "steps": f"{num(s['steps'])} steps",
+        "batch_size": f"batches of {num(s['batch_size'])}",
+        "optimiser": _OPTIMISERS[s["optimiser"]],
+        "momentum": f"{'Nesterov ' if s['nesterov'] else ''}momentum {num(s['momentum'])}" if s["momentum"] else "",
+        "nesterov": "",
+        "learning_rate": f"learning rate {num(s['learning_rate'])}",
+        "schedule": f"{s['schedule']} schedule" if s["schedule"] != "constant" else "",
+        "warmup": f"warm-up {num(s['warmup'])}" if s["warmup"] else "",
+        "batch_norm": f"batch norm ({s['batch_norm']})" if s["batch_norm"] != "none" else "",
+        "weight_decay": f"weight decay {num(s['weight_decay'])}" if s["weight_decay"] else "",
+        "label_smoothing": f"label smoothing {num(s['label_smoothing'])}" if s["label_smoothing"] else "",
+        "dropout": f"dropout {num(s['dropout'])}" if s["dropout"] else "",
+        "flip": "flips" if s["flip"] else "",
+        "shift": f"shifts of {s['shift']} pixels" if s["shift"] else "",
+        "average_decay": f"weights averaged ({num(s['average_decay'])})" if s["average_decay"] else "",
+        "preprocessing": "standardised channels" if s["preprocessing"] == "standardise" else "",
+        "precision": s["precision"] if s["precision"] != "float32" else "",
+    }
+    others = {name: value for name, value in s.items() if name not in known and name not in _APART}
+    return known | {
+        name: escape(f"{name.replace('_', ' ')} {value}") if value != NEUTRAL.get(name) else ""
+        for name, value in others.items()
+    }
+
+
+def _changes(settings: dict[str, Any], base: dict[str, Any]) -> list[str]:
+    """In words, what of a recipe is not as in another."""
+    here, there = _phrases(settings), _phrases(base)
+    both = {name: (here.get(name, ""), there.get(name, "")) for name in here | there}
+    return [ours or f"no {theirs}" for ours, theirs in both.values() if ours != theirs]
+
+
+def _recipe(record: dict[str, Any]) -> str:
+    """How a variant was trained, in a line or two."""
+    settings = record["settings"]
+    silent = ("kind", "hidden", "slope", "initial_std", "train_on", "steps", "batch_size")
+    told = [text for name, text in _phrases(settings).items() if text and name not in silent]
+    seen = num(settings["steps"] * settings["batch_size"])
+    return ", ".join(
+        [f"{num(settings['steps'])} steps of {num(settings['batch_size'])}, {seen} images seen", *told],
+    )
+
+
+def _best_pairs(stage: dict[str, Any], runs: dict[str, list[Run]]) -> list[tuple[str, str]]:
+    """(reproduced, best) of `report.best`, for each best variant that the study runs."""
+    best = stage["report"].get("best", {})
+    return [(reproduced, name) for reproduced, names in best.items() for name in names if name in runs]
+
+
+def _test(runs: list[Run]) -> Interval:
+    return t_interval([run.final("test", "accuracy") for run in runs if run.completed])
+
+
+def _labels(stage: dict[str, Any]) -> dict[str, str]:
+    return {variant["name"]: escape(variant["label"]) for variant in stage["variants"]}
 
 
 def search_table(search: pd.DataFrame | None, best: int = 10) -> str:
-    """The best configurations of each search by validation accuracy, the selected one in bold."""
+    """The best configurations of each search, the selected one in bold: the last rung's first, then by accuracy."""
     if search is None or search.empty:
         return "% The study has no search.\n"
     tables = []
-    for _, trials in search.groupby("search", sort=True):
-        top = trials.sort_values(["validation_accuracy", "validation_loss"], ascending=[False, True]).head(best)
+    for name, trials in search.groupby("search", sort=True):
+        order = ["rung", "validation_accuracy", "validation_loss"]
+        top = trials.sort_values(order, ascending=[False, False, True]).head(best)
+        several = trials["rung"].max() > 1
         settings = [c for c in trials.columns if c not in _SEARCH_COLUMNS and trials[c].notna().any()]
         rows = []
         for _, trial in top.iterrows():
             bold = r"\bfseries " if trial["selected"] else ""
             shown = {escape(name.replace("_", " ").capitalize()): bold + _setting(trial[name]) for name in settings}
+            shown |= {"Steps": bold + str(trial["step"])} if several else {}
             rows.append(shown | {"{Validation}": bold + f"{100 * trial['validation_accuracy']:.1f}"})
-        tables.append(_latex(pd.DataFrame(rows), "l " * len(settings) + "S[table-format=2.1, detect-weight]"))
-    return "\n".join(tables)
+        columns = "l " * (len(settings) + several) + "S[table-format=2.1, detect-weight]"
+        tables.append(f"\\code{{{name}}}\\par\\smallskip\n{_latex(pd.DataFrame(rows), columns)}")
+    return "\\par\\bigskip\n".join(tables)
+
+
+def search_figure_list(figures: list[dict[str, Any]]) -> str:
+    r"""A `\resultfigure` for each figure of a search."""
+    names = [figure["name"] for figure in figures if figure["name"].startswith(OF_SEARCHES)]
+    return "".join(f"\\resultfigure{{{name}}}\n" for name in names)
 
 
 def figure_list(figures: list[dict[str, Any]]) -> str:
@@ -329,7 +631,7 @@ def figure_list(figures: list[dict[str, Any]]) -> str:
 
     Learning curves stand two by two.
     """
-    names = [figure["name"] for figure in figures if figure["name"] not in PLACED]
+    names = [f["name"] for f in figures if f["name"] not in PLACED and not f["name"].startswith(OF_SEARCHES)]
     curves = [name for name in names if name.startswith("curves-")]
     pairs = [f"\\resultfigures{{{a}}}{{{b}}}\n" for a, b in zip(curves[::2], curves[1::2], strict=False)]
     single = [*curves[len(curves) // 2 * 2 :], *(name for name in names if name not in curves)]
@@ -337,7 +639,7 @@ def figure_list(figures: list[dict[str, Any]]) -> str:
 
 
 def provenance_table(stage: dict[str, Any], runs: dict[str, list[Run]]) -> str:
-    """On what each variant was trained: device, versions, threads, seeds, commit."""
+    """On what each variant was trained: device, versions, threads, seeds, commit; and what training it again gives."""
     rows = []
     for variant in stage["variants"]:
         records = [run.record for run in runs[variant["name"]]]
@@ -348,11 +650,12 @@ def provenance_table(stage: dict[str, Any], runs: dict[str, list[Run]]) -> str:
                 "Seeds": _ranges(record["seed"] for record in records),
                 "{Threads}": "/".join(sorted({str(r["threads"]) for r in records})),
                 "Device and versions": escape("; ".join([*devices, *sorted({_versions(r) for r in records})])),
+                "Again": " / ".join(sorted({guarantee(r["settings"], r["device"]) for r in records})),
                 "Commit": r"\ttfamily " + ", ".join(sorted({(r["commit"]["hash"] or "none")[:7] for r in records})),
             }
         )
     commits = r">{\raggedright\arraybackslash}p{16mm}"
-    return _latex(pd.DataFrame(rows), f"{_WRAPPED} l c {_WRAPPED} {commits}", wide=True)
+    return _latex(pd.DataFrame(rows), f"{_WRAPPED} l c {_WRAPPED} l {commits}", wide=True)
 
 
 def training_flops(record: dict[str, Any]) -> int:
@@ -363,6 +666,11 @@ def training_flops(record: dict[str, Any]) -> int:
 def percent(fraction: float) -> str:
     """A fraction in per cent, to a tenth."""
     return rf"\qty{{{100 * fraction:.1f}}}{{\percent}}"
+
+
+def fine_percent(fraction: float) -> str:
+    """A fraction in per cent, to a hundredth."""
+    return rf"\qty{{{100 * fraction:.2f}}}{{\percent}}"
 
 
 def interval(value: Interval) -> str:
@@ -377,13 +685,23 @@ def flops(count: float) -> str:
 
 def _uncertain(value: Interval) -> str:
     mean = 100 * value.mean
-    half = 100 * (value.high - value.low) / 2
+    half = 100 * value.half
     return f"{mean:.2f}" if half != half else f"{mean:.2f} +- {half:.2f}"
 
 
 def _cell(fraction: float, digits: int) -> str:
     """A fraction in per cent, for a column of numbers; a dash where it is not a number."""
     return "{--}" if math.isnan(fraction) else f"{100 * fraction:.{digits}f}"
+
+
+def _numeric(*formats: str) -> str:
+    """Columns of aligned numbers."""
+    return " ".join(f"S[table-format={f}]" for f in formats)
+
+
+def _wrapped(*shares: float) -> str:
+    """Columns of a tabularx that share its free width unequally; the shares sum to their number."""
+    return " ".join(rf">{{\hsize={s}\hsize\raggedright\arraybackslash\hangindent=1em}}X" for s in shares)
 
 
 def _latex(table: pd.DataFrame, columns: str, wide: bool = False) -> str:
@@ -395,7 +713,10 @@ def _latex(table: pd.DataFrame, columns: str, wide: bool = False) -> str:
     return text
 
 
-_SEARCH_COLUMNS = ("trial", "validation_accuracy", "validation_loss", "status", "selected", "search")
+_SEARCH_COLUMNS = (
+    *("trial", "validation_accuracy", "validation_loss", "status", "selected"),
+    *("rung", "step", "curve", "search"),
+)
 
 
 def _setting(value: Any) -> str:
@@ -405,8 +726,8 @@ def _setting(value: Any) -> str:
 
 
 def _hidden(settings: dict[str, Any]) -> str:
-    if settings["kind"] == "torch-vgg":
-        return "VGG"
+    if not settings["kind"].endswith("-mlp"):
+        return "VGG" if settings["kind"] == "torch-vgg" else settings["kind"].partition("-")[2]
     return ", ".join(map(str, settings["hidden"])) or "none"
 
 

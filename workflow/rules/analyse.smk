@@ -46,8 +46,9 @@ rule tabulate_search:
 
 rule measure_shifts:
     input:
-        DATASET,
-        run_files("run.json", "curve.csv", "model.safetensors", variants=SHIFTED),
+        ancient(DATASET),
+        run_files("run.json", "curve.csv", variants=SHIFTED),
+        ancient(run_files("model.safetensors", variants=SHIFTED)),
         plan=f"{RESULTS}/plan/stages/shifts.json",
         dataset=DESCRIPTION,
     output:
@@ -68,15 +69,42 @@ rule measure_shifts:
         " --output {output} > {log} 2>&1"
 
 
+rule measure_flips:
+    input:
+        ancient(DATASET),
+        run_files("run.json", "curve.csv", variants=FLIPPED),
+        ancient(run_files("model.safetensors", "test-logits.npy", variants=FLIPPED)),
+        plan=f"{RESULTS}/plan/stages/flips.json",
+        dataset=DESCRIPTION,
+    output:
+        f"{RESULTS}/flips.csv",
+    log:
+        f"{RESULTS}/logs/measure_flips.log",
+    benchmark:
+        f"{RESULTS}/timings/measure_flips.tsv"
+    conda:
+        "../../environment.yml"
+    resources:
+        gpu=gpus("torch"),
+    params:
+        results=subpath(output[0], parent=True),
+        dataset=subpath(input.dataset, parent=True),
+    shell:
+        "exec cifar-report flips --stage {input.plan} --runs {params.results}/runs --dataset {params.dataset}"
+        " --output {output} > {log} 2>&1"
+
+
 rule test_claims:
     input:
-        run_files("run.json", "curve.csv", "test-logits.npy"),
+        run_files("run.json", "curve.csv"),
+        ancient(run_files("test-logits.npy")),
         TRIALS,
         SEARCH,
-        DATASET,
+        ancient(DATASET),
+        DESCRIPTION,
         plan=f"{RESULTS}/plan/stages/claims.json",
-        claims="report/claims.yaml",
-        schema="workflow/schemas/claims.schema.yaml",
+        claims=ancient("report/claims.yaml"),
+        schema=ancient("workflow/schemas/claims.schema.yaml"),
         shifts=f"{RESULTS}/shifts.csv",
     output:
         claims=report(
@@ -99,10 +127,11 @@ rule test_claims:
 
 rule draw_figures:
     input:
-        run_files("run.json", "curve.csv", "model.safetensors", "test-logits.npy"),
+        run_files("run.json", "curve.csv"),
+        ancient(run_files("model.safetensors", "test-logits.npy")),
         TRIALS,
         SEARCH,
-        DATASET,
+        ancient(DATASET),
         plan=f"{RESULTS}/plan/stages/figures.json",
         dataset=DESCRIPTION,
     output:
@@ -123,8 +152,7 @@ rule draw_figures:
 
 rule check_equations:
     input:
-        sorted(map(str, Path("tests/equations").glob("*.py"))),
-        REPORT_SOURCES,
+        ancient(plan.sources("equations")),
         plan=f"{RESULTS}/plan/stages/equations.json",
     output:
         checks=f"{RESULTS}/equations.json",
@@ -137,17 +165,20 @@ rule check_equations:
     conda:
         "../../environment.yml"
     shell:
-        "(pytest -p no:cacheprovider tests/equations --equations-json {output.checks}"
-        " && cifar-report equations --checks {output.checks} --output {output.passed}) > {log} 2>&1"
+        "exec > {log} 2>&1; workflow/scripts/bash -c 'exec pytest -p no:cacheprovider tests/equations"
+        " --equations-json {output.checks}'; exec cifar-report equations --checks {output.checks} --output {output.passed}"
 
 
 rule write_tables:
     input:
         run_files("run.json", "curve.csv"),
+        ancient(run_files("test-logits.npy")),
         SEARCH,
+        ancient([f"{RESULTS}/dataset/test-{part}.npy" for part in ("images", "labels")]),
         plan=f"{RESULTS}/plan/stages/tables.json",
         dataset=DESCRIPTION,
         summary=f"{RESULTS}/summary.csv",
+        flips=f"{RESULTS}/flips.csv",
         figures=f"{RESULTS}/figures/figures.json",
         claims=f"{RESULTS}/claims.json",
     output:

@@ -2,6 +2,9 @@
 from cifar_report.provenance import gpu_visible
 
 STORE = "results/.store"
+
+# Inputs marked `ancient` are large, or sources. Time stamps say nothing of them: the digests in dataset.json, run.json
+# and the plan stand for them.
 TRAINING_SPLITS = [
     f"{RESULTS}/dataset/{split}-{part}.npy"
     for split in ("train", "validation")
@@ -27,7 +30,9 @@ def run_files(*names, variants=tuple(STUDY.variants)):
 
 
 def trial_files(search, *names):
-    """These files of every trial of a search."""
+    """These files of every trial of a grid; of a search that draws its trials, their list stands for them."""
+    if STUDY.searches[search].halving:
+        return [f"{RESULTS}/search/{search}/trials.json"]
     return [
         f"{RESULTS}/search/{search}/{trial}/{name}"
         for trial in STUDY.searches[search].trials()
@@ -50,6 +55,11 @@ def variant_gpus(wildcards):
 
 def trial_threads(wildcards):
     return STUDY.searches[wildcards.search].trials()[wildcards.trial].threads
+
+
+def halving_threads(wildcards):
+    search = STUDY.searches[wildcards.search]
+    return search.base["threads"] * search.halving.workers
 
 
 def trial_gpus(wildcards):
@@ -82,11 +92,9 @@ def drawing(name):
 
 DRAWINGS = [drawing(name) for name in NAMES]
 SHIFTED = [name for name in STUDY.shifts["variants"] if name in STUDY.variants]
+FLIPPED = [name for name in STUDY.flipped if name in STUDY.variants]
 TRIALS = [
     path
     for search in STUDY.searches
     for path in trial_files(search, "run.json", "curve.csv")
 ]
-REPORT_SOURCES = sorted(
-    str(path) for path in Path("report").rglob("*") if path.suffix in (".tex", ".bib")
-)

@@ -1,11 +1,12 @@
 rule render_report:
     input:
-        REPORT_SOURCES,
+        ancient(plan.sources("report")),
         FIGURES,
         rules.write_tables.output,
         rules.test_claims.output,
         rules.check_equations.output,
-        script="workflow/scripts/render-report",
+        plan=f"{RESULTS}/plan/stages/report.json",
+        script=ancient("workflow/scripts/render-report"),
     output:
         report(
             f"{RESULTS}/report.pdf", caption="../report/report.rst", category="Report"
@@ -26,6 +27,8 @@ rule render_report:
 rule render_html:
     input:
         rules.all.input,
+        ancient(plan.sources("html")),
+        plan=f"{RESULTS}/plan/stages/html.json",
         config=f"{RESULTS}/plan/config.yaml",
     output:
         f"{RESULTS}/report.html",
@@ -36,4 +39,4 @@ rule render_html:
     conda:
         "../../environment.yml"
     shell:
-        "snakemake all --nolock --configfile {input.config} --report {output} > {log} 2>&1"
+        "exec snakemake all --nolock --configfile {input.config} --report {output} > {log} 2>&1"

@@ -1,7 +1,8 @@
 # The number of threads is a setting, which the plan passes on: `--cores 1` lowers {threads}, and must change no bit.
+# How many seeds or trials share a process is the machine's affair: a resource, set in profiles/, and no reason to rerun.
 rule train_variant:
     input:
-        DATASET,
+        ancient(DATASET),
         plan=f"{RESULTS}/plan/{{variant}}.json",
         dataset=DESCRIPTION,
         selected=selected_settings,
@@ -19,18 +20,21 @@ rule train_variant:
     threads: variant_threads
     resources:
         gpu=variant_gpus,
+        seeds_per_job=1,
     params:
         dataset=subpath(input.dataset, parent=True),
         folder=subpath(output.run, parent=True),
         store=STORE,
+        stage=f"{RESULTS}/plan/stages/summarise.json",
     shell:
         "exec cifar-report train --plan {input.plan} --dataset {params.dataset} --seed {wildcards.seed}"
+        " --stage {params.stage} --seeds-per-job {resources.seeds_per_job}"
         " --store {params.store} --output {params.folder} --selected {input.selected} > {log} 2>&1"
 
 
 rule train_trial:
     input:
-        TRAINING_SPLITS,
+        ancient(TRAINING_SPLITS),
         plan=f"{RESULTS}/plan/search/{{search}}/{{trial}}.json",
         dataset=DESCRIPTION,
     output:
@@ -45,12 +49,42 @@ rule train_trial:
     threads: trial_threads
     resources:
         gpu=trial_gpus,
+        seeds_per_job=1,
     params:
         dataset=subpath(input.dataset, parent=True),
         folder=subpath(output.run, parent=True),
         store=STORE,
+        stage=f"{RESULTS}/plan/select/{{search}}.json",
     shell:
         "exec cifar-report train --trial --plan {input.plan} --dataset {params.dataset}"
+        " --stage {params.stage} --seeds-per-job {resources.seeds_per_job}"
+        " --store {params.store} --output {params.folder} > {log} 2>&1"
+
+
+# One job, which draws and trains all trials of the search: how many there are, and which, is known only then. Their
+# folders are no declared outputs; the list names them, and whoever reads them reads what it lists.
+rule search_halving:
+    input:
+        ancient(TRAINING_SPLITS),
+        plan=f"{RESULTS}/plan/halving/{{search}}.json",
+        dataset=DESCRIPTION,
+    output:
+        f"{RESULTS}/search/{{search}}/trials.json",
+    log:
+        f"{RESULTS}/logs/search_halving/{{search}}.log",
+    benchmark:
+        f"{RESULTS}/timings/search_halving/{{search}}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: halving_threads
+    resources:
+        gpu=trial_gpus,
+    params:
+        dataset=subpath(input.dataset, parent=True),
+        folder=subpath(output[0], parent=True),
+        store=STORE,
+    shell:
+        "exec cifar-report search-halving --stage {input.plan} --dataset {params.dataset}"
         " --store {params.store} --output {params.folder} > {log} 2>&1"
 
 

@@ -1,0 +1,81 @@
+"""Peak memory of a training job: a process of its own that starts, trains and evaluates as `cifar-report train` does.
+
+`python memory.py job VARIANT DATASET` is such a process, on fewer steps; `python memory.py all DATASET` starts one for
+the NumPy MLP, one for the PyTorch MLP and one for the VGG, and prints {"results": …, "info": …} as its last line.
+
+`ru_maxrss` counts the pages of the mapped dataset and of shared libraries, which all jobs share. What a job needs for
+itself is RssAnon. Both are taken; the goals are held against the larger, ru_maxrss.
+"""
+
+import dataclasses
+import json
+import resource
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from timing import judged, settings, told
+
+STEPS = {"mlp-numpy": 300, "mlp-torch": 300, "vgg": 3}
+EVALUATED = {"mlp-numpy": 10_000, "mlp-torch": 10_000, "vgg": 300}
+
+
+def status(*names: str) -> dict[str, int]:
+    """Entries of /proc/self/status and smaps_rollup in kB; none where the system has no such files."""
+    found = {}
+    for path in (Path("/proc/self/status"), Path("/proc/self/smaps_rollup")):
+        lines = path.read_text().splitlines() if path.exists() else []
+        found |= {key: int(rest.split()[0]) for key, _, rest in (line.partition(":") for line in lines) if key in names}
+    return found
+
+
+def job(variant: str, folder: Path) -> None:
+    """Trains as the store does, and prints what it took at most, in GB of 10⁹ bytes, sampled every 50 ms."""
+    from cifar_report import datasets
+    from cifar_report.training import store
+    from cifar_report.training.run import History, Split, train
+
+    peaks: dict[str, int] = {}
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.05):
+            for name, value in status("RssAnon", "Pss").items():
+                peaks[name] = max(peaks.get(name, 0), value)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    dataset = datasets.load(folder)
+    chosen = dataclasses.replace(settings(variant), steps=STEPS[variant], evaluate_every=STEPS[variant])
+    splits = store.training_splits(chosen, dataset, test=True)
+    trainer = store.build_trainer(chosen, splits["train"], len(dataset.class_names), 0)
+    few = {name: Split(*(array[: EVALUATED[variant]] for array in split)) for name, split in splits.items()}
+    train(trainer, chosen, few, History(), lambda history: None)
+    over.set()
+    watcher.join()
+    rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(json.dumps({name: kb * 1024 / 1e9 for name, kb in (peaks | {"ru_maxrss": rss}).items()}))
+
+
+def main(folder: Path) -> None:
+    """All rows."""
+    results, info = [], []
+    for variant, name, goal in (
+        ("mlp-numpy", "Peak memory of a NumPy MLP job", 0.7),
+        ("mlp-torch", "Peak memory of a PyTorch MLP job", 0.7),
+        ("vgg", "Peak memory of a VGG job", 1.5),
+    ):
+        command = [sys.executable, __file__, "job", variant, folder]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        peak = json.loads(done.stdout.splitlines()[-1])
+        results.append(judged(f"{name} (ru_maxrss)", "GB", f"value <= {goal}", [peak.pop("ru_maxrss")]))
+        info += [told(f"{name} ({measure})", value, "GB") for measure, value in sorted(peak.items())]
+    print(json.dumps({"results": results, "info": info}))
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "job":
+        job(sys.argv[2], Path(sys.argv[3]))
+    else:
+        main(Path(sys.argv[2]))

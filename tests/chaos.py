@@ -1,0 +1,330 @@
+"""Kills a small study at random, over and over, and compares what it makes with an undisturbed run, byte by byte.
+
+`python tests/chaos.py` (`make chaos`) is the long form and writes benchmarks/chaos.json; test_chaos.py the short one.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import os
+import random
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import yaml
+from safetensors import safe_open
+from test_workflow import PARTS, ROOT
+
+from cifar_report.files import to_json, write_text
+
+FAULTS = {
+    "job": "SIGKILL to a process of a job",
+    "snakemake": "SIGKILL to Snakemake",
+    "group": "SIGKILL to the whole process group",
+    "ctrl-c": "SIGINT to the whole process group",
+    "disk": "disk full",
+}
+EVALUATE_EVERY = 100
+OVERLAY = {
+    "study": "chaos",
+    "seeds": [0],
+    "run": ["mlp-numpy", "mlp-torch"],
+    "variants": {
+        "mlp-numpy": {"steps": 6000, "evaluate_every": EVALUATE_EVERY},
+        "mlp-torch": {"steps": 6000, "evaluate_every": EVALUATE_EVERY},
+    },
+    "search": {},
+    "shifts": {"variants": ["mlp-torch"], "images": 20},
+}
+RESULTS = Path("results/chaos")
+COMPARED = ("runs/*/*/curve.csv", "runs/*/*/model.safetensors", "runs/*/*/test-logits.npy", "claims.json", "report.pdf")
+GONE_WITHIN = 5.0  # seconds after Snakemake's end in which its jobs end too
+
+
+@dataclass
+class Tally:
+    """What became of the faults of one kind."""
+
+    injected: int = 0
+    lost: int = 0
+    recovery: list[float] = field(default_factory=list)  # seconds until a job runs again
+    stop: list[float] = field(default_factory=list)  # seconds until all processes had ended
+
+
+class Study:
+    """A study in a folder of its own, and the Snakemake that makes it."""
+
+    def __init__(self, folder: Path, targets: list[str], overlay: dict):
+        self.folder, self.targets = folder, targets
+        folder.mkdir(exist_ok=True)
+        for part in PARTS:
+            source = ROOT / part
+            if source.is_dir():
+                shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+            else:
+                shutil.copy2(source, folder / part)
+        self.overlay = f"{overlay['study']}.yaml"
+        (folder / self.overlay).write_text(yaml.safe_dump(overlay))
+        self.log = folder.with_name(f"{folder.name}-{overlay['study']}.log")  # not on the disk that is filled
+
+    def start(self) -> None:
+        """Calls Snakemake as `make report` does, in a process group of its own; a killed job is tried again twice."""
+        command = [sys.executable, "-m", "snakemake", "--cores", "1", "--retries", "2"]
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(
+                [*command, "--configfile", "config/demo.yaml", self.overlay, "--", *self.targets],
+                cwd=self.folder,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env=os.environ | {"PATH": path},
+            )
+
+    def descendants(self) -> list[psutil.Process]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return psutil.Process(self.process.pid).children(recursive=True)
+        return []
+
+    def await_job(self) -> bool:
+        """Whether a job runs, as soon as one does; False once Snakemake has ended."""
+        while self.process.poll() is None:
+            if self.descendants():
+                return True
+            time.sleep(0.02)
+        return False
+
+    def finish(self) -> None:
+        """Runs to the end, undisturbed and without any clean-up before.
+
+        Raises:
+            AssertionError: Snakemake fails.
+        """
+        if self.process.poll() is None:
+            self.process.wait()
+        if self.process.returncode:
+            self.start()
+            self.process.wait()
+        logs = "".join(path.read_text()[-1000:] for path in self.folder.glob(f"{RESULTS}/logs/**/*.log"))
+        assert self.process.returncode == 0, self.log.read_text()[-3000:] + logs
+
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of everything that must not depend on what happened on the way."""
+        return {
+            str(path.relative_to(self.folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+            for pattern in COMPARED
+            for path in sorted(self.folder.glob(f"{RESULTS}/{pattern}"))
+        }
+
+    def forget(self) -> None:
+        shutil.rmtree(self.folder / "results")
+        shutil.rmtree(self.folder / ".snakemake")
+
+    def evaluated(self, train: list[str]) -> int:
+        """The last step that the log of an unfinished run tells, 0 before the first; `train` is its job's command."""
+        variant, seed = Path(train[train.index("--output") + 1]).parts[-2:]
+        log = self.folder / RESULTS / f"logs/train_variant/{variant}-{seed}.log"
+        steps = re.findall(r"  step (\d+)/(\d+)", log.read_text(errors="replace")) if log.is_file() else []
+        return 0 if not steps or steps[-1][0] == steps[-1][1] else int(steps[-1][0])
+
+    def checkpoint(self) -> int:
+        """The step of the newest checkpoint, 0 for none; a torn one raises SafetensorError."""
+        paths = sorted(self.folder.glob("results/.store/*/checkpoint.safetensors"), key=os.path.getmtime)
+        for path in paths[-1:]:
+            with safe_open(path, "numpy") as file:
+                for name in file.keys():  # noqa: SIM118
+                    file.get_tensor(name)
+                return int(file.metadata()["step"])
+        return 0
+
+
+def inject(fault: str, study: Study, chance: random.Random) -> tuple[bool, float]:
+    """Injects one fault; whether it was borne so far, and the seconds until all that it was to end had ended.
+
+    Borne: no process outlives its Snakemake, no checkpoint is torn, and none is more than one evaluation behind.
+    """
+    processes = study.descendants()
+    if not processes:
+        return True, 0.0
+    trains = {p: command for p in processes if "train" in (command := _command(p)) and "--output" in command}
+    begun = time.monotonic()
+    if fault == "job":
+        victims = [chance.choice(list(trains) or processes)]
+        victims[0].kill()
+    elif fault == "disk":
+        victims = []
+        with _full(study.folder):
+            time.sleep(chance.uniform(1, 3))
+    else:
+        victims = processes
+        number = signal.SIGINT if fault == "ctrl-c" else signal.SIGKILL
+        with contextlib.suppress(ProcessLookupError):
+            if fault == "snakemake":
+                study.process.send_signal(number)
+            else:
+                os.killpg(study.process.pid, number)
+        study.process.wait()
+    _, alive = psutil.wait_procs(victims, timeout=GONE_WITHIN)
+    seconds = time.monotonic() - begun
+    for process in alive:
+        process.kill()
+    behind = 0
+    for command in trains.values():
+        with contextlib.suppress(FileNotFoundError):  # the run is finished in this moment
+            behind = study.evaluated(command) - study.checkpoint()
+    return not alive and behind <= EVALUATE_EVERY, seconds
+
+
+def storm(study: Study, faults: list[str], pause: tuple[float, float], chance: random.Random, tally: dict) -> None:
+    """Injects all these faults, each some seconds after a job has begun, and calls Snakemake again where it ended."""
+    study.start()
+    for fault in faults:
+        while not study.await_job():
+            if study.process.returncode == 0:
+                study.forget()
+            study.start()
+        time.sleep(chance.uniform(*pause))
+        if study.process.poll() is not None:
+            study.start()
+            study.await_job()
+        borne, seconds = inject(fault, study, chance)
+        restored = time.monotonic()
+        count = tally[fault]
+        count.injected += 1
+        count.lost += not borne
+        if fault == "ctrl-c":
+            count.stop.append(seconds)
+        if study.process.poll() is not None:
+            study.start()
+        if study.await_job():
+            count.recovery.append(time.monotonic() - restored)
+
+
+def rounds(
+    study: Study,
+    reference: dict[str, str],
+    faults: list[str],
+    per_round: int,
+    pause: tuple[float, float],
+    chance: random.Random,
+) -> dict[str, Tally]:
+    """Storms of `per_round` faults, each on a study begun anew and finished undisturbed; what became of all of them.
+
+    Where a study ends otherwise than the reference, all faults of its storm are lost.
+    """
+    total = {fault: Tally() for fault in dict.fromkeys(faults)}
+    for begin in range(0, len(faults), per_round):
+        tally = {fault: Tally() for fault in total}
+        storm(study, faults[begin : begin + per_round], pause, chance, tally)
+        try:
+            study.finish()
+            same = study.digests() == reference
+        except AssertionError as error:
+            print(error, file=sys.stderr)
+            same = False
+        for fault, count in tally.items():
+            total[fault].injected += count.injected
+            total[fault].lost += count.lost if same else count.injected
+            total[fault].recovery += count.recovery
+            total[fault].stop += count.stop
+        told = ", ".join(f"{fault} {count.injected} ({count.lost} lost)" for fault, count in total.items())
+        told += f"; the last study is {'the same' if same else 'NOT the same'}"
+        print(f"{time.strftime('%H:%M:%S')} {told}", flush=True)
+        study.forget()
+    return total
+
+
+def record(total: dict[str, Tally]) -> list[dict]:
+    """The table that is written: a row a fault."""
+    rows = []
+    for fault, name in FAULTS.items():
+        count = total.get(fault, Tally())
+        row = {"fault": name, "injected": count.injected, "survived": count.injected - count.lost, "lost": count.lost}
+        row["recovery_seconds"] = _spread(count.recovery)
+        if fault == "ctrl-c":
+            row["stop_seconds"] = _spread(count.stop)
+        if not count.injected:
+            row["note"] = "not injected: a disk of its own takes root" if fault == "disk" else "not injected"
+        rows.append(row)
+    return rows
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, megabytes: int) -> Iterator[bool]:
+    """Mounts a small file system at a folder; yields whether that was possible."""
+    command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "chaos", str(folder)]
+    mounted = os.geteuid() == 0 and subprocess.run(command, capture_output=True, check=False).returncode == 0
+    try:
+        yield mounted
+    finally:
+        if mounted:
+            subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@contextlib.contextmanager
+def _full(folder: Path) -> Iterator[None]:
+    """Takes all the space that is left on a folder's disk."""
+    filler = folder / "filler"
+    try:
+        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(1 << 16))
+        yield
+    finally:
+        filler.unlink()
+
+
+def _command(process: psutil.Process) -> list[str]:
+    with contextlib.suppress(psutil.Error):
+        return process.cmdline()
+    return []
+
+
+def _spread(seconds: list[float]) -> dict[str, float] | None:
+    if not seconds:
+        return None
+    return {"median": round(statistics.median(seconds), 2), "largest": round(max(seconds), 2)}
+
+
+def main() -> int:
+    """The long form; 1 where anything was lost."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--per-round", type=int, default=25)
+    parser.add_argument("--pause", type=float, nargs=2, default=(0.5, 4.0), help="seconds from a job's start to a kill")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--faults", nargs="*", choices=FAULTS, default=list(FAULTS))
+    parser.add_argument("--targets", nargs="*", default=["all"])
+    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/chaos.json")
+    options = parser.parse_args()
+    chance = random.Random(options.seed)
+    with tempfile.TemporaryDirectory() as name:
+        folders = [Path(name) / part for part in ("undisturbed", "chaos")]
+        folders[1].mkdir()
+        undisturbed = Study(folders[0], options.targets, OVERLAY)
+        begun = time.monotonic()
+        undisturbed.start()
+        undisturbed.finish()
+        print(f"undisturbed: {time.monotonic() - begun:.0f} s", flush=True)
+        with small_disk(folders[1], 96) as mounted:
+            weights = {"job": 10, "snakemake": 5, "group": 5, "ctrl-c": 3} | ({"disk": 2} if mounted else {})
+            weights = {fault: weight for fault, weight in weights.items() if fault in options.faults}
+            faults = chance.choices(list(weights), list(weights.values()), k=options.kills)
+            study = Study(folders[1], options.targets, OVERLAY)
+            total = rounds(study, undisturbed.digests(), faults, options.per_round, tuple(options.pause), chance)
+    write_text(options.output, to_json(record(total)))
+    return int(any(count.lost for count in total.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,208 @@
+"""`verify-results` and `why` on a small study written by hand: what was changed is named, and nothing else."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+from runs import write_run
+from scipy.special import log_softmax
+from test_reruns import SCHEMA, merged
+
+from cifar_report import audit, config, datasets, explain, plan, tables
+from cifar_report.cli import main
+from cifar_report.files import sha256, to_json
+
+
+def rewrite(path, **changes):
+    document = json.loads(path.read_text())
+    path.write_text(to_json(document | changes))
+
+
+def tabulate(stage, results):
+    """Stands in for `tables.write`: what it writes follows from the summary alone."""
+    (results / "tables").mkdir(exist_ok=True)
+    for name in (*(f"tables/{name}.tex" for name in tables.TABLES), "numbers.tex", "numbers.json"):
+        (results / name).write_text(f"{name} of {(results / 'summary.csv').read_text()}")
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("written")
+    results, document = folder / "results/small", merged()
+    plan.write(config.load(document, SCHEMA), document, results / "plan")
+    datasets.prepare("digits", {"source": "digits"}, 200, results / "dataset", folder)
+    data = datasets.load(results / "dataset")
+    labels = data.split("test")[1]
+    (results / "search/mlp-grid").mkdir(parents=True)
+    (results / "search/mlp-grid/selected.yaml").write_text("settings: {batch_size: 20}\n")
+    (results / "summary.csv").write_text("variant\n")
+    tabulate({}, results)
+    rng = np.random.default_rng(0)
+    for file, origin in explain.origins(results / "plan").items():
+        name, _, kind = file.rpartition("/")
+        if origin.rule in ("train_variant", "train_trial") and kind == "run.json":
+            write_run(results, name, data.digests())
+            path = results / name
+            if name.startswith("runs/"):
+                logits = rng.normal(size=(len(labels), 10)).astype(np.float32)
+                np.save(path / "test-logits.npy", logits)
+                loss = -log_softmax(logits.astype(float), axis=1)[np.arange(len(labels)), labels].mean()
+                final = {"test": {"loss": loss, "accuracy": float((logits.argmax(1) == labels).mean())}}
+                digests = {file.name: sha256(file) for file in sorted(path.iterdir()) if file.name != "run.json"}
+                rewrite(path / "run.json", final=final, digests=digests)
+            record = json.loads((path / "run.json").read_text())
+            kept = shutil.copytree(path, folder / "results/.store" / record["identity"] / "finished")
+            del record["variant"]
+            (kept / "run.json").write_text(to_json(record))
+    return folder
+
+
+@pytest.fixture
+def results(written, tmp_path, monkeypatch):
+    monkeypatch.setattr(audit.tables, "write", tabulate)
+    shutil.copytree(written / "results", tmp_path / "results")
+    return tmp_path / "results/small"
+
+
+def problems(results):
+    checks = audit.audit(results, results.parent / ".store")
+    assert len(checks) > 60
+    return {check.what: check.problem for check in checks if check.problem}
+
+
+def flip(path):
+    """One bit of the last byte."""
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+RUN = "runs/vgg/seed-0"
+
+
+def test_a_study_as_it_was_made_holds(results, capsys):
+    assert problems(results) == {}
+    arguments = ["verify-results", "--results", str(results), "--store", str(results.parent / ".store")]
+    assert main(arguments) == 0
+    assert "checks hold" in capsys.readouterr().out
+    flip(results / RUN / "model.safetensors")
+    assert main(arguments) == 1
+    assert f"{RUN}/model.safetensors: its SHA-256 is " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("file", ["train-images", "validation-labels", "test-images"])
+def test_a_bit_of_an_array(results, file):
+    flip(results / f"dataset/{file}.npy")
+    assert set(problems(results)) == {f"dataset/{file.partition('-')[0]}"}
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "curve.csv"])
+def test_a_bit_of_a_run(results, file):
+    flip(results / RUN / file)
+    assert set(problems(results)) == {f"{RUN}/{file}"}
+    (results / RUN / file).unlink()
+    assert problems(results) == {f"{RUN}/{file}": "is missing; make it again"}
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"seed": 1}, {"identity", "plan", "store"}),
+        ({"identity": "0" * 64}, {"identity", "plan"}),
+        ({"code": "0" * 64}, {"identity", "store"}),
+        ({"final": {"test": {"loss": 1.0, "accuracy": 0.99}}}, {"accuracy", "store"}),
+        ({"seconds": 1.0}, {"store"}),
+        ({"settings": {}}, {"identity", "store"}),
+        ({"settings": None}, {"identity", "store"}),
+    ],
+)
+def test_a_word_of_run_json(results, change, found):
+    rewrite(results / RUN / "run.json", **change)
+    assert set(problems(results)) == {f"{RUN}: {name}" for name in found}
+
+
+def test_a_torn_run_json_hides_nothing_else(results):
+    (results / RUN / "run.json").write_text('{"variant": "vg')
+    flip(results / "dataset/test-images.npy")
+    found = problems(results)
+    assert "dataset/test" in found and "expected JSON" in found[f"{RUN}: identity"]
+
+
+def test_a_plan_that_has_changed(results):
+    path = results / "plan/vgg.json"
+    settings = json.loads(path.read_text())["settings"]
+    rewrite(path, settings=settings | {"steps": 3})
+    assert set(problems(results)) == {f"{RUN}: plan"}
+
+
+def test_a_number_and_a_table(results):
+    flip(results / "numbers.json")
+    flip(results / "tables/summary.tex")
+    assert set(problems(results)) == {"numbers.json", "tables/summary.tex"}
+
+
+def test_the_store(results):
+    homes = sorted((results.parent / ".store").iterdir())
+    flip(homes[0] / "finished/curve.csv")
+    (homes[1] / "finished/curve.csv").unlink()
+    homes[2].rename(homes[2].with_name("0" * 64))
+    names = [f".store/{home.name[:12]}" for home in homes[:2]]
+    assert set(problems(results)) == {f"{names[0]}/curve.csv", f"{names[1]}: name", ".store/000000000000: name"}
+
+
+# --- why --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("file", "spoil", "sentence"),
+    [
+        ("run.json", None, "would not be made again: nothing that it is made from has changed since."),
+        ("run.json", "unlink", "would be made again: it is missing."),
+        ("run.json", "missing", f"would be made again: {RUN}/curve.csv, which is made with it, is missing."),
+        ("run.json", "setting", "would be made again: steps is 3 now and was 2 (plan/vgg.json)."),
+        ("run.json", "code", "would be made again: the code that computes it has changed (plan/vgg.json)."),
+        (
+            "curve.csv",
+            "touch",
+            "would be made again: plan/vgg.json is newer, and no record says that it is the same, and yet it is that "
+            "run, which the store still has.",
+        ),
+        ("run.json", "data", "would be made again: the data are others, train-images (dataset/dataset.json)."),
+        (
+            "model.safetensors",
+            "flip",
+            "would not be made again, but is not what was made: its SHA-256 differs from the one in run.json; delete "
+            "it, and it is made again.",
+        ),
+    ],
+)
+def test_why_a_run(results, capsys, file, spoil, sentence):
+    """Without Snakemake's records; with them test_reruns compares it with Snakemake."""
+    for path in results.rglob("*"):
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+    path, planned = results / RUN / file, results / "plan/vgg.json"
+    if spoil == "unlink":
+        path.unlink()
+    elif spoil == "missing":
+        (results / RUN / "curve.csv").unlink()
+    elif spoil == "setting":
+        rewrite(planned, settings=json.loads(planned.read_text())["settings"] | {"steps": 3})
+    elif spoil == "code":
+        rewrite(planned, code="0" * 64)
+    elif spoil == "touch":
+        planned.touch()
+    elif spoil == "data":
+        described = results / "dataset/dataset.json"
+        rewrite(described, sha256=json.loads(described.read_text())["sha256"] | {"train-images": "0" * 64})
+    elif spoil == "flip":
+        flip(path)
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+    assert main(["why", f"{RUN}/{file}", "--results", str(results)]) == 0
+    assert capsys.readouterr().out == f"{RUN}/{file} {sentence}\n"
+
+
+def test_why_what_is_made_from_a_run(results, capsys):
+    (results / RUN / "run.json").unlink()
+    main(["why", "tab:summary", "--results", str(results)])
+    assert "tables/summary.tex would be made again: " in capsys.readouterr().out

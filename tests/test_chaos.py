@@ -1,0 +1,221 @@
+"""A study that is killed, interrupted and starved of disk comes out the same; who may work on it, and how it ends."""
+
+import contextlib
+import errno
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from types import SimpleNamespace
+
+import chaos
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from cifar_report import cli, datasets, files
+from cifar_report.config import Settings
+from cifar_report.training import store
+
+SETTINGS = Settings(
+    kind="numpy-mlp",
+    optimiser="sgd",
+    learning_rate=0.002,
+    steps=50,
+    batch_size=32,
+    preprocessing="mean-image",
+    evaluate_every=10,
+    evaluation_images=100,
+    threads=1,
+    hidden=(20,),
+    slope=0.02,
+)
+STORM = ["job", "job", "snakemake", "group", "job"]
+OVERLAY = chaos.OVERLAY | {
+    "run": ["mlp-numpy"],
+    "variants": {"mlp-numpy": {"steps": 3000, "evaluate_every": chaos.EVALUATE_EVERY}},
+}
+RUN = "results/chaos/runs/mlp-numpy/seed-0/run.json"
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dataset")
+    datasets.prepare("digits", {"source": "digits"}, 200, folder, folder)
+    return datasets.load(folder)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """One that has been made undisturbed."""
+    study = chaos.Study(tmp_path_factory.mktemp("chaos"), [RUN], OVERLAY)
+    study.start()
+    study.finish()
+    return study
+
+
+def test_a_storm_changes_no_byte(study):
+    """The short form of `make chaos`: kills of jobs, of Snakemake, of all; then the same command again."""
+    reference = study.digests()
+    assert len(reference) == 3
+    study.forget()
+    tally = {fault: chaos.Tally() for fault in STORM}
+    chaos.storm(study, STORM, (0.1, 1.5), random.Random(1), tally)
+    os.killpg(study.process.pid, signal.SIGKILL)
+    study.process.wait()
+    study.start()
+    study.finish()
+    assert study.digests() == reference
+    assert {fault: count.lost for fault, count in tally.items()} == dict.fromkeys(tally, 0)
+    assert not list(study.folder.glob("results/.store/**/*.tmp"))
+
+
+def test_a_second_snakemake_is_refused_and_names_the_first(study):
+    study.forget()
+    study.start()
+    assert study.await_job()
+    second = chaos.Study(study.folder, study.targets, OVERLAY)
+    second.log = study.log.with_name("second.log")
+    second.start()
+    assert second.process.wait() == 1
+    assert f"process {study.process.pid} on " in second.log.read_text()
+    study.finish()
+
+
+def test_ctrl_c_ends_all_and_says_how_to_go_on(study):
+    study.forget()
+    study.start()
+    assert study.await_job()
+    time.sleep(1)
+    jobs = study.descendants()
+    os.killpg(study.process.pid, signal.SIGINT)
+    assert study.process.wait(30) == 1
+    assert not [job for job in jobs if job.is_running()]
+    assert "The same command goes on from here" in study.log.read_text()
+    study.start()
+    study.finish()
+
+
+def test_stale_locks_of_snakemake_are_removed(study):
+    """As older versions, or a call without the profile, leave them; those of another study stay."""
+    locks = study.folder / ".snakemake/locks"
+    locks.mkdir(exist_ok=True)
+    (locks / "0.output.lock").write_text(f"{RUN}\n")
+    (locks / "1.output.lock").write_text("results/other/report.pdf\n")
+    study.start()
+    study.finish()
+    assert [path.name for path in locks.glob("*.lock")] in (["1.output.lock"], [])
+
+
+def test_a_damaged_checkpoint_is_not_gone_on_from(dataset, tmp_path, monkeypatch, capsys):
+    """Whether cut off or with one weight changed: the run begins anew and ends the same."""
+    whole = store.obtain(SETTINGS, 0, dataset, "code", tmp_path / "whole", "whole")
+    save = store._save
+
+    def save_then_die(path, trainer, history):
+        save(path, trainer, history)
+        raise KeyboardInterrupt
+
+    for name, damage in {"cut": _cut, "changed": _change}.items():
+        monkeypatch.setattr(store, "_save", save_then_die)
+        with pytest.raises(KeyboardInterrupt):
+            store.obtain(SETTINGS, 0, dataset, "code", tmp_path / name, name)
+        monkeypatch.undo()
+        damage(next((tmp_path / name).rglob("checkpoint.safetensors")))
+        again = store.obtain(SETTINGS, 0, dataset, "code", tmp_path / name, name)
+        assert "begins anew" in capsys.readouterr().out
+        for file in ("model.safetensors", "curve.csv", "test-logits.npy"):
+            assert (again / file).read_bytes() == (whole / file).read_bytes(), (name, file)
+
+
+def _cut(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def _change(path):
+    with safe_open(path, "numpy") as file:
+        metadata, state = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    first = next(array for array in state.values() if array.dtype == np.float32)
+    first.flat[0] += 1
+    save_file(state, path, metadata)
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_live_one_writes_is_not(tmp_path):
+    path = tmp_path / "run.json"
+    command = (
+        "import os, sys, pathlib; from cifar_report.files import atomic\n"
+        f"with atomic(pathlib.Path({str(path)!r})) as file: file.write(b'half'); print(flush=True); sys.stdin.read()"
+    )
+    live, killed = (
+        subprocess.Popen([sys.executable, "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in "ab"
+    )
+    for process in (live, killed):
+        process.stdout.readline()
+    killed.kill()
+    killed.wait()
+    files.write_text(path, "whole")
+    assert [left.name for left in tmp_path.glob(".*.tmp")] == [f".run.json.{live.pid}.tmp"]
+    assert path.read_text() == "whole"
+    live.communicate()
+    assert path.read_text() == "half" and not list(tmp_path.glob(".*.tmp"))
+
+
+def test_a_full_disk_ends_with_a_message_and_tears_nothing(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "summary.csv"
+    files.write_text(path, "before")
+
+    def fill(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files.os, "fsync", fill)
+    monkeypatch.setattr(cli, "_parser", lambda: _parser_of(lambda: files.write_text(path, "after")))
+    assert cli.main([]) == 1
+    assert capsys.readouterr().err == f"cifar-report: {path}: No space left on device\n"
+    assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
+
+
+def _parser_of(command):
+    return SimpleNamespace(parse_args=lambda _: SimpleNamespace(command=command))
+
+
+@pytest.mark.parametrize("kind", ["a file where a folder is expected", "read-only", "full", "vanished"])
+def test_a_results_folder_that_cannot_be_written(dataset, tmp_path, monkeypatch, capsys, kind):
+    """Message with the file's name, exit code 1, no file torn. Mounts are made where they can be, by root."""
+    output = tmp_path / "results"
+    finished = store.obtain(SETTINGS, 0, dataset, "code", tmp_path / "store", "run")
+    publish = partial(store.publish, finished, output / "run", "mlp", cli.RUN_FILES)
+    monkeypatch.setattr(cli, "_parser", lambda: _parser_of(publish))
+    capsys.readouterr()
+    with contextlib.ExitStack() as stack:
+        output.mkdir()
+        mounted = kind not in ("a file where a folder is expected", "vanished") and stack.enter_context(
+            chaos.small_disk(output, 1)
+        )
+        if mounted and kind == "read-only":
+            subprocess.run(["mount", "-o", "remount,ro", str(output)], check=True)
+        elif mounted:
+            (output / "filler").write_bytes(bytes((1 << 20) - (1 << 13)))
+        else:
+            output.rmdir()
+            output.symlink_to(tmp_path / "gone") if kind == "vanished" else output.write_text("")
+        assert cli.main([]) == 1
+        assert str(output) in capsys.readouterr().err
+        assert not list(output.glob("run/*")) or {p.name for p in output.glob("run/*")} <= {"curve.csv"}
+
+
+def test_two_studies_at_once_in_one_folder(study):
+    study.forget()
+    other = chaos.Study(
+        study.folder,
+        ["results/other/runs/mlp-numpy/seed-0/run.json"],
+        OVERLAY | {"study": "other"},
+    )
+    other.start()
+    assert other.await_job()
+    study.start()
+    study.finish()
+    assert other.process.wait() == 0, other.log.read_text()

@@ -1,0 +1,249 @@
+"""Finished runs go to another machine and are taken there; what differs is named and refused."""
+
+import io
+import json
+import shutil
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from cifar_report import cli, datasets, provenance
+from cifar_report.config import Settings
+from cifar_report.exchange import export, import_runs
+from cifar_report.files import read_json, to_json, write_text
+from cifar_report.training import store
+
+SETTINGS = Settings(
+    kind="numpy-mlp",
+    optimiser="sgd",
+    learning_rate=0.002,
+    steps=4,
+    batch_size=32,
+    preprocessing="mean-image",
+    evaluate_every=2,
+    evaluation_images=50,
+    threads=1,
+    hidden=(5,),
+    slope=0.02,
+)
+CODE = provenance.code_digest(*provenance.training_modules("numpy-mlp"))
+SEARCH = {"grid": {"hidden": [[5], [6]]}, "trials": ["0123456789abcdef"]}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Folder with results/small (two seeds and a trial, a third seed not yet trained) and results/.store."""
+    folder = tmp_path_factory.mktemp("trained")
+    results = folder / "results/small"
+    datasets.prepare("digits", {"source": "digits"}, 200, results / "dataset", folder)
+    data = datasets.load(results / "dataset")
+    stages = {
+        "summarise": {"variants": [{"name": "mlp", "seeds": [0, 1, 2], "search": None}]},
+        "search": {"mlp-grid": SEARCH},
+    }
+    for stage, settings in stages.items():
+        write_text(results / f"plan/stages/{stage}.json", to_json({"settings": settings}))
+    plan = {"settings": SETTINGS.canonical()}
+    write_text(results / "plan/mlp.json", to_json(plan))
+    write_text(results / "plan/search/mlp-grid/0123456789abcdef.json", to_json(plan))
+    for seed in range(2):
+        finished = store.obtain(SETTINGS, seed, data, CODE, folder / "results/.store", f"seed {seed}")
+        store.publish(finished, results / f"runs/mlp/seed-{seed}", "mlp", cli.RUN_FILES)
+    finished = store.obtain(SETTINGS, 9, data, CODE, folder / "results/.store", "trial", test=False)
+    store.publish(finished, results / "search/mlp-grid/0123456789abcdef", "mlp-grid-012345", cli.RUN_FILES[:1])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(trained):
+    path = trained / "runs.tar"
+    assert export(trained / "results/small", trained / "results/.store", path) == (3, 1)
+    return path
+
+
+def repacked(exported, path, edit):
+    """The export with its members changed: `edit` takes and returns a dict of name and content."""
+    with tarfile.open(exported) as archive:
+        members = {member.name: archive.extractfile(member).read() for member in archive}
+    with tarfile.open(path, "w") as archive:
+        for name, content in edit(members).items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def edited(change):
+    """Members with each run.json changed, its identity made to fit unless that is the change."""
+
+    def edit(members):
+        out = {}
+        for name, content in members.items():
+            folder, _, file = name.partition("/")
+            run = json.loads(members[f"{folder}/run.json"])
+            change(run)
+            out[f"{run['identity']}/{file}"] = to_json(run).encode() if file == "run.json" else content
+        return out
+
+    return edit
+
+
+def identified(run):
+    settings = Settings.from_mapping(run["settings"])
+    run["identity"] = provenance.identity(settings, run["seed"], run["data"]["digests"], run["code"])
+
+
+def test_an_export_has_the_same_bytes_twice(trained, exported, tmp_path):
+    export(trained / "results/small", trained / "results/.store", tmp_path / "again.tar")
+    assert (tmp_path / "again.tar").read_bytes() == exported.read_bytes()
+
+
+def test_imported_runs_are_taken_without_training(trained, exported, tmp_path, monkeypatch):
+    """On the command line, twice; then the store gives them out, byte by byte, and trains nothing."""
+    call = ["import-runs", str(exported), "--store", str(tmp_path), "--results", str(trained / "results/small")]
+    assert cli.main(call) == 0
+    counts, refused = import_runs(exported, tmp_path)
+    assert (dict(counts), refused) == ({"already there": 3}, [])
+    monkeypatch.setattr(store, "build_trainer", None)
+    data = datasets.load(trained / "results/small/dataset")
+    for seed, test in ((0, True), (1, True), (9, False)):
+        finished = store.obtain(SETTINGS, seed, data, CODE, tmp_path, "taken", test)
+        original = trained / "results/.store" / finished.parent.name / "finished"
+        assert {p.name: p.read_bytes() for p in finished.iterdir()} == {
+            p.name: p.read_bytes() for p in original.iterdir()
+        }
+    assert not list(tmp_path.glob(".import-*"))
+
+
+def settings_changed(run):
+    run["settings"]["steps"] = 5
+
+
+def other_study(run):
+    run["settings"]["steps"] = 5
+    identified(run)
+
+
+def other_code(run):
+    run["code"] = "0" * 64
+    identified(run)
+
+
+def other_data(run):
+    run["data"]["digests"]["train-images"] = "0" * 64
+    identified(run)
+
+
+def unknown_setting(run):
+    run["settings"]["lookahead"] = True
+
+
+def other_seed(run):
+    run["seed"] += 1
+
+
+def no_seed(run):
+    del run["seed"]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (settings_changed, "identity: is not that of its settings"),
+        (other_seed, "identity: is not that of its settings, seed"),
+        (other_study, "settings: steps: differ"),
+        (other_code, "code: what trains a numpy-mlp differs"),
+        (other_data, "data: train-images: the run of 'digits'"),
+        (unknown_setting, "settings: this checkout does not know them"),
+        (no_seed, "run.json: the top level: 'seed' is a required property"),
+    ],
+)
+def test_what_differs_is_named_and_refused(trained, exported, tmp_path, change, named):
+    changed = repacked(exported, tmp_path / "changed.tar", edited(change))
+    counts, refused = import_runs(changed, tmp_path / "store", trained / "results/small")
+    assert not counts and len(refused) == 3
+    for message in refused:
+        assert named in message
+    assert not list(tmp_path.glob("store/*/finished"))
+
+
+def test_one_altered_file_stops_its_run_alone(exported, tmp_path, capsys):
+    def alter(members):
+        name = next(name for name in members if name.endswith("model.safetensors"))
+        return members | {name: members[name][:-1] + b"?"}
+
+    path = repacked(exported, tmp_path / "altered.tar", alter)
+    assert cli.main(["import-runs", str(path), "--store", str(tmp_path / "store")]) == 1
+    told = capsys.readouterr()
+    assert "2 run(s) imported" in told.out and "model.safetensors: expected SHA-256" in told.err
+
+
+@pytest.mark.parametrize("lost", ["curve.csv", "run.json"])
+def test_a_missing_file_is_named(exported, tmp_path, lost):
+    path = repacked(exported, tmp_path / "x.tar", lambda m: {k: v for k, v in m.items() if not k.endswith(lost)})
+    counts, refused = import_runs(path, tmp_path / "store")
+    assert not counts and all(lost in message for message in refused)
+
+
+@pytest.mark.parametrize(
+    "name", ["../evil", "/evil", "0" * 64 + "/../../evil", "0" * 64 + "/finished/run.json", "0" * 64 + "/extra.bin"]
+)
+def test_only_the_files_of_runs_are_unpacked(exported, tmp_path, name):
+    path = repacked(exported, tmp_path / "x.tar", lambda members: members | {name: b"evil"})
+    assert cli.main(["import-runs", str(path), "--store", str(tmp_path / "a/b/store")]) == 1
+    assert not list(tmp_path.rglob("*evil*")) and not list((tmp_path / "a/b/store").iterdir())
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.GNUTYPE_SPARSE])
+def test_links_and_devices_are_refused(tmp_path, kind, capsys):
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        info = tarfile.TarInfo("0" * 64 + "/run.json")
+        info.type, info.linkname = kind, "/etc/passwd"
+        archive.addfile(info)
+    assert cli.main(["import-runs", str(tmp_path / "x.tar"), "--store", str(tmp_path / "store")]) == 1
+    assert "x.tar" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"",
+        lambda content: b"no tar" * 200,
+        lambda content: content[: len(content) // 2],
+        lambda content: content.rstrip(b"\0")[:-100],
+        lambda content: content[: len(content.rstrip(b"\0")) // 512 * 512],
+    ],
+)
+def test_a_damaged_file_is_refused_whole(exported, tmp_path, damage, capsys):
+    path = tmp_path / "x.tar"
+    path.write_bytes(damage(exported.read_bytes()))
+    assert cli.main(["import-runs", str(path), "--store", str(tmp_path / "store")]) == 1
+    assert str(path) in capsys.readouterr().err
+    assert not list(tmp_path.glob("store/*/finished"))
+
+
+def test_a_damaged_header_is_not_the_end(exported, tmp_path, capsys):
+    with tarfile.open(exported) as archive:
+        offset = archive.getmembers()[5].offset
+    content = exported.read_bytes()
+    (tmp_path / "x.tar").write_bytes(content[:offset] + b"\xff" * 512 + content[offset + 512 :])
+    assert cli.main(["import-runs", str(tmp_path / "x.tar"), "--store", str(tmp_path / "store")]) == 1
+    assert "its end is missing or damaged" in capsys.readouterr().err
+
+
+def test_nothing_to_export_and_lost_files_are_named(trained, tmp_path, capsys):
+    results = tmp_path / "small"
+    shutil.copytree(trained / "results/small", results)
+    call = ["export-runs", "--results", str(results), "--store", str(tmp_path), "--output", str(tmp_path / "x.tar")]
+    assert cli.main(call) == 1
+    assert "run.json" in capsys.readouterr().err
+    for path in results.rglob("run.json"):
+        path.unlink()
+    assert cli.main(call) == 1
+    assert "expected finished runs to export, found none" in capsys.readouterr().err
+    assert not Path(tmp_path / "x.tar").exists()
+
+
+def test_the_record_names_the_code_that_trained_it(trained):
+    assert read_json(trained / "results/small/runs/mlp/seed-0/run.json")["code"] == CODE

@@ -1,0 +1,513 @@
+"""What reruns after which change: exactly the jobs that depend on it, for every key of the config and source file.
+
+The tables say what depends on what, by hand. The plan files before and after a change, and the rules of `explain`, say
+what would rerun; a sample of the changes is put to Snakemake itself, on a study whose files are there but empty.
+"""
+
+import copy
+import functools
+import json
+import os
+import re
+import shutil
+import subprocess
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+import yaml
+from runs import write_run
+from snakemake.utils import update_config
+from test_workflow import OVERLAY, PARTS, ROOT, snakemake
+
+from cifar_report import config, explain, plan, provenance
+from cifar_report.errors import InputError
+from cifar_report.why import why
+
+SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
+# Beside the small study, a second search and a variant of one's own: so that every reference has another value to take.
+OTHER = {"like": "mlp-torch", "seed": 7, "grid": [{"setting": "learning_rate", "values": [0.001, 0.01]}]}
+
+# --- what depends on what ---------------------------------------------------------------------------------------------
+
+# The jobs that read what a job makes. The jobs of a variant are named after it, those of the search `trials`.
+FIGURES_AND_CLAIMS = {"draw_figures", "test_claims"}
+READERS = {
+    "prepare_dataset": {
+        *("trials", "mlp-numpy", "mlp-tuned", "vgg", "measure_shifts", "measure_flips", "write_tables"),
+        *FIGURES_AND_CLAIMS,
+    },
+    "trials": {"select_trial", "tabulate_search", *FIGURES_AND_CLAIMS},
+    "select_trial": {"mlp-tuned"},
+    "tabulate_search": {"write_tables", *FIGURES_AND_CLAIMS},
+    "mlp-numpy": {"summarise_runs", "write_tables", *FIGURES_AND_CLAIMS},
+    "mlp-torch": {"summarise_runs", "write_tables", *FIGURES_AND_CLAIMS},
+    "mlp-tuned": {"summarise_runs", "measure_shifts", "write_tables", *FIGURES_AND_CLAIMS},
+    "vgg": {"summarise_runs", "measure_shifts", "write_tables", *FIGURES_AND_CLAIMS},
+    "measure_shifts": {"test_claims"},
+    "measure_flips": {"write_tables"},  # of no variant of this study
+    "summarise_runs": {"write_tables", "render_html"},
+    "test_claims": {"write_tables", "render_report", "render_html"},
+    "draw_figures": {"write_tables", "render_report"},
+    "check_equations": {"render_report"},
+    "write_tables": {"render_report"},
+    "render_report": {"render_html"},
+    "render_html": set(),
+}
+EVERYTHING = set(READERS) - {"mlp-torch"}  # which is not of the study's `run`
+
+# The jobs that a key of the config itself decides, without their readers. `+`: only the new runs, not those there are.
+# The first row whose pattern fits counts. Snakemake's HTML report shows the whole config: every key remakes that.
+ROWS = {"summarise_runs", "write_tables", *FIGURES_AND_CLAIMS}  # what has a row or a curve a run
+LABELS = {"write_tables", "draw_figures"}
+KEYS = {
+    "study": EVERYTHING,
+    "report.*": {"write_tables"},
+    "dataset": {"prepare_dataset"},
+    "validation_images": {"prepare_dataset"},
+    "datasets.digits.source": {"prepare_dataset"},
+    "datasets.*": set(),  # not the one selected
+    "seeds": {"mlp-numpy+", "mlp-tuned+", "measure_shifts", *ROWS},  # the VGG has its own
+    "run": {"mlp-torch", *ROWS},
+    "defaults.train_on": {"mlp-numpy", "mlp-tuned", "vgg"},  # a search always trains on the training split
+    "defaults.evaluate_every": set(),  # each has its own, or that of mlp-numpy
+    "defaults.evaluation_images": {"mlp-numpy", "mlp-tuned", "trials"},
+    "defaults.*": {"mlp-numpy", "mlp-tuned", "vgg", "trials"},
+    "variants.mlp-numpy.label": LABELS,
+    "variants.mlp-tuned.label": LABELS,
+    "variants.vgg.label": LABELS,
+    "variants.mlp-numpy.original_test_accuracy": LABELS | {"summarise_runs"},
+    "variants.mlp-tuned.original_test_accuracy": LABELS | {"summarise_runs"},
+    "variants.vgg.original_test_accuracy": LABELS | {"summarise_runs"},
+    "variants.*.label": set(),
+    "variants.*.original_test_accuracy": set(),
+    "variants.vgg.seeds": {"vgg+", "measure_shifts", *ROWS},
+    "variants.mlp-numpy.kind": {"mlp-numpy"},  # mlp-torch, and with it mlp-tuned and the search, has its own of these
+    "variants.mlp-numpy.initial_std": {"mlp-numpy"},
+    "variants.mlp-numpy.batch_size": {"mlp-numpy"},  # is searched
+    "variants.mlp-numpy.*": {"mlp-numpy", "mlp-tuned", "trials"},
+    "variants.mlp-torch.*": {"mlp-tuned", "trials"},
+    "variants.mlp-tuned.search": {"trials", "select_trial", "mlp-tuned"},
+    "variants.mlp-tuned.like": {"mlp-tuned"},
+    "variants.vgg.*": {"vgg"},
+    "variants.*": set(),  # not of `run`, and nothing of it is like them
+    "search.mlp-grid.grid": {"trials+"},
+    "search.mlp-grid.like": {"trials"},
+    "search.mlp-grid.seed": {"trials"},
+    "search.*": set(),  # of no variant of `run`
+    "shifts.*": {"measure_shifts"},
+}
+
+# The modules that each job computes with. A run's are those that decide its numbers, not those that keep it
+# (training/store.py), describe it (provenance.py) or call it (cli.py). Those that write the plan (plan.py, config.py)
+# belong to no job: what they decide stands in the plan itself.
+BASE = {"__init__.py", "errors.py", "files.py"}
+RUNS = {"__init__.py", "training/__init__.py", "training/run.py", "training/batches.py", "randomness.py"}
+NUMPY = RUNS | {"training/numpy_loop.py", *(f"numpy_nn/{name}.py" for name in ("__init__", "modules", "mlp", "sgd"))}
+TORCH = RUNS | {"training/torch_loop.py", "torch_nn/__init__.py", "torch_nn/initial.py"}
+TORCH_MLP, TORCH_VGG = TORCH | {"torch_nn/mlp.py", "torch_nn/batchnorm.py"}, TORCH | {"torch_nn/vgg.py"}
+DATA = BASE | {"datasets.py", "downloads.py", "randomness.py"}
+ANALYSIS = BASE | {"results.py", "statistics.py", "config.py"}
+KEPT = {"results.py", "config.py", "trained.py", "provenance.py", "training/store.py", "training/devices.py"}
+MODULES = {
+    "prepare_dataset": DATA,
+    "mlp-numpy": NUMPY,
+    "mlp-tuned": TORCH_MLP,
+    "trials": TORCH_MLP,
+    "vgg": TORCH_VGG,
+    "select_trial": ANALYSIS | {"summary.py"},
+    "tabulate_search": ANALYSIS | {"summary.py"},
+    "summarise_runs": ANALYSIS | {"summary.py"},
+    "measure_shifts": DATA | RUNS | KEPT | {"shifts.py"},
+    "measure_flips": DATA | RUNS | KEPT | {"flips.py"},
+    "draw_figures": DATA | ANALYSIS | {"figures.py"},
+    "write_tables": DATA | ANALYSIS | {"tables.py", "latex.py"},
+    "test_claims": ANALYSIS | {"claims.py", "latex.py"},
+    "check_equations": (NUMPY | TORCH_MLP | TORCH_VGG | BASE | {"equations.py", "latex.py", "config.py"})
+    - {"training/run.py"},
+}
+SOURCES = {
+    "report/*.tex": {"check_equations", "render_report"},  # the equations' labels
+    "report/*.bib": {"check_equations", "render_report"},
+    "report/claims.yaml": {"test_claims"},
+    "workflow/schemas/claims.schema.yaml": {"test_claims"},
+    "tests/equations/*.py": {"check_equations"},
+    "workflow/scripts/render-report": {"render_report"},
+    "workflow/report/*.rst": {"render_html"},
+    "workflow/*": set(),  # what a rule says is Snakemake's own matter, see test_workflow
+    "src/cifar_report/*": set(),  # but see MODULES
+}
+
+
+def with_readers(jobs):
+    """Jobs and all that read what they make, directly or not."""
+    found, waiting = set(), set(jobs)
+    while waiting:
+        job = waiting.pop()
+        found.add(job)
+        waiting |= READERS[job.removesuffix("+")] - found
+    return found
+
+
+def row(table, name):
+    """What the first pattern of a table that fits says."""
+    return next(jobs for pattern, jobs in table.items() if fnmatch(name, pattern))
+
+
+def roots(file):
+    """The jobs that a source file decides."""
+    module = file.removeprefix("src/cifar_report/")
+    using = {job for job, modules in MODULES.items() if file != module and module in modules}
+    return row(SOURCES, file) | using
+
+
+# --- what would rerun -------------------------------------------------------------------------------------------------
+
+
+def merged(**changes):
+    """The small study's configuration after all overlays."""
+    whole = {}
+    for layer in (yaml.safe_load((ROOT / name).read_text()) for name in ("config.yaml", "config/demo.yaml")):
+        update_config(whole, layer)
+    update_config(whole, OVERLAY | changes)
+    update_config(whole, {"search": {"other": OTHER}})
+    return whole
+
+
+def state(document, folder, root=ROOT):
+    """Each plan file's content and each file's origin, named as in results/."""
+    study = config.load(document, SCHEMA)
+    plans = plan.documents(study, root) | {"config": document}
+    (folder / "stages").mkdir(exist_ok=True)
+    for name in plan.STAGES:
+        (folder / f"stages/{name}.json").write_text(json.dumps(plans[f"stages/{name}"]))
+    files = {
+        f"{study.name}/{file}": (origin.rule, {f"{study.name}/{name}" for name in origin.inputs})
+        for file, origin in explain.origins(folder).items()
+    }
+    contents = {f"{study.name}/plan/{name}.json": json.dumps(plan) for name, plan in plans.items()}
+    contents[f"{study.name}/plan/config.yaml"] = contents.pop(f"{study.name}/plan/config.json")
+    return contents, files
+
+
+def would_rerun(before, after):
+    """The jobs that rerun when one state becomes another, with `+` where a group's new ones alone do.
+
+    A job reruns where an output is new, where its set of inputs changed, or where an input changed or is made again.
+    """
+    (old_contents, old_files), (contents, files) = before, after
+
+    @functools.cache
+    def again(file):
+        if file not in files:
+            return old_contents.get(file) != contents.get(file)
+        rule, inputs = files[file]
+        return file not in old_files or old_files[file] != (rule, inputs) or any(map(again, inputs))
+
+    groups = {}
+    for file, (rule, _) in files.items():
+        groups.setdefault(group(rule, file), set()).add(file)
+    jobs = set()
+    for name, members in groups.items():
+        rerun = {file for file in members if again(file)}
+        if rerun and rerun != members and rule_of(name) in ("train_variant", "train_trial"):
+            assert rerun == {file for file in members if file not in old_files}, name
+            jobs.add(f"{name}+")
+        elif rerun:
+            jobs.add(name)
+    return jobs
+
+
+def group(rule, file):
+    return file.split("/")[2] if rule == "train_variant" else "trials" if rule == "train_trial" else rule
+
+
+def rule_of(name):
+    return "train_trial" if name == "trials" else name if "_" in name else "train_variant"
+
+
+@pytest.fixture(scope="module")
+def before(tmp_path_factory):
+    """The study as it is."""
+    with pytest.MonkeyPatch.context() as patch:
+        parsed = functools.cache(lambda path, package, content: _parsed(path, package))
+        _parsed = provenance._parsed
+        patch.setattr(provenance, "_parsed", lambda path, package: parsed(path, package, path.read_bytes()))
+        yield state(merged(), tmp_path_factory.mktemp("plan"))
+
+
+def leaves(document, where=()):
+    for key, value in document.items():
+        if isinstance(value, dict):
+            yield from leaves(value, (*where, key))
+        else:
+            yield (*where, key)
+
+
+# --- every key --------------------------------------------------------------------------------------------------------
+
+SETTINGS = yaml.safe_load(SCHEMA.read_text())["properties"]["defaults"]["properties"]
+# Other values of the keys that are no settings: the first row that fits.
+VALUES = {
+    "study": "elsewhere",
+    "report.*": "Other words",
+    "dataset": "cifar10-jpeg",
+    "validation_images": 201,
+    "datasets.cifar10.source": "digits",
+    "datasets.*.source": "cifar10",
+    "datasets.*.mirrors": ["https://example.org/cifar-10-python.tar.gz"],
+    "datasets.*.path": "elsewhere.tar",
+    "datasets.*.sha256": "0" * 64,
+    "seeds": [0, 1, 7],
+    "variants.*.seeds": [0, 9],
+    "run": ["mlp-numpy", "mlp-torch", "mlp-tuned", "vgg"],
+    "variants.*.label": "Another name",
+    "variants.*.original_test_accuracy": 0.123,
+    "variants.mlp-torch.like": "vgg",
+    "*.like": "mlp-bn-torch",
+    "variants.*.search": "other",
+    "search.*.seed": 1,
+    "search.mlp-grid.grid": [{"setting": "batch_size", "values": [20, 50, 100]}],
+    "search.*.grid": [{"setting": "momentum", "values": [0.5, 0.9]}],
+    "search.mlp-halving.trials": 10,
+    "search.mlp-halving.batch": 4,
+    "search.mlp-halving.reduction": 2,
+    "search.mlp-halving.rungs": 2,
+    "search.mlp-halving.workers": 2,
+    "search.mlp-halving.method": "grid",
+    "shifts.variants": ["vgg"],
+    "shifts.images": 21,
+}
+# Where there is no other value that goes with the rest, the study is refused and nothing runs at all.
+REFUSED = {
+    "datasets.cifar10.source": "unknown key 'mirrors'",
+    "datasets.cifar10-jpeg.source": "unknown key 'path'",
+    "search.mlp-halving.method": "a grid trains every combination",
+    "search.mlp-halving.grid": "the space holds 2 configurations",
+    "variants.mlp-numpy.optimiser": "numpy-mlp is trained by sgd",
+    "variants.mlp-torch.kind": "torch-vgg has no such setting",
+    "variants.vgg.kind": "numpy-mlp",
+}
+
+
+def another(key, value):
+    """Another value of a key, such as the schema allows."""
+    schema = SETTINGS.get(key.rpartition(".")[2])
+    if schema is None:
+        return row(VALUES, key)
+    if "enum" in schema:
+        return schema["enum"][(schema["enum"].index(value) + 1) % len(schema["enum"])]
+    if schema["type"] == "array":
+        return [7]
+    return not value if schema["type"] == "boolean" else value + 1 if isinstance(value, int) else (value or 0.5) / 2
+
+
+def changed(key, value):
+    document = copy.deepcopy(merged())
+    *where, last = key.split(".")
+    functools.reduce(lambda inner, name: inner[name], where, document)[last] = value
+    return document
+
+
+KEYS_OF_CONFIG = [".".join(where) for where in leaves(merged())]
+
+
+@pytest.mark.parametrize("key", KEYS_OF_CONFIG)
+def test_a_key_reruns_what_depends_on_it_and_nothing_else(before, tmp_path, key):
+    value = functools.reduce(lambda inner, name: inner[name], key.split("."), merged())
+    document = changed(key, another(key, value))
+    assert document != merged()
+    if key in REFUSED:
+        with pytest.raises(InputError, match=REFUSED[key]):
+            config.load(document, SCHEMA)
+    else:
+        assert would_rerun(before, state(document, tmp_path)) == with_readers(row(KEYS, key) | {"render_html"})
+
+
+@pytest.mark.parametrize("setting", sorted(set(SETTINGS) - {"kind", "batch_size"}))
+def test_a_setting_of_one_variant_reruns_that_one(before, tmp_path, setting):
+    """Those that nobody has set as well; the kind and what is searched cannot be set there."""
+    document = merged()
+    entry = document["variants"]["mlp-tuned"]
+    entry |= {"momentum": 0.9} if setting == "nesterov" else {}
+    was = config.load(document, SCHEMA).variants["mlp-tuned"].settings.get(setting, config.NEUTRAL.get(setting))
+    entry[setting] = another(setting, was)
+    assert would_rerun(before, state(document, tmp_path)) == with_readers({"mlp-tuned", "render_html"})
+
+
+def test_a_variant_less_retrains_nothing(before, tmp_path):
+    after = state(merged(run=["mlp-tuned", "vgg"]), tmp_path)
+    assert would_rerun(before, after) == with_readers({*ROWS, "render_html"})
+
+
+def test_the_order_of_keys_means_nothing_but_to_the_page_that_shows_it(before, tmp_path):
+    document = merged()
+    document["variants"] = dict(sorted(document["variants"].items()))
+    document["variants"]["vgg"] = dict(reversed(document["variants"]["vgg"].items()))
+    catalogue = {"test_claims"}  # lists all variants, for the hint where a claim names none of them
+    assert would_rerun(before, state(document, tmp_path)) == with_readers({"render_html", *catalogue})
+
+
+# --- every source file ------------------------------------------------------------------------------------------------
+
+FOLDERS = ("src/cifar_report", "report", "workflow", "tests/equations")
+FILES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for folder in FOLDERS
+    for path in (ROOT / folder).rglob("*")
+    if path.is_file() and "__pycache__" not in path.parts
+)
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    """A copy of the source files, and the plan's digests taken from there."""
+    root = tmp_path_factory.mktemp("sources")
+    for file in FILES:
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / file, root / file)
+    with pytest.MonkeyPatch.context() as patch:
+        digest = functools.partial(provenance.code_digest, package=root / "src/cifar_report")
+        patch.setattr(plan, "code_digest", digest)
+        yield root
+
+
+def after_edit(root, file, folder, text):
+    path = root / file
+    whole = path.read_text()
+    path.write_text(whole + text)
+    try:
+        return state(merged(), folder, root)
+    finally:
+        path.write_text(whole)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_file_reruns_what_depends_on_it_and_nothing_else(before, sources, tmp_path, file):
+    edit = "\nADDED = 1\n" if file.endswith(".py") else "\n"
+    assert would_rerun(before, after_edit(sources, file, tmp_path, edit)) == with_readers(roots(file))
+    if file.startswith("src/"):
+        comment = after_edit(sources, file, tmp_path, "\n# a comment\n")
+        assert would_rerun(before, comment) == set()
+
+
+def test_the_tables_have_no_idle_rows():
+    """Each row is the first that fits some key or file, and each module named exists."""
+    for table, names in ((KEYS, KEYS_OF_CONFIG), (SOURCES, FILES), (VALUES, KEYS_OF_CONFIG)):
+        fitting = [[pattern for pattern in table if fnmatch(name, pattern)] for name in names]
+        assert {patterns[0] for patterns in fitting if patterns} == set(table)
+    modules = {file.removeprefix("src/cifar_report/") for file in FILES}
+    assert set().union(*MODULES.values()) <= modules
+
+
+def test_the_tests_of_equations_import_nothing_that_their_stage_leaves_out():
+    text = "".join(path.read_text() for path in (ROOT / "tests/equations").glob("*.py"))
+    names = [
+        f"{module}.{name.split()[0]}"
+        for module, listed in re.findall(r"^\s*from cifar_report([\w.]*) import ([\w, ]+)", text, re.MULTILINE)
+        for name in listed.split(", ")
+    ]
+    paths = {
+        path for name in names for path in (name[1:].replace(".", "/"), name[1:].rpartition(".")[0].replace(".", "/"))
+    }
+    modules = {f"{path}.py" for path in paths if (ROOT / f"src/cifar_report/{path}.py").is_file()}
+    assert len(modules) > 5 and modules <= MODULES["check_equations"]
+
+
+# --- Snakemake's own word ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """The small study with results that hold nothing, which Snakemake takes for made."""
+    folder = tmp_path_factory.mktemp("study")
+    for part in PARTS:
+        make = shutil.copytree if (ROOT / part).is_dir() else shutil.copy2
+        make(ROOT / part, folder / part)
+    write_config(folder, merged())
+    snakemake(folder, "report", "--dry-run")
+    results = folder / "results/small"
+    found = explain.origins(results / "plan")
+    for file in found:
+        (results / file).parent.mkdir(parents=True, exist_ok=True)
+        (results / file).write_text(file)
+    (results / "search/mlp-grid/selected.yaml").write_text("settings: {batch_size: 20}\n")
+    digests = {Path(file).stem: file for file in found if file.endswith(".npy") and file.startswith("dataset/")}
+    (results / "dataset/dataset.json").write_text(json.dumps({"sha256": digests}))
+    for file, origin in found.items():
+        if origin.rule in ("train_variant", "train_trial") and file.endswith("run.json"):
+            write_run(results, file.removesuffix("/run.json"), digests)
+    snakemake(folder, "report", "--touch", "--forceall")
+    return folder
+
+
+def write_config(folder, document):
+    """As the last overlay; lists are replaced by it, and so is every key that it has."""
+    (folder / "overlay.yaml").write_text(yaml.safe_dump(document))
+
+
+def jobs_of(folder):
+    """The jobs of a dry run, each as its rule, variant or `trials`; `cifar-report why` agrees on all of them."""
+    output = snakemake(folder, "report", "--dry-run")[1]
+    jobs = set()
+    for block in re.split(r"^(?:local)?rule ", output, flags=re.MULTILINE)[1:]:
+        rule = block.partition(":")[0]
+        variant = re.search(r"^    wildcards: variant=([\w-]+)", block, re.MULTILINE)
+        jobs.add(variant[1] if variant else "trials" if rule == "train_trial" else rule)
+    results = folder / "results/small"
+    told = {}
+    for file, origin in explain.origins(results / "plan").items():
+        told.setdefault((group(origin.rule, f"small/{file}"), Path(file).parent), []).append(why(file, results))
+    again = {name for (name, _), sentences in told.items() if any("would be made again" in text for text in sentences)}
+    assert again == jobs - {"all", "report"}
+    return again
+
+
+SAMPLE = ["report.title", "seeds", "variants.vgg.label", "variants.mlp-torch.optimiser", "search.mlp-grid.grid"]
+
+
+@pytest.mark.parametrize("key", SAMPLE)
+def test_snakemake_agrees_on_a_key(study, key):
+    value = functools.reduce(lambda inner, name: inner[name], key.split("."), merged())
+    write_config(study, changed(key, another(key, value)))
+    expected = {job.removesuffix("+") for job in with_readers(row(KEYS, key) | {"render_html"})}
+    assert jobs_of(study) == expected
+    if key == "variants.mlp-torch.optimiser":
+        assert why("runs/mlp-tuned/seed-1/curve.csv", study / "results/small") == (
+            "runs/mlp-tuned/seed-1/curve.csv would be made again: "
+            "optimiser is adamw now and was adam (plan/mlp-tuned.json)."
+        )
+    write_config(study, merged())
+
+
+@pytest.mark.parametrize("file", ["report/claims.yaml", "report/sections/data.tex"])
+def test_snakemake_agrees_on_a_file_however_old_it_is(study, file):
+    path = study / file
+    whole = path.read_text()
+    path.write_text(whole + "\n")
+    os.utime(path, (1, 1))
+    assert jobs_of(study) == with_readers(roots(file))
+    path.write_text(whole)
+
+
+def test_snakemake_reruns_nothing_once_all_is_as_it_was(study):
+    """Toggled back and forth, touched all over, and with `.snakemake/` lost: its records lie beside the results."""
+    for path in [*(study / "report").rglob("*"), *(study / "results/small").rglob("*")]:
+        path.touch()
+    shutil.rmtree(study / ".snakemake")
+    assert jobs_of(study) == set()
+
+
+def test_snakemake_agrees_in_a_clone_with_the_results_copied_in(study, tmp_path):
+    """The times of the copies say nothing, as they are all new and in no order. One setting and one source differ."""
+    for part in (*PARTS, "overlay.yaml"):
+        make = shutil.copytree if (study / part).is_dir() else shutil.copy2
+        make(study / part, tmp_path / part)
+    document = changed("variants.vgg.steps", 3)
+    write_config(tmp_path, document)
+    (tmp_path / "report/claims.yaml").write_text((study / "report/claims.yaml").read_text() + "\n")
+    subprocess.run(["cp", "-r", study / "results", tmp_path / "results"], check=True)
+    assert jobs_of(tmp_path) == with_readers({"vgg", "test_claims", "render_html"})
+    write_config(tmp_path, merged())
+    shutil.copy2(study / "report/claims.yaml", tmp_path / "report/claims.yaml")
+    assert jobs_of(tmp_path) == set()

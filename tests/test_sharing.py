@@ -1,0 +1,118 @@
+"""Runs that share a process: the same files as in processes of their own, each trained once."""
+
+import dataclasses
+import fcntl
+import json
+import subprocess
+import sys
+
+import pytest
+
+from cifar_report import datasets
+from cifar_report.config import Settings
+from cifar_report.errors import InputError
+from cifar_report.files import to_json
+from cifar_report.training import store
+from cifar_report.training.store import Wanted, obtain, obtain_sharing
+
+SETTINGS = Settings(
+    kind="torch-mlp",
+    optimiser="adam",
+    learning_rate=0.002,
+    steps=6,
+    batch_size=32,
+    preprocessing="mean-image",
+    evaluate_every=3,
+    evaluation_images=50,
+    threads=1,
+    hidden=(5,),
+    dropout=0.1,
+    batch_norm="torch",
+    train_on="train+validation",
+)
+FILES = ("curve.csv", "model.safetensors", "test-logits.npy")
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dataset")
+    datasets.prepare("digits", {"source": "digits"}, 200, folder, folder)
+    return datasets.load(folder)
+
+
+def seeds(count):
+    return [Wanted(SETTINGS, seed, f"seed {seed}") for seed in range(count)]
+
+
+def finished(folder):
+    return {json.loads(path.read_text())["seed"]: path.parent for path in folder.glob("*/finished/run.json")}
+
+
+def test_a_shared_process_makes_the_same_files(dataset, tmp_path):
+    """Of seeds, and of trials, whose settings differ."""
+    wider = dataclasses.replace(SETTINGS, hidden=(7,), dropout=0.0, learning_rate=0.01)
+    runs = [*seeds(3), Wanted(wider, 3, "wider")]
+    obtain_sharing(runs[1], runs, 4, dataset, "code", tmp_path / "shared")
+    shared = finished(tmp_path / "shared")
+    assert set(shared) == {0, 1, 2, 3}
+    for settings, seed, name in runs:
+        alone = obtain(settings, seed, dataset, "code", tmp_path / "alone", name)
+        for file in FILES:
+            assert (alone / file).read_bytes() == (shared[seed] / file).read_bytes(), (seed, file)
+
+
+def test_no_more_are_trained_than_may_share(dataset, tmp_path, monkeypatch):
+    runs = seeds(4)
+    obtain_sharing(runs[0], runs, 2, dataset, "code", tmp_path)
+    assert set(finished(tmp_path)) == {0, 1}
+    obtain_sharing(runs[0], runs, 2, dataset, "code", tmp_path)  # there already: nothing is trained
+    assert set(finished(tmp_path)) == {0, 1}
+    monkeypatch.setattr(store, "SHORT_RUN", 0.0)  # runs that are not short stay apart
+    obtain_sharing(runs[2], runs, 4, dataset, "code", tmp_path)
+    assert set(finished(tmp_path)) == {0, 1, 2}
+
+
+def test_what_another_process_trains_is_left_to_it(dataset, tmp_path):
+    runs = seeds(3)
+    home, _ = store._home(runs[1], dataset, "code", tmp_path, True)
+    home.mkdir(parents=True)
+    with (home / "lock").open("a") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        obtain_sharing(runs[0], runs, 3, dataset, "code", tmp_path)
+    assert set(finished(tmp_path)) == {0, 2}
+
+
+def test_a_run_that_fails_on_the_way_is_left_to_its_own_job(dataset, tmp_path, capsys):
+    too_large = Wanted(dataclasses.replace(SETTINGS, batch_size=100_000), 1, "too large")
+    obtain_sharing(seeds(1)[0], [too_large], 2, dataset, "code", tmp_path)
+    assert "too large: left to its own job" in capsys.readouterr().out
+    with pytest.raises(InputError, match="batch_size"):
+        obtain_sharing(too_large, seeds(1), 2, dataset, "code", tmp_path)
+
+
+@pytest.mark.parametrize("trial", [False, True], ids=["seed", "trial"])
+def test_a_job_finds_its_siblings_and_a_finished_one_imports_no_torch(dataset, tmp_path, trial):
+    """`cifar-report train`, twice: the first trains two runs, the second publishes the other."""
+    plans = [
+        {"variant": f"v{seed if trial else ''}", "seed": seed, "settings": SETTINGS.canonical(), "code": "code"}
+        for seed in range(2)
+    ]
+    listed = {"trials": ["0", "1"]} if trial else {"variants": [{"name": "v", "seeds": [0, 1]}]}
+    (tmp_path / "stage.json").write_text(to_json({"settings": listed}))
+    for name, document in enumerate(plans):
+        (tmp_path / f"{name}.json").write_text(to_json(document))
+
+    def job(seed):
+        arguments = ["--dataset", str(dataset.folder), "--store", "store", "--output", f"run-{seed}"]
+        arguments += ["--plan", f"{seed}.json", "--stage", "stage.json", "--seeds-per-job", "2"]
+        arguments += ["--trial"] if trial else ["--seed", str(seed)]
+        call = f"from cifar_report.cli import main; main({['train', *arguments]})"
+        code = f"import sys; {call}; print('torch' in sys.modules)"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+        return done.stdout.splitlines()
+
+    assert job(0)[-1] == "True"
+    assert set(finished(tmp_path / "store")) == {0, 1}
+    told = job(1)
+    assert told[-1] == "False" and "taken from the store" in told[0]
+    assert (tmp_path / "run-1/model.safetensors").is_file() != trial

@@ -1,0 +1,87 @@
+# One Snakemake at a time works on a study. It holds an flock for its life, which ends with the process however that
+# ends: such a lock is never stale. Snakemake's own lock files are: they outlive `kill -9`.
+import fcntl
+import os
+import socket
+
+import yaml
+
+LOCK = Path(RESULTS) / ".lock"
+PARENT = "CIFAR_REPORT_PARENT"  # see workflow/scripts/bash
+# A Snakemake that a job of another runs, for the HTML report or on a cluster: the lock is with that other one.
+INNER = not workflow.is_main_process or os.environ.get(PARENT, str(os.getpid())) != str(
+    os.getpid()
+)
+os.environ[PARENT] = str(os.getpid())
+
+
+def hold_lock():
+    """The open file that holds the study's lock; none where another process does.
+
+    Raises:
+        InputError: the results folder cannot be written.
+    """
+    try:
+        return open_lock()
+    except OSError as error:
+        raise InputError(
+            f"{LOCK}: expected to write here, found: {error.strerror}; make room or the folder writable, then call again"
+        ) from error
+
+
+def open_lock():
+    LOCK.parent.mkdir(parents=True, exist_ok=True)
+    file = LOCK.open("a+")  # closed in the jobs, like every file that Python opens
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}")
+    file.flush()
+    return file
+
+
+def told_of_lock():
+    """Who works on the study, and what to do."""
+    return (
+        f"{RESULTS}: {LOCK.read_text()} is working on this study already; wait until it ends, or stop it by Ctrl-C in its "
+        "terminal or by kill -9 (no more is lost than the steps since the last evaluation), then call again"
+    )
+
+
+def remove_stale_locks():
+    """Removes Snakemake's own locks on files of this study; whoever holds the flock knows that their owner is gone."""
+    for path in Path(".snakemake/locks").glob("*.lock"):
+        if f"{RESULTS}/" in path.read_text():
+            path.unlink()
+
+
+def write_plan():
+    """Takes the lock and writes the plan. Where another process holds the lock, its plan is left as it is."""
+    global HELD
+    if INNER:
+        return
+    HELD = hold_lock()
+    written = Path(RESULTS) / "plan/config.yaml"
+    if HELD:
+        remove_stale_locks()
+        plan.write(STUDY, config, written.parent)
+    elif not written.is_file() or yaml.safe_load(written.read_text()) != config:
+        raise InputError(f"{told_of_lock()}; its configuration is another one")
+    else:
+        logger.warning(f"{RESULTS}: {LOCK.read_text()} is working on this study.")
+
+
+def require_lock():
+    """Refuses to run jobs while another process holds the lock; a dry run never comes here.
+
+    Raises:
+        WorkflowError: the message names that process.
+    """
+    global HELD
+    if not INNER:
+        HELD = HELD or hold_lock()
+        if not HELD:
+            raise WorkflowError(told_of_lock())
