@@ -12,7 +12,7 @@ import yaml
 from torch import nn
 
 from cifar_report import config as studies
-from cifar_report import datasets, exchange, plan, provenance
+from cifar_report import datasets, exchange, provenance
 from cifar_report.config import Settings
 from cifar_report.files import read_json, to_json, write_text
 from cifar_report.statistics import t_interval
@@ -67,14 +67,14 @@ def main() -> None:
         half = (interval.high - interval.low) / 2
         note(f"{name}: test accuracy, mean of {len(runs)} (interval ±{half:.4f})", interval.mean, accuracy, above=True)
     note("all of this: seconds, start-up not included", time.perf_counter() - begun, STUDY_SECONDS)
-    exchange.export_store(output / "store", output / "runs.tar")
+    exchange.write({run.parent.name for run in output.glob("store/*/finished")}, output / "store", output / "runs.tar")
     _write_table(results, output / "table.md")
 
 
 def _study(images: Path | None) -> studies.Study:
     """The full study's variants, whatever `run` of an overlay leaves out."""
     config = yaml.safe_load((ROOT / "config.yaml").read_text())
-    config["dataset"] = "cifar10-jpeg" if images else "digits"
+    config |= {"dataset": "cifar10-jpeg"} if images else {"dataset": "digits", "validation_images": 200}
     return studies.load(config, ROOT / "workflow/schemas/config.schema.yaml")
 
 
@@ -94,7 +94,7 @@ def _settings(study: studies.Study, name: str, quick: bool) -> Settings:
 
 def _runs(settings: Settings, seeds: int, data: datasets.Dataset, folder: Path) -> list[dict]:
     """The records of finished runs, trained one after the other in this process."""
-    code = plan.code_digest(*provenance.training_modules(settings.kind))
+    code = provenance.code_digest(*provenance.training_modules(settings.kind))
     found = [store.obtain(settings, seed, data, code, folder, settings.kind) for seed in range(seeds)]
     return [read_json(run / "run.json") for run in found]
 

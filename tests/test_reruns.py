@@ -40,12 +40,12 @@ READERS = {
     "trials": {"select_trial", "tabulate_search", *FIGURES_AND_CLAIMS},
     "select_trial": {"mlp-tuned"},
     "tabulate_search": {"write_tables", *FIGURES_AND_CLAIMS},
-    "mlp-numpy": {"summarise_runs", "write_tables", *FIGURES_AND_CLAIMS},
+    "mlp-numpy": {"summarise_runs", "measure_flips", "write_tables", *FIGURES_AND_CLAIMS},
     "mlp-torch": {"summarise_runs", "write_tables", *FIGURES_AND_CLAIMS},
     "mlp-tuned": {"summarise_runs", "measure_shifts", "write_tables", *FIGURES_AND_CLAIMS},
     "vgg": {"summarise_runs", "measure_shifts", "write_tables", *FIGURES_AND_CLAIMS},
     "measure_shifts": {"test_claims"},
-    "measure_flips": {"write_tables"},  # of no variant of this study
+    "measure_flips": {"write_tables"},
     "summarise_runs": {"write_tables", "render_html"},
     "test_claims": {"write_tables", "render_report", "render_html"},
     "draw_figures": {"write_tables", "render_report"},
@@ -67,7 +67,7 @@ KEYS = {
     "validation_images": {"prepare_dataset"},
     "datasets.digits.source": {"prepare_dataset"},
     "datasets.*": set(),  # not the one selected
-    "seeds": {"mlp-numpy+", "mlp-tuned+", "measure_shifts", *ROWS},  # the VGG has its own
+    "seeds": {"mlp-numpy+", "mlp-tuned+", "measure_shifts", "measure_flips", *ROWS},  # the VGG has its own
     "run": {"mlp-torch", *ROWS},
     "defaults.train_on": {"mlp-numpy", "mlp-tuned", "vgg"},  # a search always trains on the training split
     "defaults.evaluate_every": set(),  # each has its own, or that of mlp-numpy
@@ -96,6 +96,7 @@ KEYS = {
     "search.mlp-grid.seed": {"trials"},
     "search.*": set(),  # of no variant of `run`
     "shifts.*": {"measure_shifts"},
+    "test_time_flips.*": {"measure_flips"},
 }
 
 # The modules that each job computes with. A run's are those that decide its numbers, not those that keep it
@@ -250,6 +251,7 @@ SETTINGS = yaml.safe_load(SCHEMA.read_text())["properties"]["defaults"]["propert
 # Other values of the keys that are no settings: the first row that fits.
 VALUES = {
     "study": "elsewhere",
+    "report.best.*": ["vgg-long"],
     "report.*": "Other words",
     "dataset": "cifar10-jpeg",
     "validation_images": 201,
@@ -277,6 +279,7 @@ VALUES = {
     "search.mlp-halving.method": "grid",
     "shifts.variants": ["vgg"],
     "shifts.images": 21,
+    "test_time_flips.variants": ["vgg"],
 }
 # Where there is no other value that goes with the rest, the study is refused and nothing runs at all.
 REFUSED = {
@@ -337,7 +340,7 @@ def test_a_setting_of_one_variant_reruns_that_one(before, tmp_path, setting):
 
 def test_a_variant_less_retrains_nothing(before, tmp_path):
     after = state(merged(run=["mlp-tuned", "vgg"]), tmp_path)
-    assert would_rerun(before, after) == with_readers({*ROWS, "render_html"})
+    assert would_rerun(before, after) == with_readers({*ROWS, "measure_flips", "render_html"})
 
 
 def test_the_order_of_keys_means_nothing_but_to_the_page_that_shows_it(before, tmp_path):

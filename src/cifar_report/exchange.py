@@ -59,15 +59,24 @@ def export(results: Path, store: Path, output: Path) -> tuple[int, int]:
     found, missing = _finished(results)
     if not found:
         raise InputError(f"{results}: expected finished runs to export, found none; train the study first")
+    write(found, store, output)
+    return len(found), missing
+
+
+def write(identities: set[str], store: Path, output: Path) -> None:
+    """Writes these finished runs of the store to a tar.
+
+    Raises:
+        InputError: the store lacks one.
+    """
     with atomic(output) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
-        for name in sorted(found):
+        for name in sorted(identities):
             folder = store / name / "finished"
             for path in sorted([folder / "run.json", *(folder / n for n in _record(folder / "run.json")["digests"])]):
                 info = tarfile.TarInfo(f"{name}/{path.name}")
                 content = _content(path)
                 info.size, info.mode = len(content), 0o644
                 archive.addfile(info, io.BytesIO(content))
-    return len(found), missing
 
 
 def import_runs(source: Path, store: Path, results: Path | None = None) -> tuple[Counter, list[str]]:
