@@ -644,7 +644,7 @@ _WORDS = {"points": " percentage points", "percent": " %", "ppm": " parts per mi
 _SHORT = {"points": "", "percent": r"\,\%", "ppm": r"\,ppm", "nats": r"\,nats"}
 _SYMBOLS = {"supported": r"$\checkmark$", "refuted": r"$\times$", "inconclusive": r"$\sim$", "untested": "--"}
 _CAPTION = (
-    "The original's claims and what the runs of this study say of them: estimate with its "
+    "The claims, the original's first, and what the runs of this study say of them: estimate with its "
     r"\qty{95}{\percent} interval, the bound that the interval must keep to for the claim to be supported, the runs or "
     "trials behind it, and the verdict. Without a unit, values are percentage points; ppm is parts per "
     "million. Rows without a bound are shown beside the others and not judged."
@@ -673,7 +673,7 @@ def table(claims: list[dict[str, Any]]) -> str:
     return "\n".join(
         [
             r"\begin{table}[p]",
-            r"  \centering\footnotesize\setlength{\tabcolsep}{4pt}",
+            r"  \centering\footnotesize\setlength{\tabcolsep}{4pt}\renewcommand{\arraystretch}{0.9}",
             rf"  \caption{{{_CAPTION}}}",
             r"  \label{tab:claims}",
             r"  \begin{tabularx}{\textwidth}{@{} >{\raggedright\arraybackslash}X r@{\;}l l r l @{}}",
