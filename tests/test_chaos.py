@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import chaos
 import numpy as np
+import psutil
 import pytest
 from safetensors import safe_open
 from safetensors.numpy import save_file
@@ -94,7 +95,7 @@ def test_ctrl_c_ends_all_and_says_how_to_go_on(study):
     jobs = study.descendants()
     os.killpg(study.process.pid, signal.SIGINT)
     assert study.process.wait(30) == 1
-    assert not [job for job in jobs if job.is_running()]
+    assert not psutil.wait_procs(jobs, timeout=2)[1]
     assert "The same command goes on from here" in study.log.read_text()
     study.start()
     study.finish()
