@@ -79,11 +79,16 @@ def test_a_second_snakemake_is_refused_and_names_the_first(study):
     study.forget()
     study.start()
     assert study.await_job()
+    jobs = study.descendants()
+    for job in jobs:
+        job.suspend()  # so that the first has not ended before the second begins
     second = chaos.Study(study.folder, study.targets, OVERLAY)
     second.log = study.log.with_name("second.log")
     second.start()
     assert second.process.wait() == 1
     assert f"process {study.process.pid} on " in second.log.read_text()
+    for job in jobs:
+        job.resume()
     study.finish()
 
 
@@ -91,7 +96,7 @@ def test_ctrl_c_ends_all_and_says_how_to_go_on(study):
     study.forget()
     study.start()
     assert study.await_job()
-    time.sleep(1)
+    time.sleep(0.2)  # into its start, long before its end
     jobs = study.descendants()
     os.killpg(study.process.pid, signal.SIGINT)
     assert study.process.wait(30) == 1
