@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -89,6 +90,8 @@ class Study:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 env=os.environ | {"PATH": path},
+                # A suite that a shell runs in the background ignores Ctrl-C, and what it starts would inherit that.
+                preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
             )
 
     def descendants(self) -> list[psutil.Process]:
