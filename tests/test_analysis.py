@@ -11,6 +11,7 @@ from sklearn.metrics import recall_score
 
 from cifar_report import summary, tables
 from cifar_report.cli import main
+from cifar_report.config import NEUTRAL
 from cifar_report.errors import InputError
 from cifar_report.results import load_run
 from cifar_report.statistics import binomial_error, t_interval
@@ -234,3 +235,14 @@ def test_best_table_leaves_out_what_the_study_does_not_run(tmp_path):
     changed = r"\num{30} steps, Nesterov momentum \num{0.9}, one-cycle schedule, flips"
     assert [cell.strip() for cell in row.split("&")][2:5] == [changed, "2", "15.00"]
     assert tables.best_table(best_stage({"mlp": ["mlp-record"]}), runs).startswith("%")
+
+
+def test_a_key_missing_from_settings_is_named_also_beside_the_defaults(tmp_path):
+    write_run(tmp_path / "run")
+    path = tmp_path / "run/run.json"
+    record = json.loads(path.read_text())
+    del record["settings"]["steps"]
+    path.write_text(json.dumps(record))
+    settings = NEUTRAL | load_run(tmp_path / "run").record["settings"]
+    with pytest.raises(InputError, match=r"run\.json: the key 'steps' is missing; train it again"):
+        settings["steps"]

@@ -91,6 +91,10 @@ class _Record(dict):
     def __missing__(self, key: str) -> Any:
         raise InputError(f"{self.path}: the key '{key}' is missing; train it again")
 
+    def __ror__(self, defaults: dict[str, Any]) -> "_Record":
+        """On top of defaults it still tells what is missing."""
+        return _Record({**defaults, **self}, self.path)
+
 
 @dataclass(frozen=True)
 class Run:
