@@ -148,9 +148,8 @@ def load_run(folder: Path) -> Run:
         where = ": ".join(filter(None, (str(path), ".".join(map(str, error.absolute_path)))))
         told = f"the key {error.message.replace(' is a required property', ' is missing')}"
         raise InputError(f"{where}: {told if error.validator == 'required' else error.message}; train it again")
-    if "settings" in record:
-        record["settings"] = _Record(record["settings"], path)
-    return Run(record["variant"], record["seed"], _Record(record, path), curve, folder)
+    parts = {key: _Record(part, path) if isinstance(part, dict) else part for key, part in record.items()}
+    return Run(record["variant"], record["seed"], _Record(parts, path), curve, folder)
 
 
 def _curve(path: Path) -> pd.DataFrame:
