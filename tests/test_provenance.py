@@ -59,6 +59,13 @@ def test_comments_docstrings_and_layout_rerun_nothing(package):
     assert kinds_changed(package, edit) == set()
 
 
+def test_what_the_package_offers_by_name_reruns_nothing(package):
+    path = package / "__init__.py"
+    edited = path.read_text().replace("load_study", "load_results")
+    assert "load_results" in edited
+    assert kinds_changed(package, lambda: path.write_text(edited)) == set()
+
+
 def test_a_changed_sign_is_noticed(package):
     path = package / "numpy_nn/modules.py"
     text = path.read_text()

@@ -40,7 +40,8 @@ def identity(settings: Settings, seed: int, data: dict[str, str], code: str) -> 
 def code_digest(*modules: str, package: Path = PACKAGE) -> str:
     """SHA-256 of the syntax trees of modules and of all that they import from this package.
 
-    Docstrings, comments and layout do not count, and neither do imports for the type checker alone.
+    Docstrings, comments and layout do not count, and neither do imports for the type checker alone, nor a module's
+    `__getattr__`: it offers names to whoever imports the package, and takes no part in what that computes.
     """
     found: dict[str, str] = {}
     waiting = list(modules)
@@ -67,6 +68,7 @@ def _path(module: str, package: Path) -> Path | None:
 def _parsed(path: Path, package: Path) -> tuple[str, tuple[str, ...]]:
     """The digest of a file's syntax tree, and the names that it imports."""
     tree = ast.parse(path.read_bytes())
+    tree.body = [node for node in tree.body if getattr(node, "name", "") != "__getattr__"]
     imported: list[str] = []
     for node in _running(tree):
         if isinstance(node, ast.Import):

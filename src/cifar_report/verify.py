@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from cifar_report.errors import InputError
-from cifar_report.results import Run, load_run
+from cifar_report.results import Run
+from cifar_report.study import finished_runs
 
 SINGLE_SEED_TOLERANCE = 0.015  # a fraction: 1.5 points of accuracy
 
@@ -22,25 +22,13 @@ def verify(results: Path, reference: Path) -> tuple[list[str], bool]:
     Raises:
         InputError: one of the two has no runs.
     """
-    expected, found = _runs(reference), _runs(results)
+    expected, found = finished_runs(reference), finished_runs(results)
     lines, holds = [], True
     for variant, runs in expected.items():
         verdict, good = _compare(runs, found.get(variant, []))
         lines.append(f"{'ok  ' if good else 'FAIL'}  {variant}: {verdict}")
         holds &= good
     return lines, holds
-
-
-def _runs(study: Path) -> dict[str, list[Run]]:
-    folders = sorted(
-        (study / "runs").glob("*/seed-*"), key=lambda p: (p.parent.name, int(p.name.removeprefix("seed-")))
-    )
-    if not folders:
-        raise InputError(f"{study / 'runs'}: expected finished runs, found none; run the study first")
-    runs: dict[str, list[Run]] = {}
-    for folder in folders:
-        runs.setdefault(folder.parent.name, []).append(load_run(folder))
-    return runs
 
 
 def _compare(expected: list[Run], found: list[Run]) -> tuple[str, bool]:
