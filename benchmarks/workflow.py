@@ -165,18 +165,28 @@ def single() -> None:
 
     from cifar_report import cli
 
-    for command in json.load(sys.stdin):
-        stripped = re.sub(r"\s*>\s*\S+ 2>&1$", "", command).strip().strip("()").removeprefix("exec ")
-        for part in stripped.split("&&"):
-            program, *arguments = shlex.split(part)
-            if program == "cifar-report":
-                code = cli.main(arguments)
-            elif program == "pytest":
-                code = pytest.main(arguments)
-            else:
-                code = subprocess.run([program, *arguments], check=False, stdout=subprocess.DEVNULL).returncode
-            if code:
-                sys.exit(f"{part}: exit code {int(code)}")
+    commands = [part for command in json.load(sys.stdin) for part in programs(command)]
+    for program, *arguments in commands:
+        if program == "cifar-report":
+            code = cli.main(arguments)
+        elif program == "pytest":
+            code = pytest.main(arguments)
+        else:
+            code = subprocess.run([program, *arguments], check=False, stdout=subprocess.DEVNULL).returncode
+        if code:
+            sys.exit(f"{shlex.join([program, *arguments])}: exit code {int(code)}")
+
+
+def programs(command: str) -> list[list[str]]:
+    """What a job's shell line runs, one after the other, without redirections, `exec` and the shell in between."""
+    found = []
+    for part in re.split(r";|&&", re.sub(r"\d?>\s*&?\S+", "", command)):
+        words = [word for word in shlex.split(part) if word not in ("exec", "(", ")")]
+        if words[:2] == ["workflow/scripts/bash", "-c"]:
+            words = [word for word in shlex.split(words[2]) if word != "exec"]
+        if words:
+            found.append(words)
+    return found
 
 
 def dry(rounds: int, *sizes: int) -> dict[str, Any]:

@@ -25,7 +25,8 @@ from cifar_report.errors import InputError
 from cifar_report.why import why
 
 SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
-# Beside the small study, a second search and a variant of one's own: so that every reference has another value to take.
+# Beside the small study, a second search and a variant of one's own: so that every reference has another value to take;
+# and what is switched off there.
 OTHER = {"like": "mlp-torch", "seed": 7, "grid": [{"setting": "learning_rate", "values": [0.001, 0.01]}]}
 
 # --- what depends on what ---------------------------------------------------------------------------------------------
@@ -40,13 +41,14 @@ READERS = {
     "trials": {"select_trial", "tabulate_search", *FIGURES_AND_CLAIMS},
     "select_trial": {"mlp-tuned"},
     "tabulate_search": {"write_tables", *FIGURES_AND_CLAIMS},
-    "mlp-numpy": {"summarise_runs", "measure_flips", "write_tables", *FIGURES_AND_CLAIMS},
-    "mlp-torch": {"summarise_runs", "write_tables", *FIGURES_AND_CLAIMS},
-    "mlp-tuned": {"summarise_runs", "measure_shifts", "write_tables", *FIGURES_AND_CLAIMS},
-    "vgg": {"summarise_runs", "measure_shifts", "write_tables", *FIGURES_AND_CLAIMS},
+    "mlp-numpy": {"summarise_runs", "write_events", "measure_flips", "write_tables", *FIGURES_AND_CLAIMS},
+    "mlp-torch": {"summarise_runs", "write_events", "write_tables", *FIGURES_AND_CLAIMS},
+    "mlp-tuned": {"summarise_runs", "write_events", "measure_shifts", "write_tables", *FIGURES_AND_CLAIMS},
+    "vgg": {"summarise_runs", "write_events", "measure_shifts", "write_tables", *FIGURES_AND_CLAIMS},
     "measure_shifts": {"test_claims"},
     "measure_flips": {"write_tables"},
     "summarise_runs": {"write_tables", "render_html"},
+    "write_events": {"render_html"},
     "test_claims": {"write_tables", "render_report", "render_html"},
     "draw_figures": {"write_tables", "render_report"},
     "check_equations": {"render_report"},
@@ -58,7 +60,7 @@ EVERYTHING = set(READERS) - {"mlp-torch"}  # which is not of the study's `run`
 
 # The jobs that a key of the config itself decides, without their readers. `+`: only the new runs, not those there are.
 # The first row whose pattern fits counts. Snakemake's HTML report shows the whole config: every key remakes that.
-ROWS = {"summarise_runs", "write_tables", *FIGURES_AND_CLAIMS}  # what has a row or a curve a run
+ROWS = {"summarise_runs", "write_events", "write_tables", *FIGURES_AND_CLAIMS}  # what has a row or a curve a run
 LABELS = {"write_tables", "draw_figures"}
 KEYS = {
     "study": EVERYTHING,
@@ -97,6 +99,7 @@ KEYS = {
     "search.*": set(),  # of no variant of `run`
     "shifts.*": {"measure_shifts"},
     "test_time_flips.*": {"measure_flips"},
+    "tensorboard": set(),  # switched off; what follows when it is switched on has a test of its own
 }
 
 # The modules that each job computes with. A run's are those that decide its numbers, not those that keep it
@@ -119,6 +122,7 @@ MODULES = {
     "select_trial": ANALYSIS | {"summary.py"},
     "tabulate_search": ANALYSIS | {"summary.py"},
     "summarise_runs": ANALYSIS | {"summary.py"},
+    "write_events": BASE | {"results.py", "config.py", "events.py"},
     "measure_shifts": DATA | RUNS | KEPT | {"shifts.py"},
     "measure_flips": DATA | RUNS | KEPT | {"flips.py"},
     "draw_figures": DATA | ANALYSIS | {"figures.py"},
@@ -171,7 +175,7 @@ def merged(**changes):
     for layer in (yaml.safe_load((ROOT / name).read_text()) for name in ("config.yaml", "config/demo.yaml")):
         update_config(whole, layer)
     update_config(whole, OVERLAY | changes)
-    update_config(whole, {"search": {"other": OTHER}})
+    update_config(whole, {"search": {"other": OTHER}} | {"tensorboard": True} | changes)
     return whole
 
 
@@ -230,11 +234,7 @@ def rule_of(name):
 @pytest.fixture(scope="module")
 def before(tmp_path_factory):
     """The study as it is."""
-    with pytest.MonkeyPatch.context() as patch:
-        parsed = functools.cache(lambda path, package, content: _parsed(path, package))
-        _parsed = provenance._parsed
-        patch.setattr(provenance, "_parsed", lambda path, package: parsed(path, package, path.read_bytes()))
-        yield state(merged(), tmp_path_factory.mktemp("plan"))
+    return state(merged(), tmp_path_factory.mktemp("plan"))
 
 
 def leaves(document, where=()):
@@ -280,6 +280,7 @@ VALUES = {
     "shifts.variants": ["vgg"],
     "shifts.images": 21,
     "test_time_flips.variants": ["vgg"],
+    "tensorboard": False,
 }
 # Where there is no other value that goes with the rest, the study is refused and nothing runs at all.
 REFUSED = {
@@ -341,6 +342,11 @@ def test_a_setting_of_one_variant_reruns_that_one(before, tmp_path, setting):
 def test_a_variant_less_retrains_nothing(before, tmp_path):
     after = state(merged(run=["mlp-tuned", "vgg"]), tmp_path)
     assert would_rerun(before, after) == with_readers({*ROWS, "measure_flips", "render_html"})
+
+
+def test_event_files_rerun_nothing_else(before, tmp_path):
+    without = state(merged(tensorboard=False), tmp_path)
+    assert would_rerun(without, before) == {"write_events", "render_html"}
 
 
 def test_the_order_of_keys_means_nothing_but_to_the_page_that_shows_it(before, tmp_path):

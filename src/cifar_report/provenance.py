@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def code_digest(*modules: str, package: Path = PACKAGE) -> str:
         path = _path(name, package)
         if name in found or path is None:
             continue
-        found[name], imported = _parsed(path, package)
+        found[name], imported = _parsed(path.read_bytes())
         waiting += [*imported, name.rpartition(".")[0]]
     return digest(found)
 
@@ -65,9 +66,10 @@ def _path(module: str, package: Path) -> Path | None:
     return next((p for p in candidates if p.is_file()), None)
 
 
-def _parsed(path: Path, package: Path) -> tuple[str, tuple[str, ...]]:
-    """The digest of a file's syntax tree, and the names that it imports."""
-    tree = ast.parse(path.read_bytes())
+@cache
+def _parsed(source: bytes) -> tuple[str, tuple[str, ...]]:
+    """The digest of a module's syntax tree, and the names that it imports."""
+    tree = ast.parse(source)
     tree.body = [node for node in tree.body if getattr(node, "name", "") != "__getattr__"]
     imported: list[str] = []
     for node in _running(tree):
