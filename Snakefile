@@ -54,6 +54,11 @@ wildcard_constraints:
     trial="[0-9a-f]{16}",
 
 
+include: "workflow/rules/records.smk"
+include: "workflow/rules/common.smk"
+include: "workflow/rules/tensorboard.smk"
+
+
 rule all:
     default_target: True
     input:
@@ -61,6 +66,7 @@ rule all:
         f"{RESULTS}/summary.csv",
         f"{RESULTS}/costs.csv",
         f"{RESULTS}/claims.json",
+        EVENTS,
 
 
 rule report:
@@ -69,8 +75,6 @@ rule report:
         f"{RESULTS}/report.html",
 
 
-include: "workflow/rules/records.smk"
-include: "workflow/rules/common.smk"
 include: "workflow/rules/dataset.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/analyse.smk"

@@ -25,8 +25,7 @@ from cifar_report.errors import InputError
 from cifar_report.why import why
 
 SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
-# Beside the small study, a second search and a variant of one's own: so that every reference has another value to take;
-# and what is switched off there.
+# Beside the small study, a second search and a variant of one's own: so that every reference has another value to take.
 OTHER = {"like": "mlp-torch", "seed": 7, "grid": [{"setting": "learning_rate", "values": [0.001, 0.01]}]}
 
 # --- what depends on what ---------------------------------------------------------------------------------------------
@@ -175,7 +174,7 @@ def merged(**changes):
     for layer in (yaml.safe_load((ROOT / name).read_text()) for name in ("config.yaml", "config/demo.yaml")):
         update_config(whole, layer)
     update_config(whole, OVERLAY | changes)
-    update_config(whole, {"search": {"other": OTHER}} | {"tensorboard": True} | changes)
+    update_config(whole, {"search": {"other": OTHER}})
     return whole
 
 

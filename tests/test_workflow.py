@@ -25,6 +25,7 @@ OVERLAY = {
     },
     "search": {"mlp-grid": {"grid": [{"setting": "batch_size", "values": [20, 50]}]}},
     "shifts": {"variants": ["mlp-tuned", "vgg"], "images": 20},
+    "tensorboard": True,
 }
 
 
@@ -79,7 +80,7 @@ def results(study):
     return study / "results/small"
 
 
-DOWNSTREAM = {"summarise_runs", "test_claims", "draw_figures", "write_tables", "render_report", "all"}
+DOWNSTREAM = {"summarise_runs", "write_events", "test_claims", "draw_figures", "write_tables", "render_report", "all"}
 
 
 def test_the_pdf_says_what_the_runs_found(results):
@@ -100,6 +101,7 @@ def test_files_that_others_rely_on(results):
     assert list(curve.columns) == ["step", "samples_seen", "split", "loss", "accuracy"]
     assert sorted(curve["step"].unique()) == [0, 20, 40, 60]
     assert set(curve["split"]) == {"train", "validation", "test"}
+    assert (results / "tensorboard/mlp-numpy/seed-1/events.out.tfevents").is_file()
     selected = yaml.safe_load((results / "search/mlp-grid/selected.yaml").read_text())
     tuned = json.loads((results / "runs/mlp-tuned/seed-0/run.json").read_text())
     assert tuned["settings"]["batch_size"] == selected["settings"]["batch_size"]

@@ -143,6 +143,13 @@ def flips(stage: Path, runs: Path, dataset: Path, output: Path) -> None:
     flips.write(read_json(stage)["settings"], runs, dataset, output)
 
 
+def events(stage: Path, runs: Path, output: Path) -> None:
+    """Writes TensorBoard event files of all runs."""
+    from cifar_report import events
+
+    events.write(read_json(stage)["settings"], runs, output)
+
+
 def claims(stage: Path, results: Path, claims: Path, schema: Path) -> None:
     """Tests the claims and writes their verdicts, as JSON and LaTeX."""
     from cifar_report import claims as tests
@@ -262,6 +269,7 @@ def _parser() -> argparse.ArgumentParser:
         summarise: ("stage", "runs", "summary", "costs"),
         shifts: ("stage", "runs", "dataset", "output"),
         flips: ("stage", "runs", "dataset", "output"),
+        events: ("stage", "runs", "output"),
         claims: ("stage", "results", "claims", "schema"),
         figures: ("stage", "results"),
         equations: ("checks", "output"),

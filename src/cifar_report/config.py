@@ -173,6 +173,7 @@ class Study:
     report: dict[str, Any]
     shifts: dict[str, Any]  # variants whose accuracy under shifts is measured, and on how many images
     flipped: tuple[str, ...]  # variants whose accuracy with test-time flips is measured
+    tensorboard: bool  # whether event files are written
     best: dict[str, list[str]]  # variants that go beyond another, by its name
     catalogue: tuple[str, ...]  # names of all variants, whether the study runs them or not
     variants: dict[str, Variant]  # those of `run`, in its order
@@ -224,6 +225,7 @@ def load(config: dict[str, Any], schema: Path) -> Study:
         report=config["report"],
         shifts=config["shifts"],
         flipped=tuple(flipped),
+        tensorboard=config.get("tensorboard", False),
         best=best,
         catalogue=tuple(config["variants"]),
         variants=variants,

@@ -45,6 +45,7 @@ _RUNS = [f"{_RUN}/run.json", f"{_RUN}/curve.csv"]
 _TRIALS = [f"{_TRIAL}/run.json", f"{_TRIAL}/curve.csv"]
 _DRAWN = "search/{drawing_search}/trials.json"  # of the searches that draw their trials
 _SEARCH = "{table_of_searches}"
+_EVENTS = "tensorboard/{logged}/seed-{its_seed}/events.out.tfevents"
 _SOURCES = {
     stage: [REPOSITORY + pattern.replace("/**", "") for pattern in plan.SOURCES[stage]] for stage in plan.SOURCES
 }
@@ -89,6 +90,7 @@ RULES = (
             _DESCRIPTION,
         ],
     ),
+    Rule("write_events", [_EVENTS], ["plan/stages/events.json", *_RUNS]),
     Rule(
         "test_claims",
         _CLAIMS,
@@ -161,6 +163,7 @@ RULES = (
             "summary.csv",
             "costs.csv",
             "claims.json",
+            _EVENTS,
         ],
     ),
 )
@@ -235,7 +238,7 @@ def origins(plan_folder: Path) -> dict[str, Origin]:
 
 
 def _wildcards(stages: Path) -> Wildcards:
-    names = ("tables", "shifts", "flips", "figures")
+    names = ("tables", "shifts", "flips", "events", "figures")
     settings = {name: read_json(stages / f"{name}.json")["settings"] for name in names}
     variants, searches = settings["tables"]["variants"], settings["tables"]["searches"]
     drawing = [name for name, entry in searches.items() if "trials" not in entry]
@@ -244,6 +247,7 @@ def _wildcards(stages: Path) -> Wildcards:
         [{"variant": v["name"], "search_of_variant": v["search"]} for v in variants if v["search"]],
         [{"shifted": v["name"], "seed": str(seed)} for v in settings["shifts"]["variants"] for seed in v["seeds"]],
         [{"flipped": v["name"], "seed": str(seed)} for v in settings["flips"]["variants"] for seed in v["seeds"]],
+        [{"logged": v["name"], "its_seed": str(seed)} for v in settings["events"]["variants"] for seed in v["seeds"]],
         [{"search": name} for name in searches],
         [{"search": name, "trial": trial} for name, entry in searches.items() for trial in entry.get("trials", ())],
         [{"drawing_search": name} for name in drawing],

@@ -23,6 +23,7 @@ STAGES = {
     "summarise": ("cifar_report.summary",),
     "shifts": ("cifar_report.shifts",),
     "flips": ("cifar_report.flips",),
+    "events": ("cifar_report.events",),
     "figures": ("cifar_report.figures",),
     "tables": ("cifar_report.tables",),
     "claims": ("cifar_report.claims",),
@@ -49,6 +50,7 @@ FIELDS = {
     "summarise": ("seeds", "original_test_accuracy"),
     "shifts": ("seeds",),
     "flips": ("seeds",),
+    "events": ("seeds",),
     "figures": ("label", "seeds", "search", "original_test_accuracy"),
     "tables": ("label", "seeds", "search", "original_test_accuracy"),
     "claims": ("seeds", "search"),
@@ -152,6 +154,7 @@ def _stage_settings(study: Study) -> dict[str, Any]:
         "shifts": study.shifts
         | {"variants": [v for v in rows("shifts")["variants"] if v["name"] in study.shifts["variants"]]},
         "flips": {"variants": [v for v in rows("flips")["variants"] if v["name"] in study.flipped]},
+        "events": rows("events") if study.tensorboard else {"variants": []},
         "figures": rows("figures") | {"searches": searches, "main": _main(study)},
         "tables": rows("tables")
         | {"searches": searches, "study": study.name, "report": study.report, "main": _main(study)}
