@@ -3,6 +3,10 @@ from cifar_report.provenance import gpu_visible
 
 STORE = "results/.store"
 
+# Slurm names a job's GPUs in this variable: a job without it has none, also where its node has some.
+if workflow.remote_exec and "SLURM_JOB_ID" in os.environ:
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+
 # Inputs marked `ancient` are large, or sources. Time stamps say nothing of them: the digests in dataset.json, run.json
 # and the plan stand for them.
 TRAINING_SPLITS = [
@@ -41,8 +45,14 @@ def trial_files(search, *names):
 
 
 def gpus(kind):
-    """How many GPUs a run of this kind takes: one where there is one and PyTorch would use it."""
-    return int(kind.startswith("torch") and gpu_visible())
+    """How many GPUs a run of this kind takes: one where there is one and PyTorch would use it.
+
+    Of the machine that hands jobs to a cluster that says nothing: its profile tells how many GPUs there are, and
+    Snakemake asks for no more. MLPs, which are short, leave them to others there.
+    """
+    if workflow.local_exec or workflow.remote_exec:
+        return int(kind.startswith("torch") and gpu_visible())
+    return int(kind.startswith("torch") and kind != "torch-mlp")
 
 
 def variant_threads(wildcards):
@@ -64,6 +74,40 @@ def halving_threads(wildcards):
 
 def trial_gpus(wildcards):
     return gpus(STUDY.searches[wildcards.search].base["kind"])
+
+
+# What a run takes, where a scheduler wants to know: MB, measured as 420, 1000 and 1200, and minutes on CIFAR-10.
+# A run that needs more is tried again with more, and goes on from its checkpoint.
+MEMORY = {"numpy-mlp": 1000, "torch-mlp": 2000, "torch-vgg": 3000}
+MINUTES = {"numpy-mlp": 20, "torch-mlp": 20, "torch-vgg": 480}
+
+
+def run_kind(wildcards):
+    """The kind of model of a variant, or of all trials of a search."""
+    if "variant" in wildcards.keys():
+        return STUDY.variants[wildcards.variant].settings["kind"]
+    return STUDY.searches[wildcards.search].base["kind"]
+
+
+def run_memory(wildcards, attempt):
+    return MEMORY[run_kind(wildcards)] * attempt
+
+
+def run_minutes(wildcards, attempt):
+    return MINUTES[run_kind(wildcards)] * attempt
+
+
+def short_runs(wildcards):
+    """The group in which a run may share a job of a cluster, where the profile says with how many (`group-components`).
+
+    Runs that wait for a search, and its trials, are groups of their own: no job of a group waits for another one in it.
+    """
+    if "variant" not in wildcards.keys():
+        name = "trials"
+    else:
+        name = "tuned" if STUDY.variants[wildcards.variant].search else "runs"
+    grouped = name in workflow.group_settings.group_components
+    return name if grouped and run_kind(wildcards) != "torch-vgg" else None
 
 
 def selected_settings(wildcards):

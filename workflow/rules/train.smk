@@ -15,11 +15,16 @@ rule train_variant:
         f"{RESULTS}/logs/train_variant/{{variant}}-seed-{{seed}}.log",
     benchmark:
         f"{RESULTS}/timings/train_variant/{{variant}}-seed-{{seed}}.tsv"
+    group:
+        short_runs
     conda:
         "../../environment.yml"
     threads: variant_threads
     resources:
         gpu=variant_gpus,
+        cpus_per_task=variant_threads,
+        mem_mb=run_memory,
+        runtime=run_minutes,
         seeds_per_job=1,
     params:
         dataset=subpath(input.dataset, parent=True),
@@ -44,11 +49,16 @@ rule train_trial:
         f"{RESULTS}/logs/train_trial/{{search}}-{{trial}}.log",
     benchmark:
         f"{RESULTS}/timings/train_trial/{{search}}-{{trial}}.tsv"
+    group:
+        short_runs
     conda:
         "../../environment.yml"
     threads: trial_threads
     resources:
         gpu=trial_gpus,
+        cpus_per_task=trial_threads,
+        mem_mb=run_memory,
+        runtime=run_minutes,
         seeds_per_job=1,
     params:
         dataset=subpath(input.dataset, parent=True),
@@ -79,6 +89,7 @@ rule search_halving:
     threads: halving_threads
     resources:
         gpu=trial_gpus,
+        cpus_per_task=halving_threads,
     params:
         dataset=subpath(input.dataset, parent=True),
         folder=subpath(output[0], parent=True),
@@ -98,6 +109,7 @@ rule select_trial:
         f"{RESULTS}/logs/select_trial/{{search}}.log",
     benchmark:
         f"{RESULTS}/timings/select_trial/{{search}}.tsv"
+    localrule: True  # on a cluster too: seconds
     conda:
         "../../environment.yml"
     params:
