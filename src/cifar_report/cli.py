@@ -1,6 +1,7 @@
 """The command line: one subcommand for each rule of the workflow."""
 
 import argparse
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -28,6 +29,7 @@ PATHS = {
     "costs": "costs.csv to write",
     "claims": "claims.yaml",
     "schema": "schema of claims.yaml",
+    "templates": "folder of the captions' templates",
     "checks": "what the equations' tests reported",
     "output": "file or folder to write",
 }
@@ -180,6 +182,13 @@ def tables(stage: Path, results: Path) -> None:
     tables.write(read_json(stage)["settings"], results)
 
 
+def pages(stage: Path, results: Path, templates: Path, output: Path) -> None:
+    """Writes the tables of the HTML report as pages, and its captions."""
+    from cifar_report import pages
+
+    pages.write(read_json(stage)["settings"], results, templates, output)
+
+
 def explain(results: Path, what: str) -> None:
     """Tells where a number, table, figure or file comes from: rules, runs, settings, code, commit, data."""
     from cifar_report.explain import explain
@@ -236,6 +245,15 @@ def import_runs(source: Path, store: Path, results: Path | None) -> None:
         raise InputError("\n".join(["these runs were refused:", *refused]))
 
 
+def forecast(results: Path, store: Path | None, reference: Path, cores: int, seeds_per_job: int) -> None:
+    """Tells how long a study will take, from earlier runs: core minutes by variant, and the time on so many cores."""
+    from cifar_report import forecast
+
+    store = store or results.parent / ".store"
+    known = forecast.benchmarks(forecast.earlier_runs(store, reference))
+    print(forecast.report(forecast.tasks(results, store, known, seeds_per_job, cores), cores))
+
+
 def verify(results: Path, reference: Path) -> None:
     """Compares a finished study with its reference, variant by variant; exit code 1 where one differs."""
     from cifar_report.verify import verify
@@ -244,6 +262,19 @@ def verify(results: Path, reference: Path) -> None:
     print("\n".join(lines))
     if not holds:
         raise InputError(f"{results}: differs from {reference} in the variants marked FAIL")
+
+
+def compare(a: str, b: str, output: Path | None) -> None:
+    """Tells what changed between two studies or two commits: numbers, claims, curves, and what explains it."""
+    from cifar_report import compare
+
+    if output:
+        compare.check_output(output)
+    comparison = compare.compare(compare.read(a), compare.read(b))
+    compare.show(comparison)
+    if output:
+        compare.write(comparison, output)
+        print(f"\n{output}: written")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -274,6 +305,8 @@ def _parser() -> argparse.ArgumentParser:
         figures: ("stage", "results"),
         equations: ("checks", "output"),
         tables: ("stage", "results"),
+        pages: ("stage", "results", "templates", "output"),
+        forecast: ("results",),
         verify: ("results", "reference"),
         explain: ("results",),
         why: ("results",),
@@ -289,10 +322,19 @@ def _parser() -> argparse.ArgumentParser:
     commands.choices["explain"].add_argument("what", help="a result's key, a table or figure by its name, or a file")
     commands.choices["why"].add_argument("what", help="a file, table or figure, named as for explain")
     commands.choices["forget"].add_argument("variant")
+    sub = commands.choices["forecast"]
+    sub.add_argument("--cores", type=int, default=os.cpu_count() or 1, help="all of this machine by default")
+    sub.add_argument("--seeds-per-job", type=int, default=10, help="as of train; 10, as in profiles/default")
+    sub.add_argument("--store", type=Path, help=PATHS["store"] + "; .store beside the study by default")
+    sub.add_argument("--reference", type=Path, default=Path("reference"), help="folder of further studies that have run")
     commands.choices["import-runs"].add_argument("source", type=Path, help="what export-runs wrote")
     commands.choices["import-runs"].add_argument(
         "--results", type=Path, help="folder of the study that they are for: its data and settings must be theirs"
     )
+    sub = _command(commands, compare)
+    for name in ("a", "b"):
+        sub.add_argument(name, help="folder of a study, or <git revision>:<folder>")
+    sub.add_argument("--output", type=Path, help="page to write besides, .html or .pdf")
     return parser
 
 

@@ -1,0 +1,106 @@
+"""How long the jobs of a call of Snakemake will take, by `cifar_report.forecast`."""
+
+import argparse
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from logging import LogRecord
+from pathlib import Path
+
+from cifar_report import forecast
+from cifar_report.errors import InputError
+
+REFERENCE = Path("reference")  # finished studies that the repository ships
+
+
+class Outlook:
+    """The jobs that Snakemake has told of, and what they will take."""
+
+    def __init__(self) -> None:
+        self.results: Path | None = None  # folder of the study, as the jobs name their files
+        self.names: set[str] = set()  # of jobs, as forecast names them
+        self.seeds_per_job = 1
+        self.known: list[forecast.Benchmark] | None = None
+
+    def add(self, record: LogRecord) -> str:
+        """Takes note of a job; its name, as forecast has it, empty for one without a log."""
+        logs = [Path(log) for log in getattr(record, "log", ())]
+        if not logs or "logs" not in logs[0].parts:
+            return ""
+        place = logs[0].parts.index("logs")
+        name = Path(*logs[0].parts[place + 1 :]).with_suffix("").as_posix()
+        self.results = Path(*logs[0].parts[:place])
+        self.names.add(name)
+        resources = getattr(record, "resources", None)
+        self.seeds_per_job = max(self.seeds_per_job, int(getattr(resources, "seeds_per_job", 1)))
+        return name
+
+    def tasks(self, cores: int, fresh: bool = False) -> list[forecast.Task]:
+        """All jobs of the study.
+
+        Args:
+            fresh: look for earlier runs again; those of this study count too.
+        """
+        if self.results is None:
+            return []
+        store = self.results.parent / ".store"
+        if fresh or self.known is None:
+            self.known = forecast.benchmarks(forecast.earlier_runs(store, REFERENCE))
+        return forecast.tasks(self.results, store, self.known, self.seeds_per_job, cores)
+
+    def sentence(self) -> str:
+        """The forecast of a dry run; empty where no earlier run tells anything."""
+        cores = asked_cores()
+        try:
+            tasks = to_come(self.tasks(cores), Counter(map(rule_of, self.names)), self.names, {})
+        except InputError:
+            return ""
+        work = forecast.total(task.seconds for task in tasks)
+        if not work.likely:
+            return ""
+        return (
+            f"Forecast: {forecast.told(forecast.wall(tasks, cores))} on {cores} core{'s' * (cores != 1)}, from earlier "
+            f"runs; by variant: cifar-report forecast --results {self.results} --cores {cores}"
+        )
+
+
+def to_come(
+    tasks: Iterable[forecast.Task], left: Mapping[str, int], first: Iterable[str], seconds: Mapping[str, float]
+) -> list[forecast.Task]:
+    """The jobs that are still to end: of each rule so many as are left, `first` those whose names are known.
+
+    A run that is in the store already costs its publication.
+
+    Args:
+        seconds: what is left of running jobs and of runs, by their names; ranges shrink with it.
+    """
+    known, chosen, counts = set(first), [], Counter[str]()
+    for task in sorted(tasks, key=lambda task: (task.name not in known, task.finished)):
+        rule = rule_of(task.name)
+        if counts[rule] == left.get(rule, 0):
+            continue
+        counts[rule] += 1
+        if task.finished:
+            likely = forecast.PUBLICATION
+            task = replace(task, finished=False, seconds=forecast.Seconds(likely, likely, likely))
+        told = seconds.get(task.run, seconds.get(task.name))
+        if told is not None:
+            share = told / task.seconds.likely if task.seconds.likely > 0 else 0.0
+            low, high = (min(told, share * task.seconds.low), max(told, share * task.seconds.high))
+            task = replace(task, seconds=forecast.Seconds(told, low, high))
+        chosen.append(task)
+    return chosen
+
+
+def rule_of(name: str) -> str:
+    """The rule of a job."""
+    return name.partition("/")[0]
+
+
+def asked_cores() -> int:
+    """The cores that the command line names, else all: a dry run does not tell."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("-c", "--cores", nargs="?", default="all")
+    cores = parser.parse_known_args()[0].cores
+    return int(cores) if str(cores).isdigit() and int(cores) > 0 else os.cpu_count() or 1
