@@ -161,6 +161,17 @@ def with_transforms(split: Split):
     return Images()
 
 
+def profiled(trainer: Trainer, steps: int) -> dict[str, float]:
+    """Milliseconds a step inside each of PyTorch's operators, without those that they call; the largest eight."""
+    import torch
+
+    trainer.advance(trainer.step + steps)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        trainer.advance(trainer.step + steps)
+    spent = {entry.key: entry.self_cpu_time_total / steps / 1e3 for entry in profile.key_averages()}
+    return {name: round(spent[name], 3) for name in sorted(spent, key=spent.get, reverse=True)[:8]}
+
+
 def measure_numpy(split: Split, classes: int, rounds: int):
     """The rows of the NumPy MLP."""
     chosen = settings("mlp-numpy")
@@ -200,9 +211,10 @@ def measure_torch(split: Split, classes: int, rounds: int):
     sizes = (inputs, hidden, classes)
     images, labels = prepared(split, min(20_000, len(split.labels)))
     tensors = torch.utils.data.TensorDataset(torch.from_numpy(images), torch.from_numpy(labels))
+    trainer = store.build_trainer(chosen, split, classes, 0)
     seconds = interleaved(
         {
-            "value": (ours(store.build_trainer(chosen, split, classes, 0)), 50),
+            "value": (ours(trainer), 50),
             "limit": (products_torch(sizes, batch), 50),
             "tensors": (plain_torch(tensors, sizes, batch, chosen.learning_rate), 50),
             "transforms": (plain_torch(with_transforms(split), sizes, batch, chosen.learning_rate), 5),
@@ -216,11 +228,13 @@ def measure_torch(split: Split, classes: int, rounds: int):
         judged(f"{name}: TensorDataset loop", "ms", "peer / value >= 1.8", ms["value"], ms["tensors"]),
         judged(f"{name}: loop with transforms", "ms", "peer / value >= 12", ms["value"], ms["transforms"]),
     ]
+    info = [told(f"{name}: where the time goes, from a profile", profiled(trainer, 50), "ms")]
     chosen = dataclasses.replace(chosen, hidden=(500, 500, 500), batch_size=500)
     sizes = (inputs, *chosen.hidden, classes)
+    trainer = store.build_trainer(chosen, split, classes, 0)
     seconds = interleaved(
         {
-            "value": (ours(store.build_trainer(chosen, split, classes, 0)), 10),
+            "value": (ours(trainer), 10),
             "limit": (products_torch(sizes, 500), 10),
         },
         rounds,
@@ -230,7 +244,11 @@ def measure_torch(split: Split, classes: int, rounds: int):
     results.append(judged(f"{name}: matrix products", "ms", "value / limit <= 1.2", ms["value"], limit=ms["limit"]))
     flops = 2 * 500 * (3 * sum(n * m for n, m in pairwise(sizes)) - sizes[0] * sizes[1]) / 1e9
     speed = sorted(inverse(seconds["limit"], flops))[rounds // 2]
-    return results, [told("PyTorch matrix products of the wide MLP step", speed, "GFLOP/s")]
+    info += [
+        told(f"{name}: where the time goes, from a profile", profiled(trainer, 10), "ms"),
+        told("PyTorch matrix products of the wide MLP step", speed, "GFLOP/s"),
+    ]
+    return results, info
 
 
 if __name__ == "__main__":
