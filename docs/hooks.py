@@ -77,9 +77,9 @@ def configuration() -> str:
                 continue  # a variant takes every setting, which are listed once
             if "description" not in value:
                 raise PluginError(f"{SCHEMA}: {name}.{key} has no description; write what it means")
-            given = "must be given" if key in mapping.get("required", ()) else ""
+            given = "required" if key in mapping.get("required", ()) else ""
             if name == "defaults":
-                given = f"`{_yaml(NEUTRAL[key])}`" if key in NEUTRAL else "must be given"
+                given = f"`{_yaml(NEUTRAL[key])}`" if key in NEUTRAL else "required"
             rows.append((f"`{key}`", _values(value, schema["$defs"]), given, _text(value["description"])))
         about = f"{_text(mapping['description'])}.\n\n" if "description" in mapping else ""
         parts.append(
@@ -150,7 +150,7 @@ def _options(parser: argparse.ArgumentParser) -> str:
         choices = f" ({', '.join(map(str, action.choices))})" if action.choices else ""
         about = _text(f"{action.help or ''}{choices}")
         told = action.default in (None, False) or "default" in about
-        needed = "must be given" if action.required else "" if told else f"`{action.default}`"
+        needed = "required" if action.required else "" if told else f"`{action.default}`"
         rows.append((f"`{name}`", needed, about))
     return _table("argument default meaning", rows) + "\n"
 
