@@ -39,13 +39,13 @@ def trained(tmp_path_factory):
     datasets.prepare("digits", {"source": "digits"}, 200, results / "dataset", folder)
     data = datasets.load(results / "dataset")
     stages = {
-        "summarise": {"variants": [{"name": "mlp", "seeds": [0, 1, 2], "search": None}]},
+        "summarise": {"variants": [{"name": "mlp", "seeds": [0, 1, 2]}]},
         "search": {"mlp-grid": SEARCH},
     }
     for stage, settings in stages.items():
         write_text(results / f"plan/stages/{stage}.json", to_json({"settings": settings}))
     plan = {"settings": SETTINGS.canonical()}
-    write_text(results / "plan/mlp.json", to_json(plan))
+    write_text(results / "plan/mlp.json", to_json(plan | {"search": None}))
     write_text(results / "plan/search/mlp-grid/0123456789abcdef.json", to_json(plan))
     for seed in range(2):
         finished = store.obtain(SETTINGS, seed, data, CODE, folder / "results/.store", f"seed {seed}")

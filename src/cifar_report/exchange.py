@@ -219,8 +219,9 @@ def _study(results: Path) -> dict[str, Any]:
     settings: list[tuple[dict[str, Any], list[str]]] = []
     searches = read_json(results / "plan/stages/search.json")["settings"]
     for variant in read_json(results / "plan/stages/summarise.json")["settings"]["variants"]:
-        chosen = searches[variant["search"]]["grid"] if variant["search"] else ()
-        settings.append((read_json(results / "plan" / f"{variant['name']}.json")["settings"], list(chosen)))
+        planned = read_json(results / "plan" / f"{variant['name']}.json")
+        chosen = searches[planned["search"]]["grid"] if planned["search"] else ()
+        settings.append((planned["settings"], list(chosen)))
     for search, known in searches.items():
         if "trials" in known:
             plans = [results / "plan/search" / search / f"{trial}.json" for trial in known["trials"]]
