@@ -1,7 +1,7 @@
 rule summarise_runs:
     input:
         run_files("run.json", "curve.csv"),
-        plan=f"{RESULTS}/plan/stages/summarise.json",
+        plan=local(f"{RESULTS}/plan/stages/summarise.json"),
     output:
         summary=report(
             f"{RESULTS}/summary.csv",
@@ -27,7 +27,7 @@ rule summarise_runs:
 rule tabulate_search:
     input:
         TRIALS,
-        plan=f"{RESULTS}/plan/stages/search.json",
+        plan=local(f"{RESULTS}/plan/stages/search.json"),
     output:
         report(
             f"{RESULTS}/search.csv", caption="../report/search.rst", category="Tables"
@@ -49,7 +49,7 @@ rule measure_shifts:
         ancient(DATASET),
         run_files("run.json", "curve.csv", variants=SHIFTED),
         ancient(run_files("model.safetensors", variants=SHIFTED)),
-        plan=f"{RESULTS}/plan/stages/shifts.json",
+        plan=local(f"{RESULTS}/plan/stages/shifts.json"),
         dataset=DESCRIPTION,
     output:
         f"{RESULTS}/shifts.csv",
@@ -74,7 +74,7 @@ rule measure_flips:
         ancient(DATASET),
         run_files("run.json", "curve.csv", variants=FLIPPED),
         ancient(run_files("model.safetensors", "test-logits.npy", variants=FLIPPED)),
-        plan=f"{RESULTS}/plan/stages/flips.json",
+        plan=local(f"{RESULTS}/plan/stages/flips.json"),
         dataset=DESCRIPTION,
     output:
         f"{RESULTS}/flips.csv",
@@ -102,9 +102,9 @@ rule test_claims:
         SEARCH,
         ancient(DATASET),
         DESCRIPTION,
-        plan=f"{RESULTS}/plan/stages/claims.json",
-        claims=ancient("report/claims.yaml"),
-        schema=ancient("workflow/schemas/claims.schema.yaml"),
+        plan=local(f"{RESULTS}/plan/stages/claims.json"),
+        claims=local(ancient("report/claims.yaml")),
+        schema=local(ancient("workflow/schemas/claims.schema.yaml")),
         shifts=f"{RESULTS}/shifts.csv",
     output:
         claims=report(
@@ -132,7 +132,7 @@ rule draw_figures:
         TRIALS,
         SEARCH,
         ancient(DATASET),
-        plan=f"{RESULTS}/plan/stages/figures.json",
+        plan=local(f"{RESULTS}/plan/stages/figures.json"),
         dataset=DESCRIPTION,
     output:
         FIGURES,
@@ -152,8 +152,8 @@ rule draw_figures:
 
 rule check_equations:
     input:
-        ancient(plan.sources("equations")),
-        plan=f"{RESULTS}/plan/stages/equations.json",
+        local(ancient(plan.sources("equations"))),
+        plan=local(f"{RESULTS}/plan/stages/equations.json"),
     output:
         checks=f"{RESULTS}/equations.json",
         passed=f"{RESULTS}/tables/equations.tex",
@@ -175,7 +175,7 @@ rule write_tables:
         ancient(run_files("test-logits.npy")),
         SEARCH,
         ancient([f"{RESULTS}/dataset/test-{part}.npy" for part in ("images", "labels")]),
-        plan=f"{RESULTS}/plan/stages/tables.json",
+        plan=local(f"{RESULTS}/plan/stages/tables.json"),
         dataset=DESCRIPTION,
         summary=f"{RESULTS}/summary.csv",
         flips=f"{RESULTS}/flips.csv",

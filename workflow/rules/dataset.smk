@@ -1,6 +1,6 @@
 rule prepare_dataset:
     input:
-        plan=f"{RESULTS}/plan/stages/prepare.json",
+        plan=local(f"{RESULTS}/plan/stages/prepare.json"),
     output:
         DATASET,
         description=DESCRIPTION,

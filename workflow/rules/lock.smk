@@ -59,12 +59,17 @@ def remove_stale_locks():
 
 
 def write_plan():
-    """Takes the lock and writes the plan. Where another process holds the lock, its plan is left as it is."""
+    """Takes the lock and writes the plan. Where another process holds the lock, its plan is left as it is.
+
+    A job on a machine that shares no files with the one that started it, as in a cloud, makes the same plan for itself.
+    """
     global HELD
+    written = Path(RESULTS) / "plan/config.yaml"
     if INNER:
+        if not written.parent.exists():
+            plan.write(STUDY, config, written.parent)
         return
     HELD = hold_lock()
-    written = Path(RESULTS) / "plan/config.yaml"
     if HELD:
         remove_stale_locks()
         plan.write(STUDY, config, written.parent)

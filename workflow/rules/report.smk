@@ -1,12 +1,12 @@
 rule render_report:
     input:
-        ancient(plan.sources("report")),
+        local(ancient(plan.sources("report"))),
         FIGURES,
         rules.write_tables.output,
         rules.test_claims.output,
         rules.check_equations.output,
-        plan=f"{RESULTS}/plan/stages/report.json",
-        script=ancient("workflow/scripts/render-report"),
+        plan=local(f"{RESULTS}/plan/stages/report.json"),
+        script=local(ancient("workflow/scripts/render-report")),
     output:
         report(
             f"{RESULTS}/report.pdf", caption="../report/report.rst", category="Report"
@@ -27,9 +27,9 @@ rule render_report:
 rule render_html:
     input:
         rules.all.input,
-        ancient(plan.sources("html")),
-        plan=f"{RESULTS}/plan/stages/html.json",
-        config=f"{RESULTS}/plan/config.yaml",
+        local(ancient(plan.sources("html"))),
+        plan=local(f"{RESULTS}/plan/stages/html.json"),
+        config=local(f"{RESULTS}/plan/config.yaml"),
     output:
         f"{RESULTS}/report.html",
     log:

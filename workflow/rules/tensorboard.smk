@@ -11,7 +11,7 @@ if EVENTS:
     rule write_events:
         input:
             run_files("run.json", "curve.csv"),
-            plan=f"{RESULTS}/plan/stages/events.json",
+            plan=local(f"{RESULTS}/plan/stages/events.json"),
         output:
             EVENTS,
         log:

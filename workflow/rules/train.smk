@@ -3,7 +3,7 @@
 rule train_variant:
     input:
         ancient(DATASET),
-        plan=f"{RESULTS}/plan/{{variant}}.json",
+        plan=local(f"{RESULTS}/plan/{{variant}}.json"),
         dataset=DESCRIPTION,
         selected=selected_settings,
     output:
@@ -40,7 +40,7 @@ rule train_variant:
 rule train_trial:
     input:
         ancient(TRAINING_SPLITS),
-        plan=f"{RESULTS}/plan/search/{{search}}/{{trial}}.json",
+        plan=local(f"{RESULTS}/plan/search/{{search}}/{{trial}}.json"),
         dataset=DESCRIPTION,
     output:
         run=f"{RESULTS}/search/{{search}}/{{trial}}/run.json",
@@ -76,7 +76,7 @@ rule train_trial:
 rule search_halving:
     input:
         ancient(TRAINING_SPLITS),
-        plan=f"{RESULTS}/plan/halving/{{search}}.json",
+        plan=local(f"{RESULTS}/plan/halving/{{search}}.json"),
         dataset=DESCRIPTION,
     output:
         f"{RESULTS}/search/{{search}}/trials.json",
@@ -102,7 +102,7 @@ rule search_halving:
 rule select_trial:
     input:
         all_trials,
-        plan=f"{RESULTS}/plan/select/{{search}}.json",
+        plan=local(f"{RESULTS}/plan/select/{{search}}.json"),
     output:
         f"{RESULTS}/search/{{search}}/selected.yaml",
     log:
