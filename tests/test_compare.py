@@ -1,0 +1,214 @@
+"""`compare`: what changed between two studies, its reasons and intervals, and the pages that show it."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from pypdf import PdfReader
+from scipy import stats
+
+from cifar_report import compare
+from cifar_report.cli import main
+from cifar_report.summary import write_summary
+
+REFERENCE = Path(__file__).parent.parent / "reference/cifar10-jpeg"
+A = {"mlp-torch": [0, 1, 2, 3], "mlp-best": [0, 1, 2], "vgg": [0], "mlp-bn-torch": [0, 1]}
+B = {"mlp-torch": [0, 1, 2, 3], "mlp-best": [0, 1], "vgg-best": [0], "mlp-bn-torch": [0, 1]}
+GAINS = [0.02, 0.025, 0.03, 0.02]  # of mlp-torch, seed by seed
+CONFIG = {"seeds": [0, 1], "defaults": {"threads": 1}, "search": {"grid": {"like": "mlp-torch", "seed": 1}}}
+
+
+def copy(folder, variants):
+    """A part of the reference as a study of its own."""
+    for variant, seeds in variants.items():
+        for seed in seeds:
+            shutil.copytree(REFERENCE / f"runs/{variant}/seed-{seed}", folder / f"runs/{variant}/seed-{seed}")
+    shutil.copy2(REFERENCE / "claims.json", folder)
+    (folder / "plan").mkdir()
+    return folder
+
+
+def edit(path, change):
+    record = json.loads(path.read_text())
+    change(record)
+    path.write_text(json.dumps(record))
+
+
+def finish(folder, variants, config):
+    (folder / "plan/config.yaml").write_text(yaml.safe_dump(config))
+    rows = [{"name": n, "seeds": seeds, "original_test_accuracy": None} for n, seeds in variants.items()]
+    write_summary({"variants": rows}, folder / "runs", folder / "summary.csv", folder / "costs.csv")
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory):
+    """A, and B after: another learning rate, a seed dropped, a variant replaced, other code, a claim flipped."""
+    a, b = (copy(tmp_path_factory.mktemp(name), variants) for name, variants in (("a", A), ("b", B)))
+
+    def retrained(seed):
+        def change(record):
+            record["settings"]["learning_rate"] = 0.001
+            record["final"]["test"]["accuracy"] += GAINS[seed]
+            record["digests"]["curve.csv"] = "0" * 64
+            record["identity"] = "1" * 64
+
+        return change
+
+    def recoded(record):
+        record["digests"]["curve.csv"] = "0" * 64
+        record["identity"] = "2" * 64
+        record["versions"]["torch"] = "9.9"
+
+    def flipped(claims):
+        claims[0] |= {"title": "Weights <b>matter</b>", "verdict": "supported", "estimate": 0.03, "ci95_low": 0.02}
+        claims[1]["estimate"] += 1e-6
+        del claims[-1]
+
+    for seed in A["mlp-torch"]:
+        edit(b / f"runs/mlp-torch/seed-{seed}/run.json", retrained(seed))
+    for seed in A["mlp-bn-torch"]:
+        edit(b / f"runs/mlp-bn-torch/seed-{seed}/run.json", recoded)
+    edit(b / "claims.json", flipped)
+    finish(a, A, CONFIG)
+    finish(b, B, {"seeds": [0, 1], "defaults": {"threads": 2}, "tensorboard": True})
+    return a, b
+
+
+@pytest.fixture(scope="module")
+def found(studies):
+    return compare.compare(*(compare.read(str(folder)) for folder in studies))
+
+
+def table(found, title):
+    return next(table for table in found.tables if table.title == title)
+
+
+def rows(found, title):
+    return {row.cells[0]: row.cells[1:] for row in table(found, title).rows}
+
+
+def accuracies(folder, variant, seeds):
+    records = [json.loads((folder / f"runs/{variant}/seed-{seed}/run.json").read_text()) for seed in seeds]
+    return np.array([record["final"]["test"]["accuracy"] for record in records])
+
+
+def test_a_difference_is_paired_and_has_its_reason(found, studies):
+    _, _, difference, reading, because = rows(found, "Test accuracy")["mlp-torch"]
+    both = [accuracies(folder, "mlp-torch", A["mlp-torch"]) for folder in studies]
+    interval = stats.ttest_rel(both[1], both[0]).confidence_interval()
+    middle, half = 100 * np.mean(GAINS), 50 * (interval.high - interval.low)
+    assert difference == f"+{middle:.2f} ± {half:.2f}"
+    assert reading.startswith("higher (paired, 4 seeds; intervals ") and because == "learning_rate 0.002 → 0.001"
+
+
+def test_each_variant_has_its_fate(found):
+    told = rows(found, "Test accuracy")
+    assert told["mlp-best"][3:] == ["other seeds (the shared 2 bit by bit)", "seeds dropped 2"]
+    assert (told["vgg"][1], told["vgg"][3]) == ("–", "gone") and told["vgg-best"][3] == "new"
+    assert told["mlp-bn-torch"][2:] == [
+        "+0.00 ± 0.00",
+        "no difference shown (paired, 2 seeds; intervals overlap)",
+        "other code; torch 2.14.1 → 9.9",
+    ]
+    assert found.lead == [
+        "3 variants are in both studies: higher (1), other seeds (1), no difference shown (1).",
+        "New in B: vgg-best.",
+        "No longer in B: vgg.",
+        "Claims that flipped: Weights <b>matter</b>.",
+    ]
+    assert sorted(found.drawn) == ["mlp-best", "mlp-bn-torch", "mlp-torch", "vgg", "vgg-best"]
+
+
+def test_claims_that_flipped_moved_or_left(found):
+    claims = table(found, "Claims")
+    assert claims.note.startswith("1 flipped; 10 keep their verdict, 1 of them with another estimate.")
+    flipped, moved, gone = claims.rows
+    assert flipped.tone == "flip" and flipped.cells[1] == "refuted: −0.817 [−1.47, −0.168] points"
+    assert flipped.cells[2].startswith("supported: 3.00 [2.00, ")
+    assert moved.tone == "" and gone.cells[2] == "–" and gone.cells[3].startswith("gone: ")
+
+
+def test_configuration_and_settings(found):
+    assert rows(found, "Configuration") == {
+        "defaults.threads": ["1", "2"],
+        "search": ["{grid}", "–"],
+        "tensorboard": ["–", "true"],
+    }
+    assert table(found, "Settings that differ").rows == [(["mlp-torch", "learning_rate", "0.002", "0.001"], "")]
+    assert rows(found, "What made them")["torch"] == ["2.14.1", "2.14.1 (7), 9.9 (2)"]
+
+
+def test_seeds_of_their_own_are_compared_as_welch_does(studies, tmp_path):
+    a, variants = studies[0], {"mlp-torch": [0, 1, 2, 3]}
+    b = copy(tmp_path / "b", {"mlp-torch": [4, 5, 6]})
+    finish(b, {"mlp-torch": [4, 5, 6]}, CONFIG)
+    told = rows(compare.compare(compare.read(str(a)), compare.read(str(b))), "Test accuracy")["mlp-torch"]
+    old, new = accuracies(a, "mlp-torch", variants["mlp-torch"]), accuracies(b, "mlp-torch", [4, 5, 6])
+    interval = stats.ttest_ind(new, old, equal_var=False).confidence_interval()
+    assert told[2] == f"{100 * (new.mean() - old.mean()):+.2f} ± {50 * (interval.high - interval.low):.2f}".replace(
+        "-", "−"
+    )
+    assert "seeds of their own" in told[3] and told[4].startswith("seeds added 4, 5, 6; seeds dropped 0, 1, 2, 3")
+
+
+def test_a_study_is_like_itself():
+    same = compare.compare(compare.read(str(REFERENCE)), compare.read(str(REFERENCE)))
+    assert same.drawn == [] and [table.title for table in same.tables] == ["Test accuracy", "What made them"]
+    assert {row.tone for table in same.tables for row in table.rows} == {"quiet"}
+    assert same.lead[0] == "14 variants are in both studies: same runs (14)."
+
+
+@pytest.fixture(scope="module")
+def repository(studies, tmp_path_factory):
+    """A checkout whose last two commits hold the two studies."""
+    folder = tmp_path_factory.mktemp("repository")
+
+    def git(*arguments):
+        identity = ("-c", "user.name=A", "-c", "user.email=a@example.org")
+        subprocess.run(("git", *identity, *arguments), cwd=folder, check=True, capture_output=True)
+
+    git("init")
+    for source, subject in zip(studies, ("The study", "A lower learning rate"), strict=True):
+        shutil.rmtree(folder / "study", ignore_errors=True)
+        shutil.copytree(source, folder / "study")
+        git("add", "--all")
+        git("commit", "--message", subject)
+    return folder
+
+
+@pytest.mark.parametrize("ending", ["html", "pdf"])
+def test_two_commits_as_text_and_as_a_page(repository, monkeypatch, capsys, tmp_path, ending):
+    monkeypatch.chdir(repository)
+    page = tmp_path / f"page.{ending}"
+    assert main(["compare", "HEAD~1:study", "HEAD:study", "--output", str(page)]) == 0
+    printed = capsys.readouterr().out
+    assert "B: HEAD:study  " in printed and "A lower learning rate" in printed and "\x1b" not in printed
+    text = page.read_text() if ending == "html" else "\n".join(p.extract_text() for p in PdfReader(page).pages)
+    for part in ("A lower learning rate", "learning_rate 0.002 → 0.001", "defaults.threads", "seeds dropped 2"):
+        assert part in printed and part in text, part
+    if ending == "html":  # self-contained: it names no other file, and what the studies say is text
+        assert "<svg" in text and "Weights &lt;b&gt;matter" in text
+        assert not re.search(r'(src|href)="(?!#)|url\((?!#)|@import|<script|<link', text)
+
+
+@pytest.mark.parametrize(
+    "a,output,message",
+    [
+        ("nowhere", "page.html", "nowhere: expected a study's folder"),
+        ("HEAD:nowhere", "page.html", "HEAD:nowhere: expected a study's folder, or <git revision>:<folder>"),
+        ("--output=x:study", "page.html", "x:study: expected"),
+        ("HEAD:study/claims.json", "page.html", "HEAD:study/claims.json: expected a study's folder"),
+        ("HEAD:study/plan", "page.html", "HEAD:study/plan/runs: expected finished runs, found none"),
+        ("HEAD:study", "page.docx", "page.docx: expected a page to write that ends in .html or .pdf"),
+    ],
+)
+def test_what_cannot_be_compared_is_named(repository, monkeypatch, capsys, tmp_path, a, output, message):
+    monkeypatch.chdir(repository)
+    assert main(["compare", "--output", str(tmp_path / output), "--", a, "HEAD:study"]) == 1
+    shown = capsys.readouterr()
+    assert message in shown.err and not shown.out and not list(tmp_path.iterdir())
