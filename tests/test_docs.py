@@ -71,6 +71,15 @@ INSTEAD = {
             "cifar-report import-runs runs.tar --store results/.store --results results/cifar10-jpeg",
         )
     },
+    # docs/compare.md
+    "cifar-report compare results/cifar10 results/other": (
+        "cifar-report compare results/demo results/demo",
+        "there is one study here; tests/test_compare.py has two",
+    ),
+    "cifar-report compare HEAD~3:reference/cifar10-jpeg reference/cifar10-jpeg --output changes.html": (
+        "",
+        "tests/test_compare.py compares commits",
+    ),
     # docs/template.md
     **{command: ("", "tests/test_template.py runs it") for _, command in dry_runs()},
     "snakemake --configfile config/shapes.yaml --cores 2 -- all": ("", "tests/test_template.py runs its dry run"),
