@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -130,7 +131,10 @@ class Display:
         self.ended: set[str] = set()
         self.expected: forecast.Seconds | None = None
         self.since = self.foreseen = 0.0  # when, in seconds since 1970; a job that ends moves the second one back
-        self.live = Live(get_renderable=self.lines, console=self.console, refresh_per_second=2)
+        piped = not sys.stdout.isatty()  # then what is written there must stay there
+        self.live = Live(
+            get_renderable=self.lines, console=self.console, refresh_per_second=2, redirect_stdout=not piped
+        )
 
     def show(self, record: Any) -> None:
         """Takes a message."""
@@ -199,7 +203,7 @@ class Display:
         text = self.plain.format(record)
         if not text or NOISE.match(text):
             return
-        style = "red" if record.levelno >= ERROR else "yellow" if record.levelno >= WARNING else "dim"
+        style = "red" if record.levelno >= ERROR else "yellow" if record.levelno >= WARNING else ""
         self.console.print(Text(text.strip("\n"), style=style), soft_wrap=True)
 
     def lines(self) -> RenderableType:
