@@ -66,6 +66,7 @@ rule all:
         f"{RESULTS}/summary.csv",
         f"{RESULTS}/costs.csv",
         f"{RESULTS}/claims.json",
+        PAGES,
         EVENTS,
 
 

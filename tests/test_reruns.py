@@ -39,20 +39,21 @@ READERS = {
     },
     "trials": {"select_trial", "tabulate_search", *FIGURES_AND_CLAIMS},
     "select_trial": {"mlp-tuned"},
-    "tabulate_search": {"write_tables", *FIGURES_AND_CLAIMS},
+    "tabulate_search": {"write_tables", "write_pages", *FIGURES_AND_CLAIMS},
     "mlp-numpy": {"summarise_runs", "write_events", "measure_flips", "write_tables", *FIGURES_AND_CLAIMS},
     "mlp-torch": {"summarise_runs", "write_events", "write_tables", *FIGURES_AND_CLAIMS},
     "mlp-tuned": {"summarise_runs", "write_events", "measure_shifts", "write_tables", *FIGURES_AND_CLAIMS},
     "vgg": {"summarise_runs", "write_events", "measure_shifts", "write_tables", *FIGURES_AND_CLAIMS},
     "measure_shifts": {"test_claims"},
     "measure_flips": {"write_tables"},
-    "summarise_runs": {"write_tables", "render_html"},
+    "summarise_runs": {"write_tables", "write_pages", "render_html"},
     "write_events": {"render_html"},
-    "test_claims": {"write_tables", "render_report", "render_html"},
-    "draw_figures": {"write_tables", "render_report"},
+    "test_claims": {"write_tables", "write_pages", "render_report", "render_html"},
+    "draw_figures": {"write_tables", "write_pages", "render_report"},
     "check_equations": {"render_report"},
     "write_tables": {"render_report"},
     "render_report": {"render_html"},
+    "write_pages": {"render_html"},
     "render_html": set(),
 }
 EVERYTHING = set(READERS) - {"mlp-torch"}  # which is not of the study's `run`
@@ -60,7 +61,7 @@ EVERYTHING = set(READERS) - {"mlp-torch"}  # which is not of the study's `run`
 # The jobs that a key of the config itself decides, without their readers. `+`: only the new runs, not those there are.
 # The first row whose pattern fits counts. Snakemake's HTML report shows the whole config: every key remakes that.
 ROWS = {"summarise_runs", "write_events", "write_tables", *FIGURES_AND_CLAIMS}  # what has a row or a curve a run
-LABELS = {"write_tables", "draw_figures"}
+LABELS = {"write_tables", "write_pages", "draw_figures"}
 KEYS = {
     "study": EVERYTHING,
     "report.*": {"write_tables"},
@@ -127,6 +128,7 @@ MODULES = {
     "draw_figures": DATA | ANALYSIS | {"figures.py"},
     "write_tables": DATA | ANALYSIS | {"tables.py", "latex.py"},
     "test_claims": ANALYSIS | {"claims.py", "latex.py"},
+    "write_pages": BASE | {"pages.py"},
     "check_equations": (NUMPY | TORCH_MLP | TORCH_VGG | BASE | {"equations.py", "latex.py", "config.py"})
     - {"training/run.py"},
 }
@@ -137,7 +139,7 @@ SOURCES = {
     "workflow/schemas/claims.schema.yaml": {"test_claims"},
     "tests/equations/*.py": {"check_equations"},
     "workflow/scripts/render-report": {"render_report"},
-    "workflow/report/*.rst": {"render_html"},
+    "workflow/report/*": {"write_pages"},
     "workflow/*": set(),  # what a rule says is Snakemake's own matter, see test_workflow
     "src/cifar_report/*": set(),  # but see MODULES
 }

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from cifar_report import figures, plan, provenance
+from cifar_report import figures, pages, plan, provenance
 from cifar_report.config import Settings
 from cifar_report.errors import InputError
 from cifar_report.files import read_json
@@ -51,6 +51,8 @@ _SOURCES = {
 }
 _NUMBERS = ["numbers.tex", "numbers.json", *(f"tables/{name}.tex" for name in TABLES)]
 _CLAIMS = ["claims.json", "tables/claims.tex", "tables/claims-text.tex"]
+_PAGES = ["html/{page}.html"]
+_CAPTIONS = ["html/workflow.rst", "html/report.rst", "html/{page}.rst", "html/figures/{figure}.rst", "html/style.css"]
 _EQUATIONS = ["equations.json", "tables/equations.tex", "tables/equations-table.tex"]
 
 RULES = (
@@ -153,16 +155,30 @@ RULES = (
         ],
     ),
     Rule(
-        "render_html",
-        ["report.html"],
+        "write_pages",
+        [*_PAGES, *_CAPTIONS],
         [
             *_SOURCES["html"],
             "plan/stages/html.json",
+            "summary.csv",
+            "costs.csv",
+            "claims.json",
+            "figures/figures.json",
+            _SEARCH,
+            _DESCRIPTION,
+        ],
+    ),
+    Rule(
+        "render_html",
+        ["report.html"],
+        [
             "plan/config.yaml",
             "report.pdf",
             "summary.csv",
             "costs.csv",
             "claims.json",
+            *_PAGES,
+            *_CAPTIONS,
             _EVENTS,
         ],
     ),
@@ -254,6 +270,7 @@ def _wildcards(stages: Path) -> Wildcards:
         [{"search": name, "trials_of_search": f"search/{name}/trials.json"} for name in drawing],
         [{"table_of_searches": "search.csv"}] if searches else [],
         [{"figure": name} for name in figures.names(settings["figures"])],
+        [{"page": name} for name in pages.TABLES if name != "search" or searches],
     ]
 
 

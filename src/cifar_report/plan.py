@@ -35,7 +35,7 @@ STAGES = {
         *(f"cifar_report.{model}" for model in ("numpy_nn.mlp", "torch_nn.mlp", "torch_nn.vgg")),
     ),
     "report": (),
-    "html": (),
+    "html": ("cifar_report.pages",),
 }
 # The files of the repository that each stage reads, as patterns from its root. Their digests stand in the plan, so that
 # what was made from others is noticed however old they are.
@@ -43,7 +43,7 @@ SOURCES = {
     "claims": ("report/claims.yaml", "workflow/schemas/claims.schema.yaml"),
     "equations": ("tests/equations/*.py", "report/**/*.tex", "report/**/*.bib"),
     "report": ("report/**/*.tex", "report/**/*.bib", "workflow/scripts/render-report"),
-    "html": ("workflow/report/*.rst",),
+    "html": ("workflow/report/*.rst", "workflow/report/style.css"),
 }
 # What each stage takes of a variant's entry, besides its name.
 FIELDS = {
@@ -54,6 +54,7 @@ FIELDS = {
     "figures": ("label", "seeds", "search", "original_test_accuracy"),
     "tables": ("label", "seeds", "search", "original_test_accuracy"),
     "claims": ("seeds", "search"),
+    "html": ("label",),
 }
 HALVING = "cifar_report.training.halving"  # draws and promotes the trials of a search
 
@@ -160,6 +161,9 @@ def _stage_settings(study: Study) -> dict[str, Any]:
         | {"searches": searches, "study": study.name, "report": study.report, "main": _main(study)}
         | {"like": {v.name: v.like for v in study.variants.values() if v.like}},
         "claims": rows("claims") | {"catalogue": study.catalogue},
+        "html": rows("html")
+        | {"study": study.name, "dataset": study.dataset_name}
+        | {"searches": {s.name: list(s.grid) for s in study.searches.values()}},
     }
 
 

@@ -3,14 +3,8 @@ rule summarise_runs:
         run_files("run.json", "curve.csv"),
         plan=local(f"{RESULTS}/plan/stages/summarise.json"),
     output:
-        summary=report(
-            f"{RESULTS}/summary.csv",
-            caption="../report/summary.rst",
-            category="Tables",
-        ),
-        costs=report(
-            f"{RESULTS}/costs.csv", caption="../report/costs.rst", category="Tables"
-        ),
+        summary=table(f"{RESULTS}/summary.csv"),
+        costs=table(f"{RESULTS}/costs.csv"),
     log:
         f"{RESULTS}/logs/summarise_runs.log",
     benchmark:
@@ -29,9 +23,7 @@ rule tabulate_search:
         TRIALS,
         plan=local(f"{RESULTS}/plan/stages/search.json"),
     output:
-        report(
-            f"{RESULTS}/search.csv", caption="../report/search.rst", category="Tables"
-        ),
+        table(f"{RESULTS}/search.csv"),
     log:
         f"{RESULTS}/logs/tabulate_search.log",
     benchmark:
@@ -107,9 +99,7 @@ rule test_claims:
         schema=local(ancient("workflow/schemas/claims.schema.yaml")),
         shifts=f"{RESULTS}/shifts.csv",
     output:
-        claims=report(
-            f"{RESULTS}/claims.json", caption="../report/claims.rst", category="Claims"
-        ),
+        claims=table(f"{RESULTS}/claims.json"),
         table=f"{RESULTS}/tables/claims.tex",
         text=f"{RESULTS}/tables/claims-text.tex",
     log:

@@ -1,4 +1,6 @@
 # What several rules need to know of the study.
+import json
+
 from cifar_report.provenance import gpu_visible
 
 STORE = "results/.store"
@@ -123,17 +125,62 @@ NAMES = figure_names(plan.documents(STUDY)["stages/figures"]["settings"])
 FIGURES = [f"{RESULTS}/figures/{name}.pdf" for name in NAMES]
 
 
+def caption(name):
+    """A caption of the HTML report, which write_pages makes; Snakemake takes relative paths from the rule's file."""
+    return str(Path(f"{RESULTS}/html/{name}.rst").absolute())
+
+
 def drawing(name):
-    """A figure as the HTML report shows it."""
-    path = f"{RESULTS}/figures/{name}.svg"
+    """A figure as the HTML report shows it; Snakemake asks for its title when it makes that report."""
+
+    def labels(wildcards, output):
+        index = json.loads(Path(output.index).read_text())
+        return {"figure": next(f["title"] for f in index if f["name"] == name)}
+
+    groups = {
+        "curves": "Learning curves",
+        "search": "Searches",
+        "interactions": "Searches",
+        "batch": "Searches",
+    }
     return report(
-        path,
-        caption="../report/figures.rst",
+        f"{RESULTS}/figures/{name}.svg",
+        caption=caption(f"figures/{name}"),
         category="Figures",
-        labels={"figure": name},
+        subcategory=groups.get(name.partition("-")[0], "Comparison and errors"),
+        labels=labels,
     )
 
 
+TITLES = {
+    "summary": "Accuracies",
+    "costs": "Costs",
+    "claims": "Claims",
+    "search": "Searches",
+}
+
+
+def table(path):
+    """A table, as a page or as the file that others read; the HTML report has a switch between the two."""
+    name = Path(path).stem
+    return report(
+        path,
+        caption=caption(name),
+        category="Claims" if name == "claims" else "Tables",
+        labels={
+            "table": TITLES[name],
+            "as": "page" if path.endswith(".html") else "raw file",
+        },
+    )
+
+
+TABLED = [name for name in TITLES if name != "search" or STUDY.searches]
+PAGES = [f"{RESULTS}/html/{name}.html" for name in TABLED]
+CAPTIONS = [
+    f"{RESULTS}/html/{name}.rst"
+    for name in ("workflow", "report", *TABLED, *(f"figures/{name}" for name in NAMES))
+]
+STYLE = f"{RESULTS}/html/style.css"
 DRAWINGS = [drawing(name) for name in NAMES]
 SHIFTED = [name for name in STUDY.shifts["variants"] if name in STUDY.variants]
 FLIPPED = [name for name in STUDY.flipped if name in STUDY.variants]

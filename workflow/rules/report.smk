@@ -9,7 +9,10 @@ rule render_report:
         script=local(ancient("workflow/scripts/render-report")),
     output:
         report(
-            f"{RESULTS}/report.pdf", caption="../report/report.rst", category="Report"
+            f"{RESULTS}/report.pdf",
+            caption=caption("report"),
+            category="Report",
+            labels={"document": "The finished report"},
         ),
     log:
         f"{RESULTS}/logs/render_report.log",
@@ -23,12 +26,43 @@ rule render_report:
         "exec {input.script} report {params.results} {output} > {log} 2>&1"
 
 
+# What Snakemake's own report shows of this study: tables as pages, and captions that tell what was found.
+rule write_pages:
+    input:
+        local(ancient(plan.sources("html"))),
+        rules.summarise_runs.output,
+        SEARCH,
+        DESCRIPTION,
+        plan=local(f"{RESULTS}/plan/stages/html.json"),
+        claims=rules.test_claims.output.claims,
+        figures=rules.draw_figures.output.index,
+    output:
+        [table(page) for page in PAGES],
+        CAPTIONS,
+        STYLE,
+    log:
+        f"{RESULTS}/logs/write_pages.log",
+    benchmark:
+        f"{RESULTS}/timings/write_pages.tsv"
+    conda:
+        "../../environment.yml"
+    params:
+        results=RESULTS,
+        templates="workflow/report",
+    shell:
+        "exec cifar-report pages --stage {input.plan} --results {params.results} --templates {params.templates}"
+        " --output {params.results}/html > {log} 2>&1"
+
+
+report: caption("workflow")
+
+
 # Snakemake's own report of this study; called from inside it, so without its lock and with the same configuration.
 rule render_html:
     input:
         rules.all.input,
-        local(ancient(plan.sources("html"))),
-        plan=local(f"{RESULTS}/plan/stages/html.json"),
+        CAPTIONS,
+        style=STYLE,
         config=local(f"{RESULTS}/plan/config.yaml"),
     output:
         f"{RESULTS}/report.html",
@@ -39,4 +73,5 @@ rule render_html:
     conda:
         "../../environment.yml"
     shell:
-        "exec snakemake all --nolock --configfile {input.config} --report {output} > {log} 2>&1"
+        "exec snakemake all --nolock --configfile {input.config} --report {output}"
+        " --report-html-stylesheet-path {input.style} > {log} 2>&1"
