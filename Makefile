@@ -1,6 +1,6 @@
 # Everything runs in .venv, made from requirements.lock; nothing has to be activated.
 .DEFAULT_GOAL := help
-.PHONY: help setup docs demo report report-cpu test twice chaos fuzz audit mutants verify verify-results bench growth lock format clean
+.PHONY: help setup docs demo report report-cpu test twice chaos fuzz audit mutants verify verify-results bench growth terminal lock format clean
 SHELL := /bin/bash
 PYTHON ?= python3
 CORES ?= $(shell nproc 2>/dev/null || echo 2)
@@ -68,6 +68,9 @@ bench: $(READY) ## Measure speed and memory against peers and limits: benchmarks
 
 growth: $(READY) ## Cost against seeds, variants, images and cores: docs/growth.svg
 	@$(RUN) python benchmarks/growth.py
+
+terminal: $(READY) ## Record what a terminal shows while a small study runs: docs/terminal.svg
+	@$(RUN) python docs/examples/record_terminal.py docs/terminal.svg
 
 docs: $(READY) ## Build the documentation: site/index.html
 	@$(RUN) NO_MKDOCS_2_WARNING=1 mkdocs build --quiet

@@ -163,6 +163,8 @@ def test_a_study_costs_what_is_not_in_the_store(study, monkeypatch, capsys):
 def test_a_study_without_a_plan_is_refused(tmp_path, capsys):
     assert main(["forecast", "--results", str(tmp_path)]) == 1
     assert "snakemake -n" in capsys.readouterr().err
+    assert main(["forecast", "--results", str(tmp_path), "--cores", "0"]) == 1
+    assert "--cores: expected 1 or more" in capsys.readouterr().err
 
 
 def test_other_jobs_take_what_their_timings_tell(study):

@@ -101,14 +101,14 @@ def test_a_training_job_has_a_line_of_what_its_log_tells_last(handler, tmp_path,
     lines += evaluated(capsys, "mlp-numpy seed 0", 500, ("train", 1.5, 0.5), ("test", 1.612, 0.4321))
     log.write_text(lines)
     words = bottom(handler)[0]
-    assert "500/1500" in words and "test 1.612 43.2 %" in words and "20000 images/s" in words
+    assert "500/1500" in words and "test 43.2 %, loss 1.612" in words and "20000 images/s" in words
     assert words.endswith("10 s left")
     log.write_text(lines + evaluated(capsys, "mlp-numpy seed 3", 100, ("test", 2.0, 0.3)))
     assert "mlp-numpy seed 0 (now seed 3)" in bottom(handler)[0]
     log.write_text(lines + evaluated(capsys, "mlp-numpy seed 0", 1500))
-    assert bottom(handler)[0].endswith("last evaluation") and "test 1.612 43.2 %" in bottom(handler)[0]
+    assert bottom(handler)[0].endswith("last evaluation") and "test 43.2 %, loss 1.612" in bottom(handler)[0]
     handler.emit(event(LogEvent.JOB_FINISHED, job_id=1))
-    assert "✓ train_variant mlp-numpy seed 0  test 1.612 43.2 %  0:00" in above(handler)
+    assert "✓ train_variant mlp-numpy seed 0  test 43.2 %, loss 1.612  0:00" in above(handler)
     assert "1 of 2 jobs" in bottom(handler)[0]
 
 
@@ -143,7 +143,9 @@ def test_a_failure_ends_with_its_log_and_warnings_stay(handler, tmp_path):
     text = above(handler)
     assert text.count("✗ draw_figures") == 1 and "    two [not markup]" in text
     assert "a disk is nearly full" in text and "Select jobs" not in text and "CalledProcess" not in text
-    assert "1 failed" in bottom(handler)[0]
+    assert "1 failed" in bottom(handler)[0] and not +handler.display.left
+    handler.emit(job_info(7, "draw_figures", log))  # --retries
+    assert handler.display.left["draw_figures"] == 1
 
 
 def test_as_many_jobs_as_fit(handler, tmp_path, monkeypatch):
@@ -213,7 +215,7 @@ def test_a_terminal_shows_the_run_and_is_left_usable(checkout):
     found = [[PLAIN.sub("", line) for line in screen] for screen in screens(written)]
     assert code == 0 and (checkout / RUN).is_file(), written
     last = [line for line in found[-1] if line.strip()]
-    assert re.search(r"✓ train_variant mlp-numpy seed 0  test \d", "\n".join(last))
+    assert re.search(r"✓ train_variant mlp-numpy seed 0  test \d+.\d %, loss \d", "\n".join(last))
     assert "2 of 2 jobs" in last[-1]
     assert any("train_variant mlp-numpy seed 0" in line and "✓" not in line for screen in found for line in screen)
     codes = re.findall(r"\x1b\[\?25[lh]", written)

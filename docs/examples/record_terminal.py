@@ -30,11 +30,11 @@ STUDY = {
     "run": ["mlp-numpy", "mlp-torch", "mlp-bn-torch"],
     "variants": {
         "mlp-numpy": {"steps": 1000, "evaluate_every": 100},
-        "mlp-torch": {"steps": 3000, "evaluate_every": 200},
-        "mlp-bn-torch": {"batch_size": 5000, "seeds": [0]},
+        "mlp-bn-torch": {"steps": 3000, "evaluate_every": 200, "batch_size": 100},
+        "mlp-torch": {"batch_size": 5000, "seeds": [0]},
     },
     "search": {},
-    "shifts": {"variants": ["mlp-torch"], "images": 20},
+    "shifts": {"variants": ["mlp-bn-torch"], "images": 20},
 }
 COMMAND = "snakemake --cores 2 --keep-going --configfile config/demo.yaml small.yaml -- results/small/summary.csv"
 FONTS = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)  # rich would load them from the network

@@ -249,6 +249,9 @@ def forecast(results: Path, store: Path | None, reference: Path, cores: int, see
     """Tells how long a study will take, from earlier runs: core minutes by variant, and the time on so many cores."""
     from cifar_report import forecast
 
+    for option, value in (("--cores", cores), ("--seeds-per-job", seeds_per_job)):
+        if value < 1:
+            raise InputError(f"{option}: expected 1 or more, found {value}")
     store = store or results.parent / ".store"
     known = forecast.benchmarks(forecast.earlier_runs(store, reference))
     print(forecast.report(forecast.tasks(results, store, known, seeds_per_job, cores), cores))
@@ -326,7 +329,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--cores", type=int, default=os.cpu_count() or 1, help="all of this machine by default")
     sub.add_argument("--seeds-per-job", type=int, default=10, help="as of train; 10, as in profiles/default")
     sub.add_argument("--store", type=Path, help=PATHS["store"] + "; .store beside the study by default")
-    sub.add_argument("--reference", type=Path, default=Path("reference"), help="folder of further studies that have run")
+    sub.add_argument(
+        "--reference", type=Path, default=Path("reference"), help="folder of further studies that have run"
+    )
     commands.choices["import-runs"].add_argument("source", type=Path, help="what export-runs wrote")
     commands.choices["import-runs"].add_argument(
         "--results", type=Path, help="folder of the study that they are for: its data and settings must be theirs"

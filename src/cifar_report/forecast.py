@@ -236,13 +236,15 @@ class _Study:
         self.results, self.store, self.known = results, store, known
         self.data = _data(results)
         self.gpu = provenance.gpu_visible()
+        self.read = cache(read_json)
+        self.choices = cache(self._choices)
         self.estimated: dict[tuple[tuple[Settings, ...], bool], tuple[Seconds, str]] = {}
 
     def seed(self, variant: str, seed: int) -> Task:
         """A run of a variant."""
-        document = read_json(self.results / f"plan/{variant}.json")
+        document = self.read(self.results / f"plan/{variant}.json")
         name, folder = f"train_variant/{variant}-seed-{seed}", f"runs/{variant}/seed-{seed}"
-        return self._run(name, variant, folder, document, self._choices(document), seed, test=True)
+        return self._run(name, variant, folder, document, self.choices(variant), seed, test=True)
 
     def trial(self, search: str, trial: str) -> Task:
         """A trial of a grid."""
@@ -309,8 +311,9 @@ class _Study:
             self.estimated[choices, test] = spread, words
         return self.estimated[choices, test]
 
-    def _choices(self, document: dict[str, Any]) -> tuple[Settings, ...]:
+    def _choices(self, variant: str) -> tuple[Settings, ...]:
         """A variant's settings; as long as its search has selected none, all that it may select."""
+        document = self.read(self.results / f"plan/{variant}.json")
         search = document["search"]
         if not search:
             return (plan.settings_of(document),)
@@ -409,7 +412,10 @@ def wall_seconds(tasks: Iterable[Task], cores: int, which: int = 0, longest_firs
     now, free, gpus, begun = 0.0, cores, 1, 0
     while waiting or running:
         later = []
-        for task in waiting:
+        for index, task in enumerate(waiting):
+            if free == 0:
+                later += waiting[index:]
+                break
             threads = min(task.threads, cores)
             if threads > free or task.gpu > gpus or any(left[row] for row in task.after):
                 later.append(task)

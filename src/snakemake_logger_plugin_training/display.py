@@ -30,8 +30,9 @@ PROGRESS = re.compile(
 TAIL = 4096  # bytes of a log that are read for its last lines
 ERROR_LINES = 12  # of the log of a job that failed
 WIDE, MIDDLE = 120, 100  # columns of a terminal that shows all of a line, and one that leaves its bar out
-# Seconds between forecasts, and where a job has just ended: what it took is known now.
-FORECAST_EVERY, FORECAST_ANEW = 30.0, 5.0
+# Seconds between forecasts; where a job has just ended, what it took is known, and the next one comes sooner. However
+# large the study, forecasts take no more than one second in so many.
+FORECAST_EVERY, FORECAST_ANEW, FORECAST_SHARE = 30.0, 5.0, 50.0
 # Snakemake's talk about itself, which is in its log file too.
 NOISE = re.compile(
     r"Assuming unrestricted|Building DAG|Using shell|host:|Select jobs|Conda environments: ignored|Provided |Elapsed |"
@@ -130,7 +131,7 @@ class Display:
         self.outlook = Outlook()
         self.ended: set[str] = set()
         self.expected: forecast.Seconds | None = None
-        self.since = self.foreseen = 0.0  # when, in seconds since 1970; a job that ends moves the second one back
+        self.foreseen = self.earliest = self.next = 0.0  # when, and when again, in seconds since 1970
         piped = not sys.stdout.isatty()  # then what is written there must stay there
         self.live = Live(
             get_renderable=self.lines, console=self.console, refresh_per_second=2, redirect_stdout=not piped
@@ -149,7 +150,7 @@ class Display:
             self._fail(record)
         else:
             if event == LogEvent.RESOURCES_INFO:
-                self.cores = getattr(record, "cores", self.cores)
+                self.cores = getattr(record, "cores", getattr(record, "nodes", self.cores))
             if event not in SILENT and self.plain.filter(record):
                 self._print(record)
 
@@ -167,37 +168,40 @@ class Display:
 
     def _add(self, record: Any) -> None:
         log = Path(record.log[0]) if record.log else None
-        self.jobs[record.jobid] = Job(record.rule_name, dict(record.wildcards), self.outlook.add(record), log)
+        job = Job(record.rule_name, dict(record.wildcards), self.outlook.add(record), log)
+        if job.name in self.ended:  # it failed, and is tried again
+            self.ended.remove(job.name)
+            self.left[job.rule] += 1
+        self.jobs[record.jobid] = job
 
     def _finish(self, number: int) -> None:
-        if (job := self.jobs.pop(number, None)) is None:
-            return
-        self.finished += 1
-        self.left[job.rule] -= 1
-        self.ended.add(job.name)
-        self.outlook.names.discard(job.name)
-        self.foreseen = min(self.foreseen, time.time() - FORECAST_EVERY + FORECAST_ANEW)
-        if job.log is None:
-            return  # a target, which does nothing
-        line, tail = job.last(own=True), job.tail()
-        found = f"  {line.scores}" if line else "  from the store" if "taken from the store" in tail else ""
-        self._say("✓", "green", job, f"{found}  {_watch(time.time() - job.begun)}")
+        if job := self._end(number):
+            self.finished += 1
+            line, tail = job.last(own=True), job.tail()
+            found = f"  {line.scores}" if line else "  from the store" if "taken from the store" in tail else ""
+            if job.log:  # targets have none, and do nothing
+                self._say("✓", "green", job, f"{found}  {_watch(time.time() - job.begun)}")
 
     def _fail(self, record: Any) -> None:
-        if (job := self.jobs.pop(record.jobid, None)) is None:
-            return  # told already
-        self.failed += 1
-        self.outlook.names.discard(job.name)
-        self._say("✗", "bold red", job, f"  failed after {_watch(time.time() - job.begun)}; the end of {job.log}:")
-        lines = [line for line in job.tail().splitlines() if not PROGRESS.match(line)]
-        for line in lines[-ERROR_LINES:]:
-            self.console.print(Text(f"    {line}", style="red"), soft_wrap=True)
+        if job := self._end(record.jobid):  # else it was told already
+            self.failed += 1
+            self._say("✗", "bold red", job, f"  failed after {_watch(time.time() - job.begun)}; {job.log}:")
+            lines = [line for line in job.tail().splitlines() if not PROGRESS.match(line)]
+            for line in lines[-ERROR_LINES:]:
+                self.console.print(Text(f"    {line}", style="red"), soft_wrap=True)
+
+    def _end(self, number: int) -> Job | None:
+        """A job that ran until now."""
+        if job := self.jobs.pop(number, None):
+            self.left[job.rule] -= 1
+            self.ended.add(job.name)
+            self.outlook.names.discard(job.name)
+            self.next = min(self.next, max(time.time() + FORECAST_ANEW, self.earliest))
+        return job
 
     def _say(self, sign: str, style: str, job: Job, rest: str) -> None:
         stamp = (time.strftime("%H:%M:%S "), "dim")
-        self.console.print(
-            Text.assemble(stamp, (f"{sign} ", style), job.rule, (f" {job.what}", "cyan"), rest), soft_wrap=True
-        )
+        self.console.print(Text.assemble(stamp, (f"{sign} ", style), _label(job.rule, job.what), rest), soft_wrap=True)
 
     def _print(self, record: Any) -> None:
         text = self.plain.format(record)
@@ -222,7 +226,7 @@ class Display:
     def _row(self, job: Job, now: float) -> list[RenderableType]:
         line = job.last()
         what = job.what if line is None or job.is_own(line.run) else f"{job.what} ({_now(job, line.run)})"
-        label = Text.assemble(job.rule if line is None or self.console.width >= MIDDLE else "", (f" {what}", "cyan"))
+        label = _label(job.rule if line is None or self.console.width >= MIDDLE else "", what)
         if line is None:
             return [label, "", "", "", "", Text(_watch(now - job.begun), style="dim")]
         wide = self.console.width >= WIDE
@@ -230,7 +234,7 @@ class Display:
         told = "last evaluation" if line.step == line.steps else f"{forecast.clock(left[1])} left" if left else ""
         return [
             label,
-            ProgressBar(total=line.steps, completed=line.step, width=10) if wide else "",
+            _bar(line.step, line.steps, 10) if wide else "",
             Text(f"{line.step}/{line.steps}"),
             Text(line.scores),
             Text(f"{line.speed} images/s" if wide else f"{line.speed}/s"),
@@ -241,7 +245,7 @@ class Display:
         expected = self._remaining(now)
         row = Table.grid(padding=(0, 2, 0, 0))
         row.add_row(
-            ProgressBar(total=self.total, completed=self.finished, width=24),
+            _bar(self.finished, self.total, 24),
             Text(f"{self.finished} of {self.total} jobs", style="bold"),
             *([Text(f"{self.failed} failed", style="bold red")] if self.failed else []),
             Text(_watch(now - self.begun), style="dim"),
@@ -251,12 +255,14 @@ class Display:
 
     def _remaining(self, now: float) -> forecast.Seconds | None:
         """What is left of all, foreseen anew now and then: every run that ends makes the next one's forecast better."""
-        if self.jobs and now - self.foreseen > FORECAST_EVERY:
-            self.foreseen = self.since = now
-            self.expected = self._foresee(now)
+        if self.jobs and now > self.next:
+            self.expected, self.foreseen = self._foresee(now), now
+            ended = time.time()
+            self.earliest = ended + FORECAST_SHARE * (ended - now)
+            self.next = max(ended + FORECAST_EVERY, self.earliest)
         if self.expected is None:
             return None
-        return forecast.Seconds(*(max(part - (now - self.since), 0.0) for part in self.expected))
+        return forecast.Seconds(*(max(part - (now - self.foreseen), 0.0) for part in self.expected))
 
     def _foresee(self, now: float) -> forecast.Seconds | None:
         try:
@@ -272,15 +278,23 @@ class Display:
         return forecast.wall(tasks, self.cores) if any(task.seconds.likely for task in tasks) else None
 
 
+def _bar(done: int, total: int, width: int) -> ProgressBar:
+    return ProgressBar(total, done, width, complete_style="green", finished_style="green")
+
+
+def _label(rule: str, what: str) -> Text:
+    return Text(" ").join(filter(None, (Text(rule), Text(what, style="cyan"))))
+
+
 def _now(job: Job, run: str) -> str:
     """The run that a job trains on the way, without what is known of it."""
     return "now " + run.removeprefix(next(iter(job.wildcards.values()), "")).strip(" -")
 
 
 def _scores(told: str) -> str:
-    """Loss and accuracy of the last split that is told of, as `test 1.523 45.1 %`."""
+    """Loss and accuracy of the last split that is told of, as `test 45.1 %, loss 1.523`."""
     words = told.split()
-    return f"{words[-3]} {words[-2]} {100 * float(words[-1]):.1f} %" if len(words) >= 3 else ""
+    return f"{words[-3]} {100 * float(words[-1]):.1f} %, loss {words[-2]}" if len(words) >= 3 else ""
 
 
 def _watch(seconds: float) -> str:

@@ -12,6 +12,7 @@ from cifar_report import forecast
 from cifar_report.errors import InputError
 
 REFERENCE = Path("reference")  # finished studies that the repository ships
+MANY = 10_000  # jobs: beyond, a forecast takes seconds, and nobody who only asked for a dry run waits for it
 
 
 class Outlook:
@@ -51,6 +52,8 @@ class Outlook:
 
     def sentence(self) -> str:
         """The forecast of a dry run; empty where no earlier run tells anything."""
+        if len(self.names) > MANY:
+            return ""
         cores = asked_cores()
         try:
             tasks = to_come(self.tasks(cores), Counter(map(rule_of, self.names)), self.names, {})
