@@ -14,6 +14,7 @@ from scipy import stats
 
 from cifar_report import compare
 from cifar_report.cli import main
+from cifar_report.errors import InputError
 from cifar_report.summary import write_summary
 
 REFERENCE = Path(__file__).parent.parent / "reference/cifar10-jpeg"
@@ -154,6 +155,23 @@ def test_seeds_of_their_own_are_compared_as_welch_does(studies, tmp_path):
         "-", "−"
     )
     assert "seeds of their own" in told[3] and told[4].startswith("seeds added 4, 5, 6; seeds dropped 0, 1, 2, 3")
+
+
+def test_a_variant_that_diverged_has_no_accuracy(studies, tmp_path):
+    b = copy(tmp_path / "b", {"vgg": [0]})
+    edit(b / "runs/vgg/seed-0/run.json", lambda record: record.update(status="diverged", digests={}))
+    finish(b, {"vgg": [0]}, CONFIG)
+    found = compare.compare(compare.read(str(studies[0])), compare.read(str(b)))
+    reading = "no difference shown (no interval of less than two completed seeds)"
+    assert rows(found, "Test accuracy")["vgg"][1:4] == ["all diverged (0)", "", reading]
+    compare.write(found, tmp_path / "page.html")
+
+
+def test_a_row_of_the_summary_without_runs_is_named(studies, tmp_path):
+    shutil.copytree(studies[0], tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "runs/vgg")
+    with pytest.raises(InputError, match="runs/vgg: expected the runs of this row"):
+        compare.read(str(tmp_path))
 
 
 def test_a_study_is_like_itself():

@@ -90,6 +90,13 @@ def test_an_unfinished_study_has_the_runs_of_its_plan_that_are_there(small):
         loaded.logits("mlp-best", 2)
 
 
+def test_estimates_are_numbers_also_where_no_claim_could_be_tested(small):
+    claims = json.loads((REFERENCE / "claims.json").read_text())[-1:]  # its interval is null
+    (small / "claims.json").write_text(to_json(claims))
+    found = cifar_report.load_study(small).claims
+    assert found["ci95_low"].dtype == np.float64 and np.isnan(found["ci95_low"][0]) and found["estimate"][0] > 0
+
+
 def test_labels_are_those_of_the_dataset(small):
     from cifar_report import datasets
 

@@ -118,6 +118,10 @@ def _read(name: str, about: str, folder: Path) -> Side:
     study = load_study(folder)
     config = folder / "plan/config.yaml"
     summary = study.summary.set_index("variant").join(study.costs.set_index("variant").drop(columns="threads"))
+    if missing := [variant for variant in summary.index if variant not in study.found]:
+        raise InputError(
+            f"{folder / 'runs' / missing[0]}: expected the runs of this row of summary.csv, found none; run the study"
+        )
     return Side(
         name,
         about,
@@ -227,7 +231,7 @@ def _fate(a: Side, b: Side, name: str) -> _Fate:
         difference, how = t_interval(np.array(values)), f"paired, {len(values)} seeds"
     else:
         difference = welch_interval([(1, accuracies[1]), (-1, accuracies[0])])
-        how = "one seed: no interval" if math.isnan(difference.low) else "seeds of their own"
+        how = "seeds of their own" if min(map(len, accuracies)) > 1 else "no interval of less than two completed seeds"
     word = "no difference shown"
     if difference.low > 0 or difference.high < 0:
         word = "higher" if difference.mean > 0 else "lower"
@@ -275,7 +279,8 @@ def _accuracies(a: Side, b: Side, names: list[str], fates: dict[str, _Fate]) -> 
         tone = {"higher": "up", "lower": "down", "same runs": "quiet"}.get(fate.word, "")
         overlap = _overlap(a.summary.loc[name], b.summary.loc[name]) if "bit by bit" not in fate.how else ""
         reading = f"{fate.word} ({'; '.join(filter(None, (fate.how, overlap)))})"
-        difference = f"{100 * fate.difference.mean:+.2f}" + _half(fate.difference)
+        mean = fate.difference.mean
+        difference = "" if math.isnan(mean) else f"{100 * mean:+.2f}{_half(fate.difference)}"
         rows.append(Row([name, *cells, difference.replace("-", "−"), reading, "; ".join(fate.causes)], tone))
     return Table(
         "Test accuracy",
@@ -382,7 +387,8 @@ def _surroundings(a: Side, b: Side) -> Table:
 
 def _accuracy(row: pd.Series) -> str:
     interval = Interval(row["test_accuracy_mean"], row["test_accuracy_ci95_low"], row["test_accuracy_ci95_high"])
-    return f"{100 * interval.mean:.2f}{_half(interval)} ({row['seeds']})"
+    mean = "all diverged" if math.isnan(interval.mean) else f"{100 * interval.mean:.2f}"
+    return f"{mean}{_half(interval)} ({row['seeds']})"
 
 
 def _half(interval: Interval) -> str:
@@ -411,7 +417,7 @@ def _estimate(claim: pd.Series) -> str:
 
 def _plain(value: float) -> str:
     """Three digits at least, a true minus, no exponent where it can be helped."""
-    return (f"{value:,.0f}" if abs(value) >= 1000 else f"{value:#.3g}").replace("-", "−")
+    return (f"{value:,.0f}" if abs(value) >= 1000 else f"{value:#.3g}".rstrip(".")).replace("-", "−")
 
 
 def _device(run: Run) -> str:
@@ -536,22 +542,22 @@ def _draw(comparison: Comparison, figure: "Figure", box: tuple[float, float, flo
     looks = (("A", comparison.a, figures.VERMILLION, "--"), ("B", comparison.b, figures.BLUE, "-"))
     for place, name in zip(grid, comparison.drawn, strict=False):
         axes = figure.add_subplot(place)
-        for label, side, colour, line in looks:
-            _curve(axes, [run for run in side.runs.get(name, ()) if run.completed], label, colour, line)
+        for _, side, colour, line in looks:
+            _curve(axes, [run for run in side.runs.get(name, ()) if run.completed], colour, line)
         axes.set_title(name, fontsize=9, loc="left")
         axes.locator_params(nbins=4)
     figure.text((left + right) / 2, bottom - 0.38 / height, "thousand images seen", fontsize=9, ha="center")
     figure.text(left - 0.4 / width, (bottom + top) / 2, "test accuracy (%)", fontsize=9, va="center", rotation=90)
     keys = [Line2D([], [], label=label, color=colour, linestyle=line) for label, _, colour, line in looks]
-    figure.legend(handles=keys, loc="lower right", bbox_to_anchor=(right, top + 0.05 / height), ncols=2)
+    figure.legend(handles=keys, loc="upper right", bbox_to_anchor=(right, bottom - 0.24 / height), ncols=2)
 
 
-def _curve(axes: "Axes", runs: list[Run], label: str, colour: str, line: str) -> None:
+def _curve(axes: "Axes", runs: list[Run], colour: str, line: str) -> None:
     if not runs:
         return
     steps, values = figures.seed_curves(runs, "test", "accuracy")
     seen = steps * runs[0].curve["samples_seen"].iloc[-1] / runs[0].curve["step"].iloc[-1] / 1000
-    axes.plot(seen, 100 * values.mean(axis=0), color=colour, linestyle=line, label=label)
+    axes.plot(seen, 100 * values.mean(axis=0), color=colour, linestyle=line, zorder=3 if line == "--" else 2)
     if len(runs) > 1:
         axes.fill_between(
             seen, 100 * values.min(axis=0), 100 * values.max(axis=0), color=colour, alpha=0.15, linewidth=0

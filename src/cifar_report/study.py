@@ -98,9 +98,12 @@ class LoadedStudy:
         """
         path = self.folder / "claims.json"
         claims = read_json(path)
-        if not isinstance(claims, list) or not all(isinstance(claim, dict) and "id" in claim for claim in claims):
-            raise InputError(f"{path}: expected a list of claims, found something else; delete it and run again")
-        return pd.DataFrame(claims).reindex(columns=CLAIM_COLUMNS)
+        try:
+            table = pd.DataFrame([{name: claim.get(name) for name in CLAIM_COLUMNS} for claim in claims])
+            return table.astype(dict.fromkeys(("estimate", "ci95_low", "ci95_high", "smallest_effect"), "float64"))
+        except (AttributeError, TypeError, ValueError, KeyError):
+            message = f"{path}: expected a list of claims, found something else; delete it and run again"
+            raise InputError(message) from None
 
     def logits(self, variant: str, seed: int) -> Float[np.ndarray, "n classes"]:
         """A run's logits of the whole test split, float32.
