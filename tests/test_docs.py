@@ -49,6 +49,7 @@ INSTEAD = {
             "snakemake --cores 4 all",
             "snakemake report",
             "snakemake results/cifar10/runs/vgg/seed-0/run.json",
+            "snakemake --workflow-profile slurm --resources gpu=8 -- report",
             "snakemake --configfile config/cpu.yaml config/cifar10-jpeg.yaml "
             "--config 'datasets={cifar10-jpeg: {path: FILE}}' -- report",
         )
@@ -83,6 +84,26 @@ INSTEAD = {
     # docs/template.md
     **{command: ("", "tests/test_template.py runs it") for _, command in dry_runs()},
     "snakemake --configfile config/shapes.yaml --cores 2 -- all": ("", "tests/test_template.py runs its dry run"),
+    # docs/slurm.md
+    "snakemake --workflow-profile slurm -- report": ("", "as the one with gpu=8, which is tried"),
+    "snakemake --workflow-profile slurm --default-resources mem_mb=2000 runtime=30 slurm_partition=cpu -- report": (
+        "",
+        "needs Slurm; as the one with gpu=8, which is tried",
+    ),
+    "snakemake -- results/cifar10/dataset/dataset.json": ("", "needs a network; docs/import-runs.md has its like"),
+    # docs/cloud.md
+    "pip install snakemake-executor-plugin-kubernetes": ("", "needs a network"),
+    "aws s3 sync s3://BUCKET/results results": ("", "needs a bucket"),
+    "snakemake --workflow-profile kubernetes --default-storage-prefix s3://BUCKET --container-image IMAGE -- all": (
+        "",
+        "needs a cluster; tests/test_profiles.py has what one would call for a job",
+    ),
+    "snakemake --workflow-profile none --cores 2 --default-storage-provider s3 --default-storage-prefix s3://BUCKET "
+    "--shared-fs-usage persistence sources source-cache software-deployment storage-local-copies -- all": (
+        "",
+        "needs a bucket; tests/test_profiles.py has a local one",
+    ),
+    "snakemake -- report": ("", "README.md's `snakemake report` is the same"),
     # docs/tutorial.md
     f"{OVERLAY}all": (f"{OVERLAY}results/demo/summary.csv", "the report of it adds nothing"),
     "snakemake --configfile config/demo.yaml -- all": (
