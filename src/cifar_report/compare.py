@@ -11,7 +11,7 @@ import sys
 import tarfile
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -307,7 +307,7 @@ def _claims(a: Side, b: Side) -> tuple[Table, list[str]]:
     rows = []
     for claim in [*flipped, *moved, *alone]:
         sides = [side.claims.loc[claim] if claim in side.claims.index else None for side in (a, b)]
-        last = sides[1] if sides[1] is not None else sides[0]
+        last = (b if claim in b.claims.index else a).claims.loc[claim]
         told = [NONE if side is None else f"{side['verdict']}: {_estimate(side)}" for side in sides]
         change = "" if claim in both else "new: " if sides[0] is None else "gone: "
         tone = "flip" if claim in flipped else "" if claim in moved else "quiet"
@@ -501,7 +501,8 @@ def _write_html(comparison: Comparison, output: Path) -> None:
     svg = ""
     if comparison.drawn:
         height = 2.3 * _lines(comparison) + 0.8
-        figure = Figure(figsize=(11, height), layout="none")
+        figure = Figure(figsize=(11, height))
+        figure.set_layout_engine("none")
         _draw(comparison, figure, (0.5, 0.5, 10.9, height - 0.3))
         with matplotlib.rc_context({"svg.hashsalt": "compare"}):
             file = io.StringIO()
@@ -539,16 +540,19 @@ def _draw(comparison: Comparison, figure: "Figure", box: tuple[float, float, flo
     grid = figure.add_gridspec(
         _lines(comparison), PANELS, left=left, bottom=bottom, right=right, top=top, wspace=0.22, hspace=0.45
     )
-    looks = (("A", comparison.a, figures.VERMILLION, "--"), ("B", comparison.b, figures.BLUE, "-"))
-    for place, name in zip(grid, comparison.drawn, strict=False):
-        axes = figure.add_subplot(place)
+    looks: tuple[tuple[str, Side, str, Any], ...] = (
+        ("A", comparison.a, figures.VERMILLION, "--"),
+        ("B", comparison.b, figures.BLUE, "-"),
+    )
+    for place, name in enumerate(comparison.drawn):
+        axes = figure.add_subplot(grid[place // PANELS, place % PANELS])
         for _, side, colour, line in looks:
             _curve(axes, [run for run in side.runs.get(name, ()) if run.completed], colour, line)
         axes.set_title(name, fontsize=9, loc="left")
         axes.locator_params(nbins=4)
     figure.text((left + right) / 2, bottom - 0.38 / height, "thousand images seen", fontsize=9, ha="center")
     figure.text(left - 0.4 / width, (bottom + top) / 2, "test accuracy (%)", fontsize=9, va="center", rotation=90)
-    keys = [Line2D([], [], label=label, color=colour, linestyle=line) for label, _, colour, line in looks]
+    keys = [Line2D([], [], label=label, color=colour, ls=line) for label, _, colour, line in looks]  # type: ignore[arg-type]
     figure.legend(handles=keys, loc="upper right", bbox_to_anchor=(right, bottom - 0.24 / height), ncols=2)
 
 
@@ -580,7 +584,8 @@ class _Pages:
         """Begins a page."""
         from matplotlib.figure import Figure
 
-        self.figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72), layout="none")
+        self.figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72))
+        self.figure.set_layout_engine("none")
         self.y: float = HEIGHT - MARGIN
 
     def end(self) -> None:
@@ -593,13 +598,13 @@ class _Pages:
             self.end()
             self.begin()
 
-    def line(self, cells: list[str], widths: list[float], leading: float = LEADING, **properties: Any) -> None:
+    def line(self, cells: list[str], widths: Sequence[float], leading: float = LEADING, **properties: Any) -> None:
         """A row of cells, each wrapped to its width (points)."""
         size = properties.setdefault("fontsize", SIZE)
         wrapped = [_wrapped(cell, width, size) for cell, width in zip(cells, widths, strict=True)]
         height = leading * max(map(len, wrapped))
         self.need(height)
-        x = MARGIN
+        x: float = MARGIN
         for lines, width in zip(wrapped, widths, strict=True):
             for place, text in enumerate(lines):
                 self.figure.text(x / WIDTH, (self.y - place * leading) / HEIGHT, text, va="top", **properties)
@@ -625,7 +630,7 @@ class _Pages:
 def _write_pdf(comparison: Comparison, output: Path) -> None:
     from matplotlib.backends.backend_pdf import PdfPages
 
-    whole = [WIDTH - 2 * MARGIN]
+    whole: list[float] = [WIDTH - 2 * MARGIN]
     metadata = {"Title": f"{comparison.a.name} and {comparison.b.name}", "CreationDate": None}
     with atomic(output) as file, PdfPages(file, metadata=metadata) as pages:
         page = _Pages(pages)

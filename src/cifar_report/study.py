@@ -113,7 +113,8 @@ class LoadedStudy:
         """
         for run in self.found.get(variant, ()):
             if run.seed == seed:
-                return _present(run.folder / "test-logits.npy") and run.test_logits()
+                _present(run.folder / "test-logits.npy")
+                return run.test_logits()
         raise InputError(
             f"{self.folder / 'runs' / variant / f'seed-{seed}'}: expected a finished run, found none; `runs` lists them"
         )
