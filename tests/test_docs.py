@@ -183,11 +183,16 @@ def site(tmp_path_factory):
 
 # In the order of their names: tutorial.md, the last one, changes the study.
 @pytest.mark.parametrize(
-    "page", [text for text in TEXTS if any(kind in ("sh", "python") for kind, _ in steps(text.read_text()))]
+    "page",
+    [
+        str(text.relative_to(ROOT))
+        for text in TEXTS
+        if any(kind in ("sh", "python") for kind, _ in steps(text.read_text()))
+    ],
 )
 def test_every_command_of_a_page_works(checkout, page):
     overlay = output = ""
-    for kind, content in steps(page.read_text()):
+    for kind, content in steps((ROOT / page).read_text()):
         if kind == "yaml":
             overlay = content
         elif kind == "text":
@@ -264,8 +269,9 @@ def test_results_are_described_as_they_are(checkout):
     assert set(claim) <= set(described(page, "claims.json"))
     with (ROOT / "reference/cifar10-jpeg/search.csv").open() as file:
         assert set(described(page, "search.csv")) <= set(next(csv.reader(file)))
-    files = {name.split("/")[0] for name in described(page, "Results")} - {"search.csv", "search"}
-    assert {name for name in files if not (results / name).exists()} == set()
+    there = {path.name for path in results.iterdir() if path.name != ".lock"}
+    listed = {name.split("/")[0] for name in described(page, "Results")}
+    assert there <= listed and listed - there <= {"search.csv", "search", "tensorboard"}
 
 
 def licence(package):
