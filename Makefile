@@ -33,10 +33,11 @@ report: $(READY) ## The real study: results/cifar10/report.pdf and report.html (
 report-cpu: $(READY) ## The same with one seed of each VGG, for a machine without a GPU
 	@$(SNAKEMAKE) --configfile config/cpu.yaml -- report
 
-test: $(READY) ## Format, lint, layers, then all tests
+test: $(READY) ## Format, lint, types, layers, then all tests
 	@$(RUN) ruff format --check src tests benchmarks docs
 	@$(RUN) ruff check src tests benchmarks docs
 	@$(RUN) snakefmt --check --compact-diff Snakefile workflow
+	@$(RUN) mypy
 	@$(RUN) lint-imports > .venv/layers.log || { cat .venv/layers.log; exit 1; }
 	@$(RUN) snakemake --lint --configfile config/demo.yaml
 	@$(RUN) pytest

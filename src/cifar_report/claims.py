@@ -544,8 +544,8 @@ def load(path: Path, schema: Path, catalogue: Iterable[str] | None = None) -> li
         return InputError(f"{path}:{_line(node, where)}: {name}{f'{key}: ' if key else ''}{message}")
 
     validator = jsonschema.Draft202012Validator(yaml.safe_load(schema.read_text()))
-    if (error := jsonschema.exceptions.best_match(validator.iter_errors(claims))) is not None:
-        raise refuse(*_explained(error))
+    if (violation := jsonschema.exceptions.best_match(validator.iter_errors(claims))) is not None:
+        raise refuse(*_explained(violation))
     catalogue = None if catalogue is None else list(catalogue)
     seen: dict[str, int] = {}
     for i, claim in enumerate(claims):

@@ -64,7 +64,7 @@ def prepare(stage: Path, output: Path, resources: Path) -> None:
 def train(
     run_plan: Path,
     dataset: Path,
-    seed: int | None,
+    seed: int,  # of a variant; a trial's stands in its plan
     store: Path,
     output: Path,
     selected: Path | None,
@@ -94,7 +94,7 @@ def train(
         else:
             seeds = next(variant["seeds"] for variant in listed["variants"] if variant["name"] == name)
             runs = [(name, settings, other) for other in seeds]
-        others = [run_store.Wanted(*run, f"{label} seed {run[1]}") for label, *run in runs]
+        others = [run_store.Wanted(own, other, f"{label} seed {other}") for label, own, other in runs]
     data = datasets.load(dataset)
     finished = run_store.obtain_sharing(wanted, others, seeds_per_job, data, document["code"], store, test=not trial)
     run_store.publish(finished, output, name, RUN_FILES[:1] if trial else RUN_FILES)

@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -77,7 +77,7 @@ def _float_or_none(value: Any) -> float | None:
 TYPES = get_type_hints(Settings)
 SETTINGS = tuple(f.name for f in fields(Settings))
 NEUTRAL = {f.name: f.default for f in fields(Settings) if f.default is not MISSING}
-_COERCE = {float: float, float | None: _float_or_none, tuple[int, ...]: tuple}
+_COERCE: dict[Any, Callable[[Any], Any]] = {float: float, float | None: _float_or_none, tuple[int, ...]: tuple}
 LARGEST_NUMBER = 2**53  # beyond it, floats skip integers
 MOST_VALUES, DEEPEST = 100_000, 20  # of a configuration
 MOST_TRIALS = 10_000  # of a search
@@ -373,7 +373,7 @@ def _search(config: dict[str, Any], name: str) -> Search:
     _check(base, set(grid), f"search.{name}")
     for values in search.combinations():
         _check(base | values, set(), f"search.{name}")
-    if "steps" in base and search.rung_steps()[0] < 1:
+    if halving and "steps" in base and search.rung_steps()[0] < 1:
         raise InputError(
             f"config: search.{name}.rungs: {halving.rungs}, but {base['steps']} steps cannot be reduced so often by "
             f"{halving.reduction}; take fewer rungs"
@@ -454,7 +454,7 @@ def _check(settings: dict[str, Any], chosen_elsewhere: set[str], where: str) -> 
     """What the schema cannot say of one entry alone: what is missing, and what does not go together."""
     if missing := sorted(set(SETTINGS) - set(NEUTRAL) - set(settings) - chosen_elsewhere):
         raise InputError(f"config: {where}: the setting '{missing[0]}' is missing; give it here or under 'defaults'")
-    kind = settings.get("kind")
+    kind = settings.get("kind", "")
     refused = {
         "numpy-mlp": ("batch_norm", "dropout", "average_decay", "label_smoothing", "deterministic"),
         "torch-mlp": (),

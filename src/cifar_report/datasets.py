@@ -239,7 +239,8 @@ def _read_image_folder(key: str, source: dict[str, Any], resources: Path) -> tup
                 raise InputError(f"{path}: {after.name}: is in the archive twice; pack it again")
         labels = np.array([classes.index(image.folder[-1]) for image in split], dtype=np.int64)
         arrays.append((np.stack([image.pixels for image in split]), labels))
-    return classes, *arrays
+    train, test = arrays
+    return classes, train, test
 
 
 class _Image(NamedTuple):
@@ -319,7 +320,7 @@ def _decoded(content: bytes, name: str, like: _Image | None) -> UInt8[np.ndarray
     except Exception as error:  # Pillow's readers raise errors of many kinds on damaged files
         reason = "not an image" if isinstance(error, UnidentifiedImageError) else error
         raise InputError(f"{name}: expected an image, found a damaged file ({reason}); replace or remove it") from error
-    if size != expected:
+    if like and size != expected:
         raise InputError(
             f"{name}: expected {expected[0]}×{expected[1]} pixels as {like.name} has, found {size[0]}×{size[1]}; "
             "all images need one size"
@@ -375,7 +376,7 @@ def _folder_entries(path: Path) -> Iterator[_Entry]:
 def _zip_entries(path: Path) -> Iterator[_Entry]:
     with path.open("rb") as file:
         # ZipFile reads the whole directory into memory, so its size is looked up first.
-        if zipfile._EndRecData(file)[zipfile._ECD_SIZE] > LIMITS["zip directory"]:
+        if zipfile._EndRecData(file)[zipfile._ECD_SIZE] > LIMITS["zip directory"]:  # type: ignore[attr-defined]
             raise InputError(f"{path}: expected at most {LIMITS['entries']:,} entries, found more; use fewer")
         with zipfile.ZipFile(file) as archive:
             for info in archive.infolist():
@@ -396,9 +397,9 @@ def _tar_entries(path: Path) -> Iterator[_Entry]:
         raise tarfile.ReadError("it is neither a tar nor a zip, or damaged") from error
     with opened as archive:
         while member := archive.next():
-            archive.members.clear()  # tarfile keeps every header
+            archive.members.clear()  # type: ignore[attr-defined]  # tarfile keeps every header
             if member.isreg():
-                yield _Entry(member.name, stat.S_IFREG, member.size, archive.extractfile(member).read)
+                yield _Entry(member.name, stat.S_IFREG, member.size, archive.extractfile(member).read)  # type: ignore[union-attr]
             else:
                 yield _Entry(member.name, stat.S_IFDIR if member.isdir() else 0, 0, None)
         # Reading on to the end, past its padding, verifies the checksum of what is compressed.
@@ -413,15 +414,15 @@ class _TarInfo(tarfile.TarInfo):
     def fromtarfile(cls, archive: tarfile.TarFile) -> "_TarInfo":
         try:
             return super().fromtarfile(archive)
-        except tarfile.EOFHeaderError:
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
             raise  # a block of zeros, which ends an archive
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(f"{error} at byte {archive.offset}") from error
 
     def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
         """Called for every header, those of long names and attributes included, before what they announce is read."""
-        _check_size(f"{archive.name}: {self.name}", self.size)
-        return super()._proc_member(archive)
+        _check_size(f"{archive.name!s}: {self.name}", self.size)
+        return super()._proc_member(archive)  # type: ignore[misc]
 
 
 def _check_size(name: str, size: int) -> None:
@@ -466,4 +467,5 @@ def _read_cifar10(key: str, source: dict[str, Any], resources: Path) -> tuple[li
         (np.ascontiguousarray(split.data.transpose(0, 3, 1, 2)), np.array(split.targets, dtype=np.int64))
         for split in splits
     ]
-    return list(splits[0].classes), *arrays
+    train, test = arrays
+    return list(splits[0].classes), train, test

@@ -172,6 +172,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _tell_of_wait(state: tenacity.RetryCallState) -> None:
+    assert state.outcome and state.next_action  # tenacity sets both before it sleeps
     print(f"{state.outcome.exception()}; next attempt in {state.next_action.sleep:.0f} s", flush=True)
 
 

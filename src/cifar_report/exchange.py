@@ -155,7 +155,7 @@ def _unpack(source: Path, scratch: Path) -> list[Path]:
                 path = scratch / name[1] / name[2]
                 if path.exists():
                     raise InputError(f"{source}: {member.name}: is in it twice; export anew")
-                with archive.extractfile(member) as content, atomic(path) as file:
+                with archive.extractfile(member) as content, atomic(path) as file:  # type: ignore[union-attr]
                     shutil.copyfileobj(content, file)
             # tarfile takes a damaged header, and the end of the file, for the end of the archive.
             archive.fileobj.seek(archive.offset)
@@ -205,8 +205,8 @@ def _verify(folder: Path, codes: dict[str, str], study: dict[str, Any] | None) -
             f"or the code differs (commit {run['commit'].get('hash')}); check that commit out, or train again"
         )
     if study:
-        found = settings.full()
-        differ = min((_differing(found, _filled(found, *known)) for known in study["settings"]), key=len)
+        own = settings.full()
+        differ = min((_differing(own, _filled(own, *known)) for known in study["settings"]), key=len)
         if differ:
             raise InputError(
                 f"settings: {', '.join(differ)}: differ from those of every variant and trial of this study, of the "

@@ -40,7 +40,7 @@ SPLITS = {
     "test": ("test", VERMILLION, "-", "o"),
 }
 # Fonts that Matplotlib brings along, so that every machine draws the same; the second for what the first lacks.
-STYLE = {
+STYLE: dict[str, Any] = {
     "font.family": ["STIXGeneral", "DejaVu Sans"],
     "font.size": 9,
     "axes.labelsize": 9,
@@ -154,7 +154,7 @@ def style() -> Iterator[None]:
 
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)
+        matplotlib.rcParams.update(STYLE)  # type: ignore[arg-type]
         yield
 
 
@@ -172,15 +172,15 @@ def _drawings(
     yield "comparison", comparison(variants, found)
 
     searches = _searches(stage)
-    table = read_search(search, searches) if searches else None
+    table: Any = read_search(search, searches) if searches else None
     for name in searches:
         trials, axes = table[table["search"] == name], _searched(stage, name)
         halving = _is_halving(stage, name)
         yield f"search-{name}", rungs(name, trials, axes) if halving else search_effects(name, trials)
         if len(axes) > 1:
             yield f"interactions-{name}", parallel(name, trials, axes) if halving else interactions(name, trials, axes)
-    if name := _batch_size_search(stage):
-        yield "batch-size", batch_sizes(name, table[table["search"] == name], search.parent / "search" / name)
+    if search and (grid := _batch_size_search(stage)):
+        yield "batch-size", batch_sizes(grid, table[table["search"] == grid], search.parent / "search" / grid)
 
     models = main_models(stage.get("main", ()), found)
     best = representative({name: found[name] for name in models})
@@ -1055,7 +1055,7 @@ def _scale_loss(axes: "Axes", lowest: float, highest: float) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _plain(value: float, _: int | None = None) -> str:
+def _plain(value: float, _: float | None = None) -> str:
     """A number without exponent; from five digits on grouped by thin spaces, as siunitx does in the text."""
     text = f"{value:.10f}".rstrip("0").rstrip(".") if abs(value) < 1e-4 else f"{value:.10g}"
     if abs(value) >= 1e4:

@@ -91,7 +91,7 @@ class _Record(dict):
     def __missing__(self, key: str) -> Any:
         raise InputError(f"{self.path}: the key '{key}' is missing; train it again")
 
-    def __ror__(self, defaults: dict[str, Any]) -> "_Record":
+    def __ror__(self, defaults: dict[str, Any]) -> "_Record":  # type: ignore[override]
         """On top of defaults it still tells what is missing."""
         return _Record({**defaults, **self}, self.path)
 
@@ -210,9 +210,9 @@ def main_models(named: Iterable[str], runs: dict[str, list[Run]]) -> list[str]:
     for name, members in runs.items():
         families.setdefault(family(members), {})[name] = members
     found = []
-    for members in families.values():
-        wanted = {name: members[name] for name in named if name in members}
-        found.append(representative(wanted) or representative(members))
+    for related in families.values():
+        wanted = {name: related[name] for name in named if name in related}
+        found.append(representative(wanted) or representative(related))
     return [name for name in found if name]
 
 

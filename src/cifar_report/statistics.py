@@ -22,7 +22,7 @@ class Interval(NamedTuple):
         return (self.high - self.low) / 2
 
 
-def t_interval(values: Float[np.ndarray, " n"], confidence: float = 0.95) -> Interval:
+def t_interval(values: Float[np.ndarray, " n"] | list[float], confidence: float = 0.95) -> Interval:
     """Student's t interval of the mean; for paired comparisons, of the differences (Student 1908).
 
     Values that are all alike give an interval of no width; no values give NaN.
@@ -49,7 +49,7 @@ class Reliability(NamedTuple):
 
     confidence: Float[np.ndarray, " bins"]
     accuracy: Float[np.ndarray, " bins"]
-    count: Int[np.ndarray, " bins"]
+    count: Int[np.ndarray, " bins"]  # type: ignore[assignment]  # hides tuple.count
 
     def expected_calibration_error(self) -> float:
         """The mean gap between accuracy and confidence, bins weighted by their images (Guo et al. 2017, equation 3)."""
