@@ -102,7 +102,8 @@ class Study:
     def await_job(self) -> bool:
         """Whether a job runs, as soon as one does; False once Snakemake has ended."""
         while self.process.poll() is None:
-            if self.descendants():
+            # Snakemake's plugins start programs too, before it has read the workflow.
+            if any("-report" in part for process in self.descendants() for part in _command(process)):
                 return True
             time.sleep(0.02)
         return False

@@ -47,11 +47,11 @@ rule write_pages:
     conda:
         "../../environment.yml"
     params:
-        results=RESULTS,
-        templates="workflow/report",
+        results=subpath(output[0], ancestor=2),
+        output=subpath(output[0], parent=True),
     shell:
-        "exec cifar-report pages --stage {input.plan} --results {params.results} --templates {params.templates}"
-        " --output {params.results}/html > {log} 2>&1"
+        "exec cifar-report pages --stage {input.plan} --results {params.results} --templates workflow/report"
+        " --output {params.output} > {log} 2>&1"
 
 
 report: caption("workflow")
