@@ -106,7 +106,7 @@ def test_seeds_that_share_a_process_share_its_start_up():
 
 def test_of_the_jobs_that_are_left_those_that_run_come_first():
     jobs = [task(f"train/{i}", 10 * i, run=f"run {i}") for i in (1, 2, 3)] + [task("draw", 7)]
-    found = to_come(jobs, {"train": 2, "draw": 1}, ["train/3"], {"run 3": 6.0})
+    found = to_come(jobs, {"train": 2, "draw": 1}, ["train/3"], {"run 3": Seconds(6.0, 6.0, 6.0)})
     assert {(t.name, t.seconds.likely) for t in found} == {("train/3", 6.0), ("train/1", 10), ("draw", 7)}
     assert to_come(jobs, Counter(), [], {}) == []
     stored = to_come([dataclasses.replace(jobs[0], finished=True)], {"train": 1}, [], {})

@@ -269,11 +269,14 @@ class Display:
             tasks = [task for task in self.outlook.tasks(self.cores, fresh=True) if task.name not in self.ended]
         except (InputError, OSError):
             return None
-        likely = {task.name: task.seconds.likely for task in tasks}
+        expected = {task.name: task.seconds for task in tasks}
         seconds = {}
         for job in self.jobs.values():
-            run, left = job.left(now) or (job.name, max(likely.get(job.name, 0.0) - (now - job.begun), 0.0))
-            seconds[run] = left
+            if told := job.left(now):
+                seconds[told[0]] = forecast.Seconds(told[1], told[1], told[1])
+            elif job.name in expected:
+                spent = now - job.begun
+                seconds[job.name] = forecast.Seconds(*(max(part - spent, 0.0) for part in expected[job.name]))
         tasks = to_come(tasks, self.left, self.outlook.names, seconds)
         return forecast.wall(tasks, self.cores) if any(task.seconds.likely for task in tasks) else None
 

@@ -69,14 +69,17 @@ class Outlook:
 
 
 def to_come(
-    tasks: Iterable[forecast.Task], left: Mapping[str, int], first: Iterable[str], seconds: Mapping[str, float]
+    tasks: Iterable[forecast.Task],
+    left: Mapping[str, int],
+    first: Iterable[str],
+    seconds: Mapping[str, forecast.Seconds],
 ) -> list[forecast.Task]:
     """The jobs that are still to end: of each rule so many as are left, `first` those whose names are known.
 
     A run that is in the store already costs its publication.
 
     Args:
-        seconds: what is left of running jobs and of runs, by their names; ranges shrink with it.
+        seconds: what is left of running jobs and of runs, by their names.
     """
     known, chosen, counts = set(first), [], Counter[str]()
     for task in sorted(tasks, key=lambda task: (task.name not in known, task.finished)):
@@ -87,12 +90,8 @@ def to_come(
         if task.finished:
             likely = forecast.PUBLICATION
             task = replace(task, finished=False, seconds=forecast.Seconds(likely, likely, likely))
-        told = seconds.get(task.run, seconds.get(task.name))
-        if told is not None:
-            share = told / task.seconds.likely if task.seconds.likely > 0 else 0.0
-            low, high = (min(told, share * task.seconds.low), max(told, share * task.seconds.high))
-            task = replace(task, seconds=forecast.Seconds(told, low, high))
-        chosen.append(task)
+        running = seconds.get(task.run, seconds.get(task.name))
+        chosen.append(replace(task, seconds=running) if running else task)
     return chosen
 
 
