@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from cifar_report import datasets, provenance
 from cifar_report.config import Settings
@@ -106,6 +107,26 @@ def test_a_resumed_run_equals_an_undisturbed_one(dataset, tmp_path, monkeypatch)
     assert not list((tmp_path / "killed").rglob("*.tmp")) and not list(tmp_path.rglob("checkpoint*"))
 
 
+@pytest.mark.parametrize("optimiser", ["sgd", "adam"])
+def test_a_resumed_convolution_equals_an_undisturbed_one(dataset, optimiser):
+    """Its weights lie with the channels last, and so must the moments that a checkpoint brings back."""
+    settings = dataclasses.replace(MLP, kind="torch-vgg", optimiser=optimiser, momentum=0.9 * (optimiser == "sgd"))
+
+    def build(settings, shape, classes, seed):
+        torch.manual_seed(seed)
+        layers = [nn.Conv2d(shape[0], 4, 3), nn.Conv2d(4, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+        return nn.Sequential(*layers, nn.Linear(5, classes))
+
+    images, labels = dataset.split("train")
+    undisturbed, resumed = (torch_loop.Trainer(build, settings, images, labels, 10, seed=0) for _ in range(2))
+    undisturbed.advance(3)
+    resumed.restore({name: array.copy() for name, array in undisturbed.state().items()}, 3)
+    for trainer in (undisturbed, resumed):
+        trainer.advance(6)
+    for a, b in zip(undisturbed.parameters().values(), resumed.parameters().values(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_a_finished_run_is_not_trained_again(dataset, tmp_path, monkeypatch):
     first = store.obtain(MLP, 0, dataset, "code", tmp_path, "first")
     monkeypatch.setattr(store, "build_trainer", None)
@@ -195,7 +216,7 @@ def test_a_recorded_step_sees_every_batch_once(monkeypatch):
 
     def step(batch, replayed=False):
         if not recording or replayed:  # a graph that records does not run
-            seen.append((batch.index.tolist(), batch.rate.item()))
+            seen.append((batch.chosen.tolist(), batch.rate.item()))
 
     @contextlib.contextmanager
     def record(graph):

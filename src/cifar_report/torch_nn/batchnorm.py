@@ -13,6 +13,9 @@ from torch import Tensor, nn
 class _RunningStatistics(nn.Module):
     """Parameters γ, β, and the running mean and variance, whose share ρ is `momentum`, as in `torch.nn.BatchNorm1d`."""
 
+    running_mean: Float[Tensor, " features"]
+    running_var: Float[Tensor, " features"]
+
     def __init__(self, features: int, eps: float = 1e-5, momentum: float = 0.1):
         super().__init__()
         self.eps, self.momentum = eps, momentum

@@ -11,6 +11,6 @@ def draw_parameters(model: nn.Module, seed: int, std: float | None) -> None:
     """Draws the weight and bias of each linear and convolutional layer, in the order in which they stand."""
     layers = [m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
     for index, layer in enumerate(layers):
-        weight, bias = initial_parameters(seed, index, tuple(layer.weight.shape), std)
-        layer.weight.copy_(torch.from_numpy(weight))
-        layer.bias.copy_(torch.from_numpy(bias))
+        drawn = initial_parameters(seed, index, tuple(layer.weight.shape), std)
+        for parameter, array in zip(layer.parameters(), drawn, strict=True):
+            parameter.copy_(torch.from_numpy(array))

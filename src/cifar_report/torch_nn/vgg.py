@@ -27,7 +27,7 @@ def build(settings: "Settings", shape: tuple[int, int, int], classes: int, seed:
         raise ValueError(f"the VGG takes images of 17 to 32 pixels a side, got {height}×{width}")
     layers: list[nn.Module] = []
     for entry in PLAN:
-        if entry == "pool":
+        if isinstance(entry, str):
             layers.append(nn.MaxPool2d(3, stride=2, padding=1))
             continue
         layers.append(nn.Conv2d(channels, entry, 3, padding=1))

@@ -30,7 +30,7 @@ EAGER_STEPS = 3  # before a step is recorded: libraries set themselves up, gradi
 class Batch(NamedTuple):
     """What a step takes in, on the device."""
 
-    index: Int[Tensor, " batch"]
+    chosen: Int[Tensor, " batch"]
     rate: Float[Tensor, ""]
     flips: Bool[Tensor, " batch"]
     moves: Int[Tensor, "2 batch"]
@@ -97,7 +97,7 @@ class Trainer:
         # Convolutions run fastest with the channels last; a flattened image must keep its order.
         convolves = any(isinstance(module, nn.Conv2d) for module in model.modules())
         self.layout = torch.channels_last if convolves else torch.contiguous_format
-        self.model = model.to(self.device, self.dtype, memory_format=self.layout)
+        self.model = model.to(self.device, self.dtype).to(memory_format=self.layout)
         self.average = (
             AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(settings.average_decay), use_buffers=True)
             if settings.average_decay
@@ -128,10 +128,10 @@ class Trainer:
 
     def _step(self, batch: Batch) -> None:
         settings, optimiser = self.settings, self.optimiser
-        x = self._preprocessed(self.images.index_select(0, batch.index))
+        x = self._preprocessed(self.images.index_select(0, batch.chosen))
         if settings.flip or settings.shift:
             x = augmented(x, batch.flips, batch.moves, settings.shift)
-        labels = self.labels.index_select(0, batch.index)
+        labels = self.labels.index_select(0, batch.chosen)
         with torch.autocast(self.device, torch.bfloat16, enabled=settings.precision == "bf16"):
             logits = self.model(x.contiguous(memory_format=self.layout))
             loss = nn.functional.cross_entropy(logits, labels, label_smoothing=settings.label_smoothing)
@@ -194,9 +194,13 @@ class Trainer:
             parts[part][rest] = torch.from_numpy(array)
         self.model.load_state_dict(parts["model"])
         moments: dict[int, dict[str, Tensor]] = {}
+        weights = list(self.model.parameters())
         for name, tensor in parts["optimiser"].items():
             index, _, key = name.partition(".")
-            moments.setdefault(int(index), {})[key] = tensor
+            weight = weights[int(index)]
+            # Fused optimisers walk through a weight and its moments in the order of memory, channels first or last.
+            entry = tensor if tensor.shape != weight.shape else torch.empty_like(weight).copy_(tensor)
+            moments.setdefault(int(index), {})[key] = entry
         groups = self.optimiser.state_dict()["param_groups"]
         self.optimiser.load_state_dict({"state": moments, "param_groups": groups})
         if self.average is not None:
