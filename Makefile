@@ -1,6 +1,6 @@
 # Everything runs in .venv, made from requirements.lock; nothing has to be activated.
 .DEFAULT_GOAL := help
-.PHONY: help setup docs demo report report-cpu test twice chaos fuzz audit mutants verify verify-results bench growth terminal lock format clean
+.PHONY: help setup docs demo report report-cpu test twice chaos fuzz audit mutants verify verify-results bench growth terminal graphs lock format clean
 SHELL := /bin/bash
 PYTHON ?= python3
 CORES ?= $(shell nproc 2>/dev/null || echo 2)
@@ -72,6 +72,9 @@ growth: $(READY) ## Cost against seeds, variants, images and cores: docs/growth.
 
 terminal: $(READY) ## Record what a terminal shows while a small study runs: docs/terminal.svg
 	@$(RUN) python docs/examples/record_terminal.py docs/terminal.svg
+
+graphs: $(READY) ## Draw the rules and what is made from what (needs Graphviz): docs/rulegraph.svg, docs/dataflow.svg
+	@$(RUN) python docs/examples/draw_graphs.py
 
 docs: $(READY) ## Build the documentation: site/index.html
 	@$(RUN) NO_MKDOCS_2_WARNING=1 mkdocs build --quiet

@@ -35,6 +35,8 @@ LONG = "trains for hours"
 JPEG = "snakemake --configfile config/cifar10-jpeg.yaml -- "
 OVERLAY = "snakemake --configfile config/demo.yaml mine.yaml -- "
 INSTEAD = {
+    "docker build --tag cifar-report .": ("", "needs Docker; GitHub's CI does it"),
+    'docker run --rm --volume "$PWD/out:/study/results" cifar-report': ("", "needs Docker; GitHub's CI does it"),
     "make test": ("make -n test", "this test is part of it"),
     "make report": ("make -n report", f"{LONG}; README.md's `snakemake report` is the same"),
     "make report-cpu": ("make -n report-cpu", LONG),
@@ -43,6 +45,7 @@ INSTEAD = {
     "make chaos": ("make -n chaos", "takes an hour; tests/test_chaos.py is its short form"),
     "make fuzz audit": ("make -n fuzz audit", "takes minutes, and a network; tests/test_fuzz.py is the short form"),
     "make bench growth": ("make -n bench growth", "takes an idle machine and half an hour"),
+    "make docs graphs terminal": ("make -n docs graphs terminal", "a test builds the site, others hold the pictures"),
     **{
         command: (dry(command), LONG)
         for command in (
