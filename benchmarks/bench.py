@@ -75,6 +75,7 @@ def main() -> int:
             for entry in found["results"]:
                 print(f"  {line(entry)}", flush=True)
     info.append(told("Load when the suite ended, processes", os.getloadavg()[0]))
+    options.output.mkdir(parents=True, exist_ok=True)
     for name, entries in (("results", results), ("info", info)):
         path = options.output / f"{name}.json"
         path.write_text(json.dumps(entries, indent=2, ensure_ascii=False) + "\n")

@@ -131,9 +131,10 @@ def test_verify_notices_another_digest(tmp_path, capsys):
     assert "FAIL  mlp" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("elsewhere", [{"cpu": "B"}, {"cpu": "A", "kernels": "Haswell"}], ids=["cpu", "kernels"])
 @pytest.mark.parametrize(("ours", "expected"), [([0.46, 0.45], True), ([0.55, 0.56], False)])
-def test_verify_elsewhere_takes_the_prediction_interval(tmp_path, ours, expected):
-    lines, holds = reference_and_results(tmp_path, ours, device={"type": "cpu", "cpu": "B"})
+def test_verify_elsewhere_takes_the_prediction_interval(tmp_path, ours, expected, elsewhere):
+    lines, holds = reference_and_results(tmp_path, ours, device={"type": "cpu"} | elsewhere)
     allowed = 100 * stats.t.ppf(0.975, 2) * np.std([0.45, 0.47, 0.44], ddof=1) * np.sqrt(1 / 3 + 1 / 2)
     assert holds is expected and f"{allowed:.2f} allowed" in lines[0]
 

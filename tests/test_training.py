@@ -3,6 +3,8 @@
 import contextlib
 import dataclasses
 import json
+import os
+import platform
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -105,6 +107,15 @@ def test_a_resumed_run_equals_an_undisturbed_one(dataset, tmp_path, monkeypatch)
     for name in ("model.safetensors", "curve.csv", "test-logits.npy"):
         assert (whole / name).read_bytes() == (resumed / name).read_bytes(), name
     assert not list((tmp_path / "killed").rglob("*.tmp")) and not list(tmp_path.rglob("checkpoint*"))
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the name is that of an x86 processor")
+def test_a_run_tells_for_which_processor_its_arithmetic_was_chosen():
+    """The environment may overrule the processor, and with it the last bits of sums."""
+    command = "import numpy; from cifar_report.training import store; print(store._kernels())"
+    environment = os.environ | {"OPENBLAS_CORETYPE": "Nehalem"}
+    told = subprocess.run([sys.executable, "-c", command], env=environment, capture_output=True, text=True, check=True)
+    assert told.stdout == "Nehalem\n"
 
 
 @pytest.mark.parametrize("optimiser", ["sgd", "adam"])

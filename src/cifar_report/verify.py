@@ -15,9 +15,10 @@ SINGLE_SEED_TOLERANCE = 0.015  # a fraction: 1.5 points of accuracy
 def verify(results: Path, reference: Path) -> tuple[list[str], bool]:
     """One line a variant of the reference, and whether all hold.
 
-    Runs of the same identity, versions, processor and threads must have the same digests. Elsewhere the difference of
-    the mean test accuracies must lie in its 95 % prediction interval, t s √(1/n + 1/m), where s is the reference's
-    standard deviation over n seeds and m the number of new ones; with one seed of the reference, within 1.5 points.
+    Runs of the same identity, versions, processor, kernels and threads must have the same digests. Elsewhere the
+    difference of the mean test accuracies must lie in its 95 % prediction interval, t s √(1/n + 1/m), where s is the
+    reference's standard deviation over n seeds and m the number of new ones; with one seed of the reference, within
+    1.5 points.
 
     Raises:
         InputError: one of the two has no runs.

@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
+from threadpoolctl import threadpool_info
 
 from cifar_report import provenance
 from cifar_report.config import Settings
@@ -255,7 +256,7 @@ def _write(
         with atomic(folder / "test-logits.npy") as file:
             np.save(file, outcome.test_logits.astype(np.float32))
     subsets = {split: subset(part, settings.evaluation_images) for split, part in splits.items()}
-    device = {"type": trainer.device, "cpu": provenance.cpu_name()}
+    device = {"type": trainer.device, "cpu": provenance.cpu_name(), "kernels": _kernels()}
     packages = ["numpy"]
     if "torch" in sys.modules:
         import torch
@@ -287,6 +288,16 @@ def _write(
         "digests": {file.name: sha256(file) for file in sorted(folder.iterdir())},
     }
     write_text(folder / "run.json", to_json(run))
+
+
+def _kernels() -> str:
+    """For which processor the libraries chose their arithmetic; the environment may overrule its name."""
+    if "torch" in sys.modules:
+        import torch
+
+        return torch.backends.cpu.get_cpu_capability()
+    found = {info["architecture"] for info in threadpool_info() if "architecture" in info}
+    return ", ".join(sorted(found)) or "unknown"
 
 
 def _write_curve(path: Path, rows: list[dict[str, Any]]) -> None:
