@@ -11,9 +11,9 @@ from cifar_report.files import sha256, to_json
 CURVE = "step,samples_seen,split,loss,accuracy\n0,0,train,2.3,0.1\n"
 
 
-def write_run(results, folder, digests, accuracy=0.5, status="completed", **record):
-    """Writes runs/<variant>/seed-<n> or search/<search>/<trial> below a study's folder, by its plan."""
-    document = json.loads((results / plan_of(folder)).read_text())
+def write_run(results, folder, digests, accuracy=0.5, status="completed", document=None, **record):
+    """Writes runs/<variant>/seed-<n> or search/<search>/<trial> below a study's folder, by its plan or `document`."""
+    document = json.loads((results / (document or plan_of(folder))).read_text())
     search = document.get("search")
     selected = yaml.safe_load((results / f"search/{search}/selected.yaml").read_text())["settings"] if search else None
     settings = plan.settings_of(document, selected)

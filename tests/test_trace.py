@@ -12,12 +12,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
+from runs import write_run
 
-from cifar_report import datasets, figures, plan, provenance, summary, tables
+from cifar_report import datasets, figures, summary, tables
 from cifar_report.cli import main
 from cifar_report.explain import REPOSITORY, RULES, origins
-from cifar_report.files import to_json
 from cifar_report.flips import COLUMNS as FLIP_COLUMNS
 from cifar_report.latex import escape, num, plain
 
@@ -197,15 +196,15 @@ def study(dag):
     (results / "dataset/dataset.json").write_text(json.dumps(description | {"counts": counts, "sha256": digests}))
     for search, entry in stages["search"].items():
         for place, trial in enumerate(entry.get("trials", ())):
-            write_run(results, f"search/{search}/{trial}", f"plan/search/{search}/{trial}.json", 0.5 + place / 100)
+            write_run(results, f"search/{search}/{trial}", digests, 0.5 + place / 100)
         if "trials" not in entry:
-            write_drawn(results, search)
+            write_drawn(results, search, digests)
         summary.select(entry, results / "search" / search, results / "search" / search / "selected.yaml")
     for variant in stages["tables"]["variants"]:
         for seed in variant["seeds"]:
             diverged = (variant["name"], seed) == ("mlp-numpy", variant["seeds"][-1])
-            folder, path = f"runs/{variant['name']}/seed-{seed}", f"plan/{variant['name']}.json"
-            write_run(results, folder, path, 0.5 + seed / 10, seed, "diverged" if diverged else "completed", digests)
+            folder = f"runs/{variant['name']}/seed-{seed}"
+            write_run(results, folder, digests, 0.5 + seed / 10, "diverged" if diverged else "completed")
             np.save(results / folder / "test-logits.npy", np.eye(2, dtype=np.float32))
     flips = [(v["name"], 0, 2, 1.0, 0.9, 0.5, 0.75) for v in stages["flips"]["variants"]]
     pd.DataFrame(flips, columns=FLIP_COLUMNS).to_csv(results / "flips.csv", index=False)
@@ -222,44 +221,15 @@ def study(dag):
     return results
 
 
-def write_drawn(results, search):
+def write_drawn(results, search, digests):
     """A search that draws its trials, with a trial on the last of its rungs alone."""
     drawing = json.loads((results / f"plan/halving/{search}.json").read_text())
     values = {name: axis[0] if isinstance(axis, list) else axis["low"] for name, axis in drawing["grid"].items()}
-    document = {"variant": search, "settings": drawing["settings"] | values, "code": drawing["code"]}
+    document = {"variant": search, "settings": drawing["settings"] | values, "code": drawing["code"], "seed": 0}
     (results / "drawn.json").write_text(json.dumps(document))
-    write_run(results, f"search/{search}/{'0' * 16}", "drawn.json", 0.6)
+    write_run(results, f"search/{search}/{'0' * 16}", digests, 0.6, document="drawn.json")
     trials = [{"trial": "0" * 16, "rung": 1}]
     (results / f"search/{search}/trials.json").write_text(json.dumps({"trials": trials}))
-
-
-def write_run(results, folder, plan_file, accuracy, seed=100, status="completed", digests=DIGESTS):
-    document = json.loads((results / plan_file).read_text())
-    search = document.get("search")
-    selected = yaml.safe_load((results / f"search/{search}/selected.yaml").read_text())["settings"] if search else None
-    settings = plan.settings_of(document, selected)
-    data = digests if folder.startswith("runs/") else {k: v for k, v in DIGESTS.items() if not k.startswith("test")}
-    record = {
-        "variant": document["variant"],
-        "seed": seed,
-        "status": status,
-        "identity": provenance.identity(settings, seed, data, document["code"]),
-        "settings": settings.full(),
-        "final": {split: {"loss": 1.0, "accuracy": accuracy} for split in ("train", "validation", "test")},
-        "samples_seen": 40,
-        "parameters": 7,
-        "forward_flops": 14,
-        "seconds": 2.0,
-        "peak_memory_mb": 100.0,
-        "device": {"type": "cpu", "cpu": "A"},
-        "threads": 1,
-        "versions": {"numpy": "2"},
-        "commit": {"hash": "0123456789abcdef", "time": 1_700_000_000, "dirty": False},
-        "data": {"name": "digits", "source": "digits", "digests": data},
-    }
-    (results / folder).mkdir(parents=True)
-    (results / folder / "run.json").write_text(to_json(record))
-    (results / folder / "curve.csv").write_text("step,samples_seen,split,loss,accuracy\n0,0,train,2.3,0.1\n")
 
 
 def explained(capsys, results, what):

@@ -23,7 +23,7 @@ body {{ font: 15px/1.45 system-ui, sans-serif; color: #1e293b; background: #fff;
 h1 {{ font-size: 1.25rem; margin: 0 0 1rem; }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
 th, td {{ padding: 0.35rem 0.8rem; text-align: right; vertical-align: top; white-space: nowrap; }}
-th {{ border-bottom: 2px solid #1e293b; vertical-align: bottom; }}
+th {{ border-bottom: 2px solid #1e293b; vertical-align: bottom; white-space: normal; }}
 td {{ border-bottom: 1px solid #e2e8f0; }}
 th:first-child, td:first-child, .text th, .text td {{ text-align: left; }}
 .text td {{ white-space: normal; max-width: 36rem; }}
