@@ -151,13 +151,23 @@ def test_a_study_costs_what_is_not_in_the_store(study, monkeypatch, capsys):
     likely = settings.steps * settings.batch_size * 0.01
     assert of["train_variant/mlp-numpy-seed-1"].seconds.likely == pytest.approx(likely + START_UP["numpy"])
     assert math.isnan(of["train_variant/vgg-seed-0"].seconds.likely)
-    assert of["train_variant/mlp-tuned-seed-0"].after == {"data", "mlp-grid"}
+    assert of["train_variant/mlp-tuned-seed-0"].after == {"data", "search mlp-grid"}
     assert main(["forecast", "--results", str(study), "--cores", "2", "--reference", str(study / "none")]) == 0
     told = capsys.readouterr().out
     assert "10 of the same settings" not in told and "1 of the same settings" in told
     row = next(line for line in told.splitlines() if line.startswith("mlp-numpy ")).split()
     assert row[1:4] == ["2", "1", f"{(likely + START_UP['numpy']) / 60:.1f}"]
     assert "without 5 job(s) of kinds that no earlier run tells of" in told  # two trials, two of their choice, a VGG
+
+
+def test_a_search_and_the_variant_that_takes_its_winner_may_have_one_name(study):
+    jobs = [
+        task("search", 3, row=forecast._row_of("wide")),
+        task("winner", 2, row="wide", after=frozenset({forecast._row_of("wide")})),
+    ]
+    assert forecast.wall(jobs, 2).likely == 5
+    for job in forecast.tasks(study, study.parent / ".store", []):
+        assert job.row not in job.after, job.name
 
 
 def test_a_study_without_a_plan_is_refused(tmp_path, capsys):

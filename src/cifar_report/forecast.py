@@ -229,6 +229,11 @@ def tasks(results: Path, store: Path, known: Sequence[Benchmark], seeds_per_job:
     return found + _stages(results, found)
 
 
+def _row_of(search: str) -> str:
+    """A search and the variant that takes its winner may have one name."""
+    return f"search {search}"
+
+
 class _Study:
     """A study's plan, and what its jobs will take."""
 
@@ -251,14 +256,14 @@ class _Study:
         document = read_json(self.results / f"plan/search/{search}/{trial}.json")
         name, folder = f"train_trial/{search}-{trial}", f"search/{search}/{trial}"
         choices = (plan.settings_of(document),)
-        return self._run(name, search, folder, document, choices, document["seed"], test=False)
+        return self._run(name, _row_of(search), folder, document, choices, document["seed"], test=False)
 
     def halving(self, search: str) -> Task:
         """A search that draws its trials: one job, whose workers train a rung's trials side by side."""
         document = read_json(self.results / f"plan/halving/{search}.json")
         halving, name = document["halving"], f"search_halving/{search}"
         base = plan.settings_of(document, next(_combinations(document["grid"])))
-        job = Task(name, search, Seconds(0, 0, 0), gpu=self._on_gpu(base), after=frozenset({DATA}))
+        job = Task(name, _row_of(search), Seconds(0, 0, 0), gpu=self._on_gpu(base), after=frozenset({DATA}))
         job = replace(job, threads=base.threads * halving["workers"])
         if (self.results / f"search/{search}/trials.json").is_file():
             return replace(job, finished=True)
@@ -293,7 +298,7 @@ class _Study:
             finished=finished,
             threads=choices[0].threads,
             gpu=self._on_gpu(choices[0]),
-            after=frozenset(filter(None, (DATA, document.get("search")))),
+            after=frozenset({DATA, *((_row_of(document["search"]),) if document.get("search") else ())}),
         )
 
     def _on_gpu(self, settings: Settings) -> bool:
