@@ -49,6 +49,16 @@ def test_an_edit_reruns_what_imports_it_and_nothing_else(package, file):
     assert kinds_changed(package, lambda: path.write_text(path.read_text() + "\nADDED = 1\n")) == DEPENDS[file]
 
 
+def test_a_digest_that_another_process_kept_is_that_of_the_source(package, monkeypatch):
+    modules = training_modules("numpy-mlp")
+    first = code_digest(*modules, package=package)
+    provenance._digests.cache_clear()  # as a new process begins
+    with monkeypatch.context() as patch:
+        patch.delattr(provenance, "_parsed")
+        assert code_digest(*modules, package=package) == first == code_digest(*modules)
+    assert kinds_changed(package, lambda: (package / "randomness.py").write_text("ADDED = 1\n")) == set(KINDS)
+
+
 def test_comments_docstrings_and_layout_rerun_nothing(package):
     path = package / "numpy_nn/modules.py"
 

@@ -3,15 +3,19 @@
 import ast
 import hashlib
 import importlib.metadata
+import json
 import os
 import platform
 import subprocess
+import sys
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import cifar_report
 from cifar_report.config import Settings, digest
+from cifar_report.files import write_text
 
 PACKAGE = Path(cifar_report.__file__).parent
 
@@ -45,15 +49,39 @@ def code_digest(*modules: str, package: Path = PACKAGE) -> str:
     `__getattr__`: it offers names to whoever imports the package, and takes no part in what that computes.
     """
     found: dict[str, str] = {}
+    known = _digests(package)
+    count = len(known)
     waiting = list(modules)
     while waiting:
         name = waiting.pop()
         path = _path(name, package)
         if name in found or path is None:
             continue
-        found[name], imported = _parsed(path.read_bytes())
+        source = path.read_bytes()
+        key = hashlib.sha256(source).hexdigest()
+        if key not in known:
+            known[key] = _parsed(source)
+        found[name], imported = known[key]
         waiting += [*imported, name.rpartition(".")[0]]
+    if len(known) > count:
+        with suppress(OSError):  # a package that this user may not write to
+            write_text(_digests_file(package), json.dumps(known))
     return digest(found)
+
+
+@cache
+def _digests(package: Path) -> dict[str, tuple[str, list[str]]]:
+    """What `_parsed` said of sources in earlier processes, by their SHA-256. Parsing takes a third of a dry run."""
+    try:
+        return json.loads(_digests_file(package).read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def _digests_file(package: Path) -> Path:
+    """Beside Python's own compiled files, and as those of one version of Python and of the code that makes it."""
+    version = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
+    return package / f"__pycache__/digests.{sys.implementation.cache_tag}-{version}.json"
 
 
 def _path(module: str, package: Path) -> Path | None:
@@ -66,8 +94,7 @@ def _path(module: str, package: Path) -> Path | None:
     return next((p for p in candidates if p.is_file()), None)
 
 
-@cache
-def _parsed(source: bytes) -> tuple[str, tuple[str, ...]]:
+def _parsed(source: bytes) -> tuple[str, list[str]]:
     """The digest of a module's syntax tree, and the names that it imports."""
     tree = ast.parse(source)
     tree.body = [node for node in tree.body if getattr(node, "name", "") != "__getattr__"]
@@ -78,7 +105,7 @@ def _parsed(source: bytes) -> tuple[str, tuple[str, ...]]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             # `from package import name`: the name may be a module or stand in one.
             imported += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return hashlib.sha256(repr(_normal(tree)).encode()).hexdigest(), tuple(imported)
+    return hashlib.sha256(repr(_normal(tree)).encode()).hexdigest(), imported
 
 
 def _running(node: ast.AST) -> list[ast.AST]:
