@@ -26,7 +26,7 @@ def draw(results: list[dict], path: Path) -> None:
         axes.barh(y, share, height=0.6, color=MET if entry["met"] else MISSED)
         sign = "≤" if relation == "<=" else "≥"
         axes.annotate(
-            f"{ratio:.3g}  (goal {sign} {goal:g})", (max(share, 0), y), (4, 0), textcoords="offset points", va="center"
+            f"{ratio:.3g}  (goal {sign} {goal:g})", (max(share, 1), y), (6, 0), textcoords="offset points", va="center"
         )
     axes.axvline(1, color=TEXT, linewidth=1, linestyle="--")
     axes.set_yticks(range(len(measured)), [entry["name"] for entry in measured])

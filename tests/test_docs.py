@@ -44,7 +44,7 @@ INSTEAD = {
     "make twice": ("make -n twice", "CI runs it after the demo"),
     "make chaos": ("make -n chaos", "takes an hour; tests/test_chaos.py is its short form"),
     "make fuzz audit": ("make -n fuzz audit", "takes minutes, and a network; tests/test_fuzz.py is the short form"),
-    "make bench growth": ("make -n bench growth", "takes an idle machine and half an hour"),
+    "make bench growth": ("make -n bench growth", "takes an idle machine and a quarter of an hour"),
     "make docs graphs terminal": ("make -n docs graphs terminal", "a test builds the site, others hold the pictures"),
     **{
         command: (dry(command), LONG)

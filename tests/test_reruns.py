@@ -21,6 +21,7 @@ from snakemake.utils import update_config
 from test_workflow import OVERLAY, PARTS, ROOT, snakemake
 
 from cifar_report import config, explain, plan, provenance
+from cifar_report.cli import main
 from cifar_report.errors import InputError
 from cifar_report.why import why
 
@@ -506,6 +507,13 @@ def test_snakemake_reruns_nothing_once_all_is_as_it_was(study):
         path.touch()
     shutil.rmtree(study / ".snakemake")
     assert jobs_of(study) == set()
+
+
+def test_a_forgotten_variant_is_trained_again_though_the_report_is_there(study, tmp_path):
+    subprocess.run(["cp", "-a", f"{study}/.", tmp_path], check=True)
+    results = tmp_path / "results/small"
+    assert main(["forget", "mlp-numpy", "--results", str(results), "--store", str(tmp_path / "store")]) == 0
+    assert jobs_of(tmp_path) == with_readers({"mlp-numpy"})
 
 
 def test_snakemake_agrees_in_a_clone_with_the_results_copied_in(study, tmp_path):

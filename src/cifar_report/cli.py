@@ -215,7 +215,7 @@ def verify_results(results: Path, store: Path) -> None:
 
 
 def forget(results: Path, store: Path, variant: str) -> None:
-    """Removes a variant's runs from a study and from the store, so that they are trained anew."""
+    """Removes a variant's runs from a study and from the store, and the summary of all, so that they are trained anew."""
     found = sorted((results / "runs" / variant).glob("seed-*/run.json"))
     if not found:
         raise InputError(
@@ -224,6 +224,9 @@ def forget(results: Path, store: Path, variant: str) -> None:
     for path in found:
         shutil.rmtree(store / read_json(path)["identity"], ignore_errors=True)
         shutil.rmtree(path.parent)
+    # Snakemake makes a missing file again if something that it is asked for is missing as well.
+    for name in ("summary.csv", "costs.csv"):
+        (results / name).unlink(missing_ok=True)
     print(f"{variant}: forgot {len(found)} run(s)")
 
 
