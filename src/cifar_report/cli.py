@@ -42,8 +42,12 @@ def main(arguments: list[str] | None = None) -> int:
     command = options.pop("command")
     try:
         command(**options)
+        sys.stdout.flush()
     except InputError as error:
         print(f"cifar-report: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # `head` and the like have read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
         # A full disk, no permission, a vanished mount: the system's own words, and the file.
@@ -215,7 +219,7 @@ def verify_results(results: Path, store: Path) -> None:
 
 
 def forget(results: Path, store: Path, variant: str) -> None:
-    """Removes a variant's runs from a study and from the store, and the summary of all, so that they are trained anew."""
+    """Removes a variant's runs from a study and the store, and the study's summary, so that they are trained anew."""
     found = sorted((results / "runs" / variant).glob("seed-*/run.json"))
     if not found:
         raise InputError(
