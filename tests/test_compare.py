@@ -65,6 +65,7 @@ def studies(tmp_path_factory):
         record["digests"]["curve.csv"] = "0" * 64
         record["identity"] = record["code"] = "2" * 64
         record["versions"]["torch"] = "9.9"
+        record["device"]["kernels"] = "AVX2"
 
     def flipped(claims):
         claims[0] |= {"title": "Weights <b>matter</b>", "verdict": "supported", "estimate": 0.03, "ci95_low": 0.02}
@@ -115,7 +116,7 @@ def test_each_variant_has_its_fate(found):
     assert told["mlp-bn-torch"][2:] == [
         "+0.00 ± 0.00",
         "no difference shown (paired, 2 seeds; intervals overlap)",
-        "other code; torch 2.14.1 → 9.9",
+        "other code; torch 2.14.1 → 9.9; kernels AVX512 → AVX2",
     ]
     assert found.lead == [
         "3 variants are in both studies: higher (1), other seeds (1), no difference shown (1).",

@@ -255,6 +255,8 @@ def _causes(old: Run, new: Run) -> list[str]:
         found.append("other code")
     found += _differing(first["versions"], second["versions"])
     found += _differing({"device": _device(old)}, {"device": _device(new)})
+    if all("kernels" in run.record["device"] for run in (old, new)):
+        found += _differing({"kernels": _kernels(old)}, {"kernels": _kernels(new)})
     return found or ["nothing that is recorded"]
 
 
@@ -364,6 +366,7 @@ def _surroundings(a: Side, b: Side) -> Table:
                 for record in records
             ),
             "device": map(_device, runs),
+            "kernels": map(_kernels, runs),
         }
         for kind in dict.fromkeys(record["settings"]["kind"] for record in records):
             of_kind = [record for record in records if record["settings"]["kind"] == kind]
@@ -418,6 +421,10 @@ def _estimate(claim: pd.Series) -> str:
 def _plain(value: float) -> str:
     """Three digits at least, a true minus, no exponent where it can be helped."""
     return (f"{value:,.0f}" if abs(value) >= 1000 else f"{value:#.3g}".rstrip(".")).replace("-", "−")
+
+
+def _kernels(run: Run) -> str:
+    return run.record["device"].get("kernels", "not recorded")
 
 
 def _device(run: Run) -> str:
