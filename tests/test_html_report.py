@@ -6,6 +6,7 @@ A finished study's is looked at by HTML_REPORT=results/demo/report.html; HTML_SC
 import json
 import os
 import shutil
+import time
 from io import BytesIO
 from pathlib import Path
 
@@ -56,10 +57,16 @@ def page(browser, report):
     assert not wrong
 
 
+def colours(picture):
+    return Image.open(BytesIO(picture)).convert("RGB").getcolors(1 << 24)
+
+
 def look(page, name, selector="body"):
-    """What is seen there is no empty picture."""
-    shot = page.locator(selector).screenshot()
-    assert len(Image.open(BytesIO(shot)).convert("RGB").getcolors(1 << 24)) > 1, f"{name}: is empty"
+    """What is seen there is no empty picture, as soon as it is drawn: a PDF takes its time."""
+    deadline = time.monotonic() + 30
+    while len(colours(page.locator(selector).screenshot())) == 1:
+        assert time.monotonic() < deadline, f"{name}: is empty"
+        page.wait_for_timeout(100)
     if folder := os.environ.get("HTML_SCREENSHOTS"):
         page.screenshot(path=Path(folder, f"{name}.png"))
 
