@@ -61,11 +61,11 @@ def colours(picture):
     return Image.open(BytesIO(picture)).convert("RGB").getcolors(1 << 24)
 
 
-def look(page, name, selector="body"):
-    """What is seen there is no empty picture, as soon as it is drawn: a PDF takes its time."""
+def look(page, name, selector="body", least=2):
+    """What is seen there has so many colours, as soon as it is drawn: a PDF takes its time."""
     deadline = time.monotonic() + 30
-    while len(colours(page.locator(selector).screenshot())) == 1:
-        assert time.monotonic() < deadline, f"{name}: is empty"
+    while (found := len(colours(page.locator(selector).screenshot()))) < least:
+        assert time.monotonic() < deadline, f"{name}: {found} colour(s), expected {least} or more"
         page.wait_for_timeout(100)
     if folder := os.environ.get("HTML_SCREENSHOTS"):
         page.screenshot(path=Path(folder, f"{name}.png"))
@@ -140,4 +140,4 @@ def see(page, path, root):
         look(page, f"view-{Path(path).stem}", "iframe")
         return
     assert page.locator("iframe").get_attribute("src").startswith("data:application/pdf")
-    look(page, "view-report", "iframe")
+    look(page, "view-report", "iframe", least=1000)  # its pages, not the frame around them alone

@@ -19,10 +19,10 @@ _PAGE = """<!doctype html>
 <meta charset="utf-8">
 <title>{title}</title>
 <style>
-body {{ font: 15px/1.45 system-ui, sans-serif; color: #1e293b; background: #fff; margin: 2rem; }}
+body {{ font: 14px/1.45 system-ui, sans-serif; color: #1e293b; background: #fff; margin: 1rem; }}
 h1 {{ font-size: 1.25rem; margin: 0 0 1rem; }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
-th, td {{ padding: 0.35rem 0.8rem; text-align: right; vertical-align: top; white-space: nowrap; }}
+th, td {{ padding: 0.35rem 0.45rem; text-align: right; vertical-align: top; white-space: nowrap; }}
 th {{ border-bottom: 2px solid #1e293b; vertical-align: bottom; white-space: normal; }}
 td {{ border-bottom: 1px solid #e2e8f0; }}
 th:first-child, td:first-child, .text th, .text td {{ text-align: left; }}
