@@ -19,7 +19,7 @@ from cifar_report.statistics import t_interval
 from cifar_report.torch_nn import mlp, vgg
 from cifar_report.training import store
 from cifar_report.training.batches import statistics
-from cifar_report.training.run import Split, Trainer
+from cifar_report.training.loop import Split, Trainer
 
 ROOT = Path(__file__).parents[1]
 MLP_SECONDS, STUDY_SECONDS = 5, 600

@@ -36,7 +36,7 @@ def job(variant: str, folder: Path) -> None:
     """Trains as the store does, and prints what it took at most, in GB of 10⁹ bytes, sampled every 50 ms."""
     from cifar_report import datasets, provenance
     from cifar_report.training import store
-    from cifar_report.training.run import History, Split, train
+    from cifar_report.training.loop import History, Split, train
 
     chosen = dataclasses.replace(settings(variant), steps=STEPS[variant], evaluate_every=STEPS[variant])
     for module in provenance.KINDS[chosen.kind]:

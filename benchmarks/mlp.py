@@ -15,7 +15,7 @@ import numpy as np
 from timing import interleaved, inverse, judged, scaled, settings, told, training_split
 
 from cifar_report.training import store
-from cifar_report.training.run import Split, Trainer
+from cifar_report.training.loop import Split, Trainer
 
 Steps = Callable[[int], None]
 

@@ -10,7 +10,7 @@ import pyperf
 import yaml
 
 from cifar_report import config, datasets
-from cifar_report.training.run import Split
+from cifar_report.training.loop import Split
 
 ROOT = Path(__file__).resolve().parent.parent
 GOAL = re.compile(r"(\w+)(?: / (\w+))? (<=|>=) ([\d.]+)")

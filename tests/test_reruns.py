@@ -107,9 +107,9 @@ KEYS = {
 # (training/store.py), describe it (provenance.py) or call it (cli.py). Those that write the plan (plan.py, config.py)
 # belong to no job: what they decide stands in the plan itself.
 BASE = {"__init__.py", "errors.py", "files.py"}
-RUNS = {"__init__.py", "training/__init__.py", "training/run.py", "training/batches.py", "randomness.py"}
-NUMPY = RUNS | {"training/numpy_loop.py", *(f"numpy_nn/{name}.py" for name in ("__init__", "modules", "mlp", "sgd"))}
-TORCH = RUNS | {"training/torch_loop.py", "torch_nn/__init__.py", "torch_nn/initial.py"}
+RUNS = {"__init__.py", "training/__init__.py", "training/loop.py", "training/batches.py", "randomness.py"}
+NUMPY = RUNS | {"training/numpy_trainer.py", *(f"numpy_nn/{name}.py" for name in ("__init__", "modules", "mlp", "sgd"))}
+TORCH = RUNS | {"training/torch_trainer.py", "torch_nn/__init__.py", "torch_nn/initial.py"}
 TORCH_MLP, TORCH_VGG = TORCH | {"torch_nn/mlp.py", "torch_nn/batchnorm.py"}, TORCH | {"torch_nn/vgg.py"}
 DATA = BASE | {"datasets.py", "downloads.py", "randomness.py"}
 ANALYSIS = BASE | {"results.py", "statistics.py", "config.py"}
@@ -131,7 +131,7 @@ MODULES = {
     "test_claims": ANALYSIS | {"claims.py", "latex.py"},
     "write_pages": BASE | {"pages.py"},
     "check_equations": (NUMPY | TORCH_MLP | TORCH_VGG | BASE | {"equations.py", "latex.py", "config.py"})
-    - {"training/run.py"},
+    - {"training/loop.py"},
 }
 SOURCES = {
     "report/*.tex": {"check_equations", "render_report"},  # the equations' labels

@@ -18,9 +18,9 @@ from cifar_report import datasets, provenance
 from cifar_report.config import Settings
 from cifar_report.numpy_nn.sgd import SGD
 from cifar_report.torch_nn import vgg
-from cifar_report.training import store, torch_loop
+from cifar_report.training import store, torch_trainer
 from cifar_report.training.batches import Order, augmented, draw_augmentation, learning_rate, scores, statistics
-from cifar_report.training.run import Split
+from cifar_report.training.loop import Split
 
 MLP = Settings(
     kind="numpy-mlp",
@@ -129,7 +129,7 @@ def test_a_resumed_convolution_equals_an_undisturbed_one(dataset, optimiser):
         return nn.Sequential(*layers, nn.Linear(5, classes))
 
     images, labels = dataset.split("train")
-    undisturbed, resumed = (torch_loop.Trainer(build, settings, images, labels, 10, seed=0) for _ in range(2))
+    undisturbed, resumed = (torch_trainer.Trainer(build, settings, images, labels, 10, seed=0) for _ in range(2))
     undisturbed.advance(3)
     resumed.restore({name: array.copy() for name, array in undisturbed.state().items()}, 3)
     for trainer in (undisturbed, resumed):
@@ -205,7 +205,7 @@ def test_augmentation_moves_and_mirrors():
     x = np.random.default_rng(0).normal(size=(64, 2, 8, 8))
     padded = np.pad(x, ((0, 0), (0, 0), (2, 2), (2, 2)))
     got = augmented(x, flips, moves)
-    gathered = torch_loop.augmented(*map(torch.from_numpy, (x, flips, moves)), shift=2)
+    gathered = torch_trainer.augmented(*map(torch.from_numpy, (x, flips, moves)), shift=2)
     np.testing.assert_array_equal(gathered.numpy(), got)
     for i in range(64):
         moved = np.roll(padded[i], moves[:, i], axis=(1, 2))[:, 2:-2, 2:-2]
@@ -242,11 +242,11 @@ def test_a_recorded_step_sees_every_batch_once(monkeypatch):
         "graph": record,
     }.items():
         monkeypatch.setattr(torch.cuda, name, stand_in)
-    recorded = torch_loop.Recorded(step)
-    expected = [([i, i + 1], i / 10) for i in range(torch_loop.EAGER_STEPS + 4)]
+    recorded = torch_trainer.Recorded(step)
+    expected = [([i, i + 1], i / 10) for i in range(torch_trainer.EAGER_STEPS + 4)]
     for index, rate in expected:
         nothing = torch.empty(0)
-        recorded(torch_loop.Batch(torch.tensor(index), torch.tensor(rate, dtype=torch.float64), nothing, nothing))
+        recorded(torch_trainer.Batch(torch.tensor(index), torch.tensor(rate, dtype=torch.float64), nothing, nothing))
     assert seen == expected
 
 
@@ -284,6 +284,6 @@ def test_the_numpy_job_never_imports_torch():
         "import sys; import cifar_report.cli, cifar_report.training.store, cifar_report.training.{0};"
         "print('torch' in sys.modules, 'torchvision' in sys.modules)"
     )
-    for loop, expected in (("numpy_loop", "False False"), ("torch_loop", "True False")):
+    for loop, expected in (("numpy_trainer", "False False"), ("torch_trainer", "True False")):
         done = subprocess.run([sys.executable, "-c", code.format(loop)], capture_output=True, text=True, check=True)
         assert done.stdout.strip() == expected

@@ -30,8 +30,8 @@ STAGES = {
     "equations": (
         "cifar_report.equations",
         "cifar_report.config",
-        "cifar_report.training.numpy_loop",
-        "cifar_report.training.torch_loop",
+        "cifar_report.training.numpy_trainer",
+        "cifar_report.training.torch_trainer",
         *(f"cifar_report.{model}" for model in ("numpy_nn.mlp", "torch_nn.mlp", "torch_nn.vgg")),
     ),
     "report": (),

@@ -21,15 +21,15 @@ PACKAGE = Path(cifar_report.__file__).parent
 
 # Each kind of model: the loop that trains it, and the module whose `build` makes it.
 KINDS = {
-    "numpy-mlp": ("cifar_report.training.numpy_loop", "cifar_report.numpy_nn.mlp"),
-    "torch-mlp": ("cifar_report.training.torch_loop", "cifar_report.torch_nn.mlp"),
-    "torch-vgg": ("cifar_report.training.torch_loop", "cifar_report.torch_nn.vgg"),
+    "numpy-mlp": ("cifar_report.training.numpy_trainer", "cifar_report.numpy_nn.mlp"),
+    "torch-mlp": ("cifar_report.training.torch_trainer", "cifar_report.torch_nn.mlp"),
+    "torch-vgg": ("cifar_report.training.torch_trainer", "cifar_report.torch_nn.vgg"),
 }
 
 
 def training_modules(kind: str) -> tuple[str, ...]:
     """The modules that compute a run of this kind, themselves and by what they import."""
-    return ("cifar_report.training.run", *KINDS[kind])
+    return ("cifar_report.training.loop", *KINDS[kind])
 
 
 def identity(settings: Settings, seed: int, data: dict[str, str], code: str) -> str:

@@ -9,7 +9,7 @@ import torch
 from cifar_report.numpy_nn import mlp as numpy_mlp
 from cifar_report.torch_nn import vgg
 from cifar_report.torch_nn.batchnorm import ManualBatchNorm
-from cifar_report.training import numpy_loop, torch_loop
+from cifar_report.training import numpy_trainer, torch_trainer
 
 from .helpers import settings
 
@@ -202,8 +202,8 @@ def test_flops():
             expected += 2 * (channels * entry * (2 * HALF + 1) ** 2) * side * side
             channels = entry
     expected += 2 * channels * 10
-    trainer = torch_loop.Trainer(vgg.build, small, images, labels, 10, seed=0)
+    trainer = torch_trainer.Trainer(vgg.build, small, images, labels, 10, seed=0)
     assert trainer.count()["forward_flops"] == expected
-    perceptron = numpy_loop.Trainer(numpy_mlp.build, settings(), images, labels, 10, seed=0)
+    perceptron = numpy_trainer.Trainer(numpy_mlp.build, settings(), images, labels, 10, seed=0)
     sizes = (3 * 32 * 32, *settings().hidden, 10)
     assert perceptron.count()["forward_flops"] == 2 * sum(a * b for a, b in itertools.pairwise(sizes))

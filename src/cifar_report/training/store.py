@@ -35,7 +35,7 @@ from cifar_report.datasets import Dataset
 from cifar_report.errors import InputError
 from cifar_report.files import atomic, read_json, sha256, to_json, write_text
 from cifar_report.training import devices
-from cifar_report.training.run import LARGEST_LOSS, History, Outcome, Split, Trainer, subset, train
+from cifar_report.training.loop import LARGEST_LOSS, History, Outcome, Split, Trainer, subset, train
 
 # Seconds: runs that take less on average share a process. Start-up, up to 8 s, is then little beside those that do not,
 # and nobody waits for longer than this for a run that another job trains on the way.

@@ -25,7 +25,7 @@ class Split(NamedTuple):
 
 
 class Trainer(Protocol):
-    """What a loop offers; `numpy_loop` and `torch_loop` each have one."""
+    """What a loop offers; `numpy_trainer` and `torch_trainer` each have one."""
 
     device: str
     step: int
