@@ -39,6 +39,7 @@ shell.executable(str(Path(workflow.basedir, "workflow/scripts/bash")))
 
 onstart:
     require_lock()
+    tell_superseded()
 
 
 onerror:

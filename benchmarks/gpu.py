@@ -12,14 +12,15 @@ import yaml
 from torch import nn
 
 from cifar_report import config as studies
-from cifar_report import datasets, exchange, provenance
+from cifar_report import datasets, exchange, identity, provenance
 from cifar_report.config import Settings
 from cifar_report.files import read_json, to_json, write_text
 from cifar_report.statistics import t_interval
 from cifar_report.torch_nn import mlp, vgg
-from cifar_report.training import store
 from cifar_report.training.batches import statistics
-from cifar_report.training.loop import Split, Trainer
+from cifar_report.training.loop import Trainer, build_trainer
+from cifar_report.training.splits import Split
+from cifar_report.training.store import Request, Store
 
 ROOT = Path(__file__).parents[1]
 MLP_SECONDS, STUDY_SECONDS = 5, 600
@@ -72,8 +73,10 @@ def main() -> None:
 
 
 def _study(images: Path | None) -> studies.Study:
-    """The full study's variants, whatever `run` of an overlay leaves out."""
-    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    """The full study's variants in bf16, whatever `run` of an overlay leaves out."""
+    config, overlay = (yaml.safe_load((ROOT / name).read_text()) for name in ("config.yaml", "config/bf16.yaml"))
+    for name, changes in overlay["variants"].items():
+        config["variants"][name] |= changes
     config |= {"dataset": "cifar10-jpeg"} if images else {"dataset": "digits", "validation_images": 200}
     return studies.load(config, ROOT / "workflow/schemas/config.schema.yaml")
 
@@ -94,8 +97,8 @@ def _settings(study: studies.Study, name: str, quick: bool) -> Settings:
 
 def _runs(settings: Settings, seeds: int, data: datasets.Dataset, folder: Path) -> list[dict]:
     """The records of finished runs, trained one after the other in this process."""
-    code = provenance.code_digest(*provenance.training_modules(settings.kind))
-    found = [store.obtain(settings, seed, data, code, folder, settings.kind) for seed in range(seeds)]
+    code, store = identity.code_digest(settings.kind), Store(folder)
+    found = [store.obtain(Request(settings, seed, data, code, settings.kind)) for seed in range(seeds)]
     return [read_json(run / "run.json") for run in found]
 
 
@@ -120,7 +123,7 @@ def _wait() -> None:
 
 
 def _trainer(settings: Settings, data: datasets.Dataset) -> Trainer:
-    return store.build_trainer(settings, Split(*data.split("train")), len(data.class_names), seed=0)
+    return build_trainer(settings, Split(*data.split("train")), len(data.class_names), seed=0)
 
 
 def _plain_loop(settings: Settings, data: datasets.Dataset) -> Iterator[None]:

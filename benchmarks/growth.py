@@ -19,7 +19,8 @@ from timing import ROOT, rounded, settings
 from workflow import CORES, checkout, overlay, snakemake, timed
 
 from cifar_report import datasets
-from cifar_report.training import store
+from cifar_report.identity import code_digest
+from cifar_report.training.store import Request, Store
 
 SHORT = {"steps": 20, "evaluate_every": 10, "batch_size": 50, "evaluation_images": 100}
 TARGETS = ("summary.csv", "claims.json", "figures/figures.json", "numbers.tex")
@@ -59,7 +60,8 @@ def images(count: int) -> dict[str, float]:
         finally:
             datasets._read_digits = read
         middle = time.perf_counter()
-        store.obtain(chosen, 0, datasets.load(folder / "dataset"), "growth", folder / "store", "growth")
+        data = datasets.load(folder / "dataset")
+        Store(folder / "store").obtain(Request(chosen, 0, data, code_digest(chosen.kind), "growth"))
         end = time.perf_counter()
     return {"prepare": rounded(middle - start), "train": rounded(end - middle)}
 

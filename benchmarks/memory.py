@@ -9,7 +9,6 @@ once its libraries were imported, and its training images.
 """
 
 import dataclasses
-import importlib
 import json
 import resource
 import subprocess
@@ -34,13 +33,13 @@ def status(*names: str) -> dict[str, int]:
 
 def job(variant: str, folder: Path) -> None:
     """Trains as the store does, and prints what it took at most, in GB of 10⁹ bytes, sampled every 50 ms."""
-    from cifar_report import datasets, provenance
-    from cifar_report.training import store
-    from cifar_report.training.loop import History, Split, train
+    from cifar_report import datasets
+    from cifar_report.kinds import entries
+    from cifar_report.training.loop import build_trainer
+    from cifar_report.training.splits import splits_of
 
     chosen = dataclasses.replace(settings(variant), steps=STEPS[variant], evaluate_every=STEPS[variant])
-    for module in provenance.KINDS[chosen.kind]:
-        importlib.import_module(module)
+    entries(chosen.kind)
     imported = status("VmRSS").get("VmRSS", 0)
     peaks: dict[str, int] = {}
     over = threading.Event()
@@ -53,11 +52,13 @@ def job(variant: str, folder: Path) -> None:
     watcher = threading.Thread(target=watch)
     watcher.start()
     dataset = datasets.load(folder)
-    splits = store.training_splits(chosen, dataset, test=True)
+    splits = splits_of(chosen, dataset.arrays())
     least = imported + splits["train"].images.nbytes / 1024
-    trainer = store.build_trainer(chosen, splits["train"], len(dataset.class_names), 0)
-    few = {name: Split(*(array[: EVALUATED[variant]] for array in split)) for name, split in splits.items()}
-    train(trainer, chosen, few, History(), lambda history: None)
+    trainer = build_trainer(chosen, splits["train"], len(dataset.class_names), 0)
+    trainer.advance(chosen.steps)
+    for split in splits.values():
+        trainer.logits(split.images[: EVALUATED[variant]])
+    trainer.state()  # of a checkpoint
     over.set()
     watcher.join()
     rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from timing import interleaved, inverse, judged, scaled, settings, told, training_split
 
-from cifar_report.training import store
-from cifar_report.training.loop import Split, Trainer
+from cifar_report.training.loop import Trainer, build_trainer
+from cifar_report.training.splits import Split
 
 Steps = Callable[[int], None]
 
@@ -177,7 +177,7 @@ def measure_numpy(split: Split, classes: int, rounds: int):
     chosen = settings("mlp-numpy")
     batch, (hidden,), inputs = chosen.batch_size, chosen.hidden, split.images[0].size
     steps = min(50, len(split.labels) // batch)
-    trainer = store.build_trainer(chosen, split, classes, 0)
+    trainer = build_trainer(chosen, split, classes, 0)
     seconds = interleaved(
         {
             "value": (ours(trainer), steps),
@@ -211,7 +211,7 @@ def measure_torch(split: Split, classes: int, rounds: int):
     sizes = (inputs, hidden, classes)
     images, labels = prepared(split, min(20_000, len(split.labels)))
     tensors = torch.utils.data.TensorDataset(torch.from_numpy(images), torch.from_numpy(labels))
-    trainer = store.build_trainer(chosen, split, classes, 0)
+    trainer = build_trainer(chosen, split, classes, 0)
     seconds = interleaved(
         {
             "value": (ours(trainer), 50),
@@ -231,7 +231,7 @@ def measure_torch(split: Split, classes: int, rounds: int):
     info = [told(f"{name}: where the time goes, from a profile", profiled(trainer, 50), "ms")]
     chosen = dataclasses.replace(chosen, hidden=(500, 500, 500), batch_size=500)
     sizes = (inputs, *chosen.hidden, classes)
-    trainer = store.build_trainer(chosen, split, classes, 0)
+    trainer = build_trainer(chosen, split, classes, 0)
     seconds = interleaved(
         {
             "value": (ours(trainer), 10),

@@ -34,11 +34,11 @@ class Ours:
     """Our trainer of the VGG on one thread, and its convolutions alone at the shapes and layouts that it uses."""
 
     def __init__(self, folder: Path):
-        from cifar_report.training import store
+        from cifar_report.training.loop import build_trainer
 
         self.split, classes = training_split(folder)
         self.chosen = settings("vgg")
-        self.trainer = store.build_trainer(self.chosen, self.split, classes, 0)
+        self.trainer = build_trainer(self.chosen, self.split, classes, 0)
         self.training = self._recorded(lambda: self.train(1))
         self.evaluation: list[Layer] = []
         self.evaluated = 0

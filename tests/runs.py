@@ -4,9 +4,22 @@ import json
 
 import yaml
 
-from cifar_report import plan, provenance
+from cifar_report import plan
 from cifar_report.explain import plan_of
 from cifar_report.files import sha256, to_json
+from cifar_report.identity import code_digest, run_identity
+from cifar_report.training.store import Request, Store
+
+
+def requested(settings, seed, dataset, name="a run", test=True):
+    """A run of this checkout's code."""
+    return Request(settings, seed, dataset, code_digest(settings.kind), name, test)
+
+
+def obtain(settings, seed, dataset, folder, name="a run", test=True):
+    """The folder of the finished run, from the store in `folder`."""
+    return Store(folder).obtain(requested(settings, seed, dataset, name, test))
+
 
 CURVE = "step,samples_seen,split,loss,accuracy\n0,0,train,2.3,0.1\n"
 
@@ -32,7 +45,7 @@ def write_run(results, folder, digests, accuracy=0.5, status="completed", docume
         "seed": seed,
         "status": status,
         "step": settings.steps,
-        "identity": provenance.identity(settings, seed, data, document["code"]),
+        "identity": run_identity(settings, seed, data, document["code"]),
         "code": document["code"],
         "settings": settings.full(),
         "final": final,

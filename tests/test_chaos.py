@@ -15,6 +15,7 @@ import chaos
 import numpy as np
 import psutil
 import pytest
+from runs import obtain, requested
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
@@ -119,20 +120,20 @@ def test_stale_locks_of_snakemake_are_removed(study):
 
 def test_a_damaged_checkpoint_is_not_gone_on_from(dataset, tmp_path, monkeypatch, capsys):
     """Whether cut off or with one weight changed: the run begins anew and ends the same."""
-    whole = store.obtain(SETTINGS, 0, dataset, "code", tmp_path / "whole", "whole")
+    whole = obtain(SETTINGS, 0, dataset, tmp_path / "whole", "whole")
     save = store._save
 
-    def save_then_die(path, trainer, history):
-        save(path, trainer, history)
+    def save_then_die(path, request, environment, checkpoint):
+        save(path, request, environment, checkpoint)
         raise KeyboardInterrupt
 
     for name, damage in {"cut": _cut, "changed": _change}.items():
         monkeypatch.setattr(store, "_save", save_then_die)
         with pytest.raises(KeyboardInterrupt):
-            store.obtain(SETTINGS, 0, dataset, "code", tmp_path / name, name)
+            obtain(SETTINGS, 0, dataset, tmp_path / name, name)
         monkeypatch.undo()
         damage(next((tmp_path / name).rglob("checkpoint.safetensors")))
-        again = store.obtain(SETTINGS, 0, dataset, "code", tmp_path / name, name)
+        again = obtain(SETTINGS, 0, dataset, tmp_path / name, name)
         assert "begins anew" in capsys.readouterr().out
         for file in ("model.safetensors", "curve.csv", "test-logits.npy"):
             assert (again / file).read_bytes() == (whole / file).read_bytes(), (name, file)
@@ -192,8 +193,8 @@ def _parser_of(command):
 def test_a_results_folder_that_cannot_be_written(dataset, tmp_path, monkeypatch, capsys, kind):
     """Message with the file's name, exit code 1, no file torn. Mounts are made where they can be, by root."""
     output = tmp_path / "results"
-    finished = store.obtain(SETTINGS, 0, dataset, "code", tmp_path / "store", "run")
-    publish = partial(store.publish, finished, output / "run", "mlp", cli.RUN_FILES)
+    finished = obtain(SETTINGS, 0, dataset, tmp_path / "store", "run")
+    publish = partial(store.publish, finished, output / "run", requested(SETTINGS, 0, dataset), "mlp", cli.RUN_FILES)
     monkeypatch.setattr(cli, "_parser", lambda: _parser_of(publish))
     capsys.readouterr()
     with contextlib.ExitStack() as stack:

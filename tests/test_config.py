@@ -10,7 +10,7 @@ from snakemake.utils import update_config
 
 from cifar_report import config, plan
 from cifar_report.errors import InputError
-from cifar_report.provenance import KINDS
+from cifar_report.kinds import KINDS
 
 ROOT = Path(__file__).parent.parent
 SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
@@ -29,6 +29,14 @@ def test_shipped_studies_are_valid_and_have_names_of_their_own(overlay):
     study = load(overlay=overlay)
     assert study.variants and study.searches
     assert overlay is None or study.name != load().name
+
+
+def test_bf16_is_for_gpus_and_for_those_who_ask():
+    """Processors without its instructions take longer with it than in float32."""
+    for overlay, wanted in ((None, set()), ("config/bf16.yaml", {"mlp-best", "vgg-160k", "vgg-best"})):
+        variants = load(overlay=overlay).variants.items()
+        found = {name for name, variant in variants if variant.settings.get("precision") == "bf16"}
+        assert found == wanted | {"vgg-record"}
 
 
 WRONG = {

@@ -126,15 +126,60 @@ def test_every_container_gives_the_same_arrays(tmp_path, packed, top):
     assert_right(read(PACKED[packed](tmp_path / packed, files)))
 
 
+BLACK_AND_WHITE = np.repeat(RNG.integers(0, 2, (6, 8, 1), dtype=np.uint8) * 255, 3, axis=2)
+
+
 @pytest.mark.parametrize(
-    "mode, form", [("L", "PNG"), ("1", "PNG"), ("P", "PNG"), ("P", "GIF"), ("RGBA", "PNG"), ("CMYK", "TIFF")]
+    "mode, form",
+    [("RGB", "PNG"), ("P", "PNG"), ("P", "GIF"), ("LA", "PNG"), ("RGBA", "PNG"), ("CMYK", "TIFF")],
 )
-def test_other_kinds_of_pixels_become_rgb(tmp_path, mode, form):
-    """Grey three times, a palette looked up, opaque alpha dropped."""
-    flat = np.repeat(np.repeat(RNG.integers(0, 2, (6, 8, 1), dtype=np.uint8) * 255, 3, axis=2), 1, axis=0)
-    files = dict.fromkeys(FILES, encoded(flat, form, mode))
+def test_what_has_room_for_colour_becomes_rgb(tmp_path, mode, form):
+    """Three equal channels stay three, a palette is looked up, opaque alpha dropped."""
+    files = dict.fromkeys(FILES, encoded(BLACK_AND_WHITE, form, mode))
     for images, _ in read(unpack(tmp_path, files))[1:]:
-        np.testing.assert_array_equal(images.transpose(0, 2, 3, 1), [flat] * len(images))
+        np.testing.assert_array_equal(images.transpose(0, 2, 3, 1), [BLACK_AND_WHITE] * len(images))
+
+
+@pytest.mark.parametrize("mode, form", [("L", "PNG"), ("1", "PNG"), ("L", "PPM"), ("1", "TIFF"), ("L", "BMP")])
+def test_grey_has_one_channel(tmp_path, mode, form):
+    files = dict.fromkeys(FILES, encoded(BLACK_AND_WHITE, form, mode))
+    for images, _ in read(unpack(tmp_path, files))[1:]:
+        assert images.dtype == np.uint8 and images.flags.c_contiguous
+        np.testing.assert_array_equal(images, [BLACK_AND_WHITE[None, :, :, 0]] * len(images))
+
+
+def test_a_dataset_of_grey_images(tmp_path):
+    """JPEGs, in both of its modes at once; each is the array that Pillow reads, and dataset.json goes by them."""
+    files = {name: encoded(pixels[:, :, 0], "JPEG") for name, pixels in PIXELS.items()}
+    files["train/dog/0.png"] = encoded(BLACK_AND_WHITE, "PNG", "1")
+    source = {"source": "image-folder", "path": str(unpack(tmp_path / "grey", files))}
+    datasets.prepare("mine", source, 0, tmp_path / "dataset", tmp_path)
+    dataset = datasets.load(tmp_path / "dataset")
+    assert dataset.description["shape"] == [1, 6, 8]
+    for split in ("train", "test"):
+        expected = [
+            np.array(Image.open(io.BytesIO(files[name])).convert("L"))[None] for name in sorted(files) if split in name
+        ]
+        np.testing.assert_array_equal(dataset.split(split)[0], expected)
+    pixels = dataset.split("train")[0]
+    np.testing.assert_allclose(dataset.description["mean"], [pixels.mean()])
+    np.testing.assert_allclose(dataset.description["std"], [pixels.std()])
+
+
+@pytest.mark.parametrize("coloured", ["train/cat/0.png", "test/dog/1.png"])
+@pytest.mark.parametrize("packed", ["folder", "tar"])
+def test_one_image_with_colour_makes_all_rgb(tmp_path, coloured, packed):
+    """The first or the last to be read, in train or in test: grey is there three times, as Pillow converts it."""
+    files = {name: encoded(pixels[:, :, 0]) for name, pixels in PIXELS.items()} | {coloured: FILES[coloured]}
+    _, *splits = read(PACKED[packed](tmp_path / "x", files))
+    for split, (images, _) in zip(("train", "test"), splits, strict=True):
+        expected = [
+            np.array(Image.open(io.BytesIO(files[name])).convert("RGB")).transpose(2, 0, 1)
+            for name in sorted(files)
+            if name.startswith(split)
+        ]
+        np.testing.assert_array_equal(images, expected)
+        assert images.flags.c_contiguous
 
 
 def member(name, kind=tarfile.REGTYPE, size=0, link=""):
@@ -301,6 +346,16 @@ def test_pixels_are_limited(tmp_path, monkeypatch):
     monkeypatch.setitem(datasets.LIMITS, "pixels", 10 * 6 * 8 * 3)
     assert_right(read(folder))
     monkeypatch.setitem(datasets.LIMITS, "pixels", 10 * 6 * 8 * 3 - 1)
+    refused(folder, "bytes of pixels", "use fewer")
+
+
+def test_the_limit_of_pixels_goes_by_the_arrays(tmp_path, monkeypatch):
+    """Grey takes a third, unless one image has colour."""
+    files = {name: encoded(pixels[:, :, 0]) for name, pixels in PIXELS.items()}
+    folder = unpack(tmp_path, files)
+    monkeypatch.setitem(datasets.LIMITS, "pixels", 10 * 6 * 8)
+    assert [images.shape[1] for images, _ in read(folder)[1:]] == [1, 1]
+    unpack(tmp_path, {"train/dog/2.png": FILES["train/dog/2.png"]})
     refused(folder, "bytes of pixels", "use fewer")
 
 
@@ -563,10 +618,9 @@ def test_the_digits():
     names, *splits = datasets._read_digits("datasets.digits", {}, None)
     digits = sklearn.datasets.load_digits()
     assert names == [str(i) for i in range(10)]
-    assert [images.shape for images, _ in splits] == [(1437, 3, 32, 32), (360, 3, 32, 32)]
+    assert [images.shape for images, _ in splits] == [(1437, 1, 32, 32), (360, 1, 32, 32)]
     images, labels = (np.concatenate(parts) for parts in zip(*splits, strict=True))
     assert images.dtype == np.uint8 and labels.dtype == np.int64 and images.max() == 255
-    assert (images[:, 1:] == images[:, :1]).all(), "grey"
     middle = images[:, 0, 4:28, 4:28].reshape(-1, 8, 3, 8, 3)
     assert images[:, 0].sum(dtype=int) == middle.sum(dtype=int), "the margin is black"
     assert (middle == middle[:, :, :1, :, :1]).all()
@@ -601,15 +655,21 @@ def test_the_description(digits):
     images, labels = digits.split("train")
     assert digits.name == digits.source == "digits" and digits.class_names == [str(i) for i in range(10)]
     assert digits.counts == {"train": 1237, "validation": 200, "test": 360} and len(labels) == 1237
-    assert digits.description["shape"] == [3, 32, 32]
-    pixels = images.transpose(1, 0, 2, 3).reshape(3, -1).astype(float)
-    np.testing.assert_allclose(digits.description["mean"], pixels.mean(axis=1))
-    np.testing.assert_allclose(digits.description["std"], pixels.std(axis=1))
+    assert digits.description["shape"] == [1, 32, 32]
+    np.testing.assert_allclose(digits.description["mean"], [images.astype(float).mean()])
+    np.testing.assert_allclose(digits.description["std"], [images.astype(float).std()])
     every = [f"{split}-{part}" for split in ("train", "validation", "test") for part in ("images", "labels")]
     assert list(digits.digests()) == every
     assert list(digits.digests(test=False)) == every[:4]
-    header = b"|u1 (1237, 3, 32, 32) "
+    header = b"|u1 (1237, 1, 32, 32) "
     assert digits.digests()["train-images"] == hashlib.sha256(header + images.tobytes()).hexdigest()
+
+
+def test_mean_and_spread_are_those_of_each_channel(small):
+    dataset = datasets.load(small)
+    pixels = dataset.split("train")[0].transpose(1, 0, 2, 3).reshape(3, -1).astype(float)
+    np.testing.assert_allclose(dataset.description["mean"], pixels.mean(axis=1))
+    np.testing.assert_allclose(dataset.description["std"], pixels.std(axis=1))
 
 
 def test_preparing_is_deterministic(digits, tmp_path):

@@ -5,11 +5,12 @@ import os
 
 import pytest
 import torch
+from runs import obtain
 
 from cifar_report import datasets, provenance
 from cifar_report.config import Settings
 from cifar_report.errors import InputError
-from cifar_report.training import devices, store
+from cifar_report.training import devices, loop
 
 SETTINGS = Settings(
     kind="torch-mlp",
@@ -68,7 +69,7 @@ def test_a_gpu_that_cannot_be_used_is_refused(unusable, monkeypatch, dataset, tm
     if chosen:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
     with pytest.raises(InputError) as raised:
-        store.obtain(SETTINGS, 0, dataset, "code", tmp_path, "mlp")
+        obtain(SETTINGS, 0, dataset, tmp_path, "mlp")
     assert fix in str(raised.value) and "CUDA_VISIBLE_DEVICES= (to nothing)" in str(raised.value)
     assert not list(tmp_path.glob("*/finished"))
 
@@ -76,7 +77,7 @@ def test_a_gpu_that_cannot_be_used_is_refused(unusable, monkeypatch, dataset, tm
 def test_a_numpy_run_does_not_ask_for_a_gpu(unusable, dataset, tmp_path):
     unusable(NO_DEVICE)
     settings = dataclasses.replace(SETTINGS, kind="numpy-mlp", optimiser="sgd", slope=0.02)
-    store.obtain(settings, 0, dataset, "code", tmp_path, "mlp")
+    obtain(settings, 0, dataset, tmp_path, "mlp")
 
 
 @pytest.mark.parametrize(
@@ -93,7 +94,7 @@ def test_a_numpy_run_does_not_ask_for_a_gpu(unusable, dataset, tmp_path):
 )  # fmt: skip
 def test_a_device_that_fails_is_explained_and_the_run_goes_on_later(monkeypatch, dataset, tmp_path, capsys, error, fix):
     """After step 2 the device fails: words with the fix; the next call goes on from step 2 to the same bytes."""
-    build = store.build_trainer
+    build = loop.build_trainer
 
     def build_failing(*arguments):
         trainer = build(*arguments)
@@ -107,14 +108,14 @@ def test_a_device_that_fails_is_explained_and_the_run_goes_on_later(monkeypatch,
         trainer.advance = fail_later
         return trainer
 
-    whole = store.obtain(SETTINGS, 0, dataset, "code", tmp_path / "whole", "whole")
-    monkeypatch.setattr(store, "build_trainer", build_failing)
+    whole = obtain(SETTINGS, 0, dataset, tmp_path / "whole", "whole")
+    monkeypatch.setattr(loop, "build_trainer", build_failing)
     with pytest.raises(InputError) as raised:
-        store.obtain(SETTINGS, 0, dataset, "code", tmp_path / "broken", "mlp")
+        obtain(SETTINGS, 0, dataset, tmp_path / "broken", "mlp")
     message = str(raised.value)
     assert message.startswith("mlp: ") and fix in message and "goes on from the last checkpoint" in message
-    monkeypatch.setattr(store, "build_trainer", build)
-    resumed = store.obtain(SETTINGS, 0, dataset, "code", tmp_path / "broken", "resumed")
+    monkeypatch.setattr(loop, "build_trainer", build)
+    resumed = obtain(SETTINGS, 0, dataset, tmp_path / "broken", "resumed")
     assert "resumed: goes on from step 2" in capsys.readouterr().out
     assert (resumed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
 

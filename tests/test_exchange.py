@@ -7,11 +7,13 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from runs import obtain, requested
 
-from cifar_report import cli, datasets, provenance
+from cifar_report import cli, datasets
 from cifar_report.config import Settings
 from cifar_report.exchange import export, import_runs
 from cifar_report.files import read_json, to_json, write_text
+from cifar_report.identity import code_digest, run_identity
 from cifar_report.training import store
 
 SETTINGS = Settings(
@@ -27,7 +29,7 @@ SETTINGS = Settings(
     hidden=(5,),
     slope=0.02,
 )
-CODE = provenance.code_digest(*provenance.training_modules("numpy-mlp"))
+CODE = code_digest("numpy-mlp")
 SEARCH = {"grid": {"hidden": [[5], [6]]}, "trials": ["0123456789abcdef"]}
 
 
@@ -48,10 +50,12 @@ def trained(tmp_path_factory):
     write_text(results / "plan/mlp.json", to_json(plan | {"search": None}))
     write_text(results / "plan/search/mlp-grid/0123456789abcdef.json", to_json(plan))
     for seed in range(2):
-        finished = store.obtain(SETTINGS, seed, data, CODE, folder / "results/.store", f"seed {seed}")
-        store.publish(finished, results / f"runs/mlp/seed-{seed}", "mlp", cli.RUN_FILES)
-    finished = store.obtain(SETTINGS, 9, data, CODE, folder / "results/.store", "trial", test=False)
-    store.publish(finished, results / "search/mlp-grid/0123456789abcdef", "mlp-grid-012345", cli.RUN_FILES[:1])
+        finished = obtain(SETTINGS, seed, data, folder / "results/.store", f"seed {seed}")
+        request = requested(SETTINGS, seed, data)
+        store.publish(finished, results / f"runs/mlp/seed-{seed}", request, "mlp", cli.RUN_FILES)
+    finished = obtain(SETTINGS, 9, data, folder / "results/.store", "trial", test=False)
+    trial = requested(SETTINGS, 9, data, test=False)
+    store.publish(finished, results / "search/mlp-grid/0123456789abcdef", trial, "mlp-grid-012345", cli.RUN_FILES[:1])
     return folder
 
 
@@ -91,7 +95,7 @@ def edited(change):
 
 def identified(run):
     settings = Settings.from_mapping(run["settings"])
-    run["identity"] = provenance.identity(settings, run["seed"], run["data"]["digests"], run["code"])
+    run["identity"] = run_identity(settings, run["seed"], run["data"]["digests"], run["code"])
 
 
 def test_an_export_has_the_same_bytes_twice(trained, exported, tmp_path):
@@ -105,10 +109,10 @@ def test_imported_runs_are_taken_without_training(trained, exported, tmp_path, m
     assert cli.main(call) == 0
     counts, refused = import_runs(exported, tmp_path)
     assert (dict(counts), refused) == ({"already there": 3}, [])
-    monkeypatch.setattr(store, "build_trainer", None)
+    monkeypatch.setattr(store, "_train", None)
     data = datasets.load(trained / "results/small/dataset")
     for seed, test in ((0, True), (1, True), (9, False)):
-        finished = store.obtain(SETTINGS, seed, data, CODE, tmp_path, "taken", test)
+        finished = obtain(SETTINGS, seed, data, tmp_path, "taken", test)
         original = trained / "results/.store" / finished.parent.name / "finished"
         assert {p.name: p.read_bytes() for p in finished.iterdir()} == {
             p.name: p.read_bytes() for p in original.iterdir()

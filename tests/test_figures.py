@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 import os
@@ -325,6 +326,32 @@ def test_first_layer_is_the_lowest_numbered_matrix_in_one_scale(runs, styled):
     limit = np.quantile(np.abs(weight), 0.995)
     shade = 1 / (figures.SHADES - 1)
     np.testing.assert_allclose(images[0].get_array(), np.clip(0.5 + largest / (2 * limit), 0, 1), atol=0.51 * shade)
+
+
+def test_one_channel_is_drawn_in_grey(study, runs, styled, tmp_path):
+    """Weights of linear layers and convolutions, and test images: red, green and blue alike, no colour map."""
+    run, shape = runs["mlp-numpy"][0], (1, 8, 24)
+    layer = figures.first_layer(run, "MLP", shape)
+    weight = run.weights()["linear.0.weight"].astype(np.float64)
+    largest = weight[np.argmax(np.linalg.norm(weight, axis=1))].reshape(8, 24)
+    limit, shade = np.quantile(np.abs(weight), 0.995), 1 / (figures.SHADES - 1)
+    picture = layer.figure.axes[0].images[0].get_array()
+    np.testing.assert_allclose(picture[:, :, 0], np.clip(0.5 + largest / (2 * limit), 0, 1), atol=0.51 * shade)
+    assert "the scale from black to white, the same for all units" in layer.caption
+
+    save_file({"0.weight": largest.astype(np.float32).reshape(-1, 1, 3, 4)}, tmp_path / "model.safetensors")
+    filters = figures.first_layer(dataclasses.replace(run, folder=tmp_path), "VGG", shape)
+
+    images = np.load(study / "dataset/test-images.npy")[:, :1]
+    targets, logits = np.load(study / "dataset/test-labels.npy"), run.test_logits()
+    panels = figures.samples("MLP", run, logits, images, targets, CLASSES)
+    right, wrong = figures.choose_samples(logits, targets, len(CLASSES))
+    shown = [image.get_array() for image in panels.figure.axes[0].images]
+    np.testing.assert_array_equal([image[:, :, 0] for image in shown], images[[*right, *wrong], 0])
+    for drawing in (layer, filters, panels):
+        for image in drawing.figure.axes[0].images:
+            array = image.get_array()
+            assert array.shape[2:] == (3,) and (array == array[:, :, :1]).all()
 
 
 def test_expected_calibration_error_by_hand():

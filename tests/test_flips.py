@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from runs import obtain, requested
 
 from cifar_report import datasets, flips
 from cifar_report.cli import RUN_FILES
@@ -45,8 +46,8 @@ def study(tmp_path_factory):
     for name, settings in VARIANTS.items():
         for prefix in ("", "mirrored-"):
             data = datasets.load(root / f"{prefix}dataset")
-            finished = store.obtain(settings, 0, data, "code", root / "store", name)
-            store.publish(finished, root / f"{prefix}runs/{name}/seed-0", name, RUN_FILES)
+            finished = obtain(settings, 0, data, root / "store", name)
+            store.publish(finished, root / f"{prefix}runs/{name}/seed-0", requested(settings, 0, data), name, RUN_FILES)
     return root
 
 

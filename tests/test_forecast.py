@@ -127,7 +127,7 @@ def study(tmp_path):
         "runs/mlp-numpy/seed-0",
         datasets.load(results / "dataset").digests(),
         samples_seen=6000,
-        forward_flops=616400,
+        forward_flops=206800,
         seconds=60.0,  # 10 ms an image
         evaluation_seconds=0.0,
         evaluation_subsets={"test": {"images": 10, "of": 10}},

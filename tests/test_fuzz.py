@@ -21,11 +21,12 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from runs import obtain, requested
 from snakemake.utils import update_config
 
 from cifar_report import config, datasets, figures, flips, plan, summary, tables
 from cifar_report.errors import InputError
-from cifar_report.files import to_json
+from cifar_report.files import array_digest, to_json
 from cifar_report.randomness import stratified_indices
 from cifar_report.results import load_run, load_runs
 from cifar_report.training import store
@@ -58,7 +59,8 @@ def shipped(overlay):
     return document
 
 
-SHIPPED = [shipped(overlay) for overlay in (None, "config/cpu.yaml", "config/cifar10-jpeg.yaml", "config/demo.yaml")]
+OVERLAYS = (None, *(f"config/{name}.yaml" for name in ("cpu", "bf16", "cifar10-jpeg", "demo")))
+SHIPPED = [shipped(overlay) for overlay in OVERLAYS]
 PROPERTIES = yaml.safe_load(SCHEMA.read_text())["properties"]["defaults"]["properties"]
 STUDY = {
     "study": "fuzz",
@@ -203,7 +205,7 @@ def digits(tmp_path_factory):
         for part in ("images", "labels"):
             array = np.load(whole / f"{split}-{part}.npy")[index]
             np.save(folder / f"{split}-{part}.npy", array)
-            description["sha256"][f"{split}-{part}"] = datasets.array_digest(array)
+            description["sha256"][f"{split}-{part}"] = array_digest(array)
         description["counts"][split] = count
     (folder / "dataset.json").write_text(to_json(description))
     return datasets.load(folder)
@@ -224,7 +226,8 @@ def small(chosen):
 
 def test_any_configuration_is_taken_or_refused(digits, tmp_path, monkeypatch, capsys):
     """And what is taken trains: a sample of the variants runs for two steps, to a result that the analysis can read."""
-    monkeypatch.setattr(plan, "code_digest", lambda *modules: "code")  # no configuration changes it
+    monkeypatch.setattr(plan, "code_digest", lambda kind: "code")
+    monkeypatch.setattr(plan, "modules_digest", lambda *modules: "code")  # no configuration changes it
     schema = yaml.safe_load(SCHEMA.read_text())
     monkeypatch.setattr(config.yaml, "safe_load", lambda text: schema)
     told, taken, start = Counter(), {}, time.perf_counter()
@@ -261,8 +264,8 @@ def test_any_configuration_is_taken_or_refused(digits, tmp_path, monkeypatch, ca
     ends = Counter()
     for number, key in enumerate(vggs + others):
         with np.errstate(all="ignore"):
-            finished = store.obtain(taken[key], 0, digits, "code", tmp_path / "store", f"run {number}")
-        store.publish(finished, tmp_path / f"run-{number}", "a", FILE_NAMES[1:])
+            finished = obtain(taken[key], 0, digits, tmp_path / "store", f"run {number}")
+        store.publish(finished, tmp_path / f"run-{number}", requested(taken[key], 0, digits), "a", FILE_NAMES[1:])
         ends[load_run(tmp_path / f"run-{number}").record["status"]] += 1
     seconds = {"load": round(loaded - start, 1), "train": round(time.perf_counter() - loaded, 1)}
     with capsys.disabled():
@@ -358,8 +361,10 @@ def study(digits, tmp_path_factory):
     shutil.copytree(digits.folder, folder / "dataset")
     for name in ("a", "b"):
         for seed in (0, 1):
-            finished = store.obtain(MLP, seed, digits, "code", folder / "store", name)
-            store.publish(finished, folder / f"runs/{name}/seed-{seed}", name, FILE_NAMES[1:])
+            finished = obtain(MLP, seed, digits, folder / "store", name)
+            store.publish(
+                finished, folder / f"runs/{name}/seed-{seed}", requested(MLP, seed, digits), name, FILE_NAMES[1:]
+            )
     summary.write_summary(STAGES["summarise"], folder / "runs", folder / "summary.csv", folder / "costs.csv")
     (folder / "flips.csv").write_text(",".join(flips.COLUMNS) + "\n")
     (folder / "figures").mkdir()

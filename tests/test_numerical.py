@@ -9,9 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from runs import obtain, requested
 
 from cifar_report import config, datasets, figures, flips, plan, tables
 from cifar_report.config import Settings
+from cifar_report.files import array_digest
 from cifar_report.numpy_nn.modules import CrossEntropy, LeakyReLU, Linear, Softmax, SoftmaxCrossEntropy
 from cifar_report.results import load_run
 from cifar_report.summary import select, trials
@@ -207,14 +209,14 @@ def constant(folder, tmp_path_factory):
     for name in description["sha256"]:
         array = np.full_like(np.load(folder / f"{name}.npy"), 7 if name.endswith("labels") else 128)
         np.save(copy / f"{name}.npy", array)
-        description["sha256"][name] = datasets.array_digest(array)
+        description["sha256"][name] = array_digest(array)
     (copy / "dataset.json").write_text(json.dumps(description))
     return datasets.load(copy)
 
 
 def run(settings, dataset, tmp_path, variant="a"):
-    finished = store.obtain(settings, 0, dataset, "code", tmp_path / "store", variant)
-    store.publish(finished, tmp_path / f"runs/{variant}/seed-0", variant, FILES)
+    finished = obtain(settings, 0, dataset, tmp_path / "store", variant)
+    store.publish(finished, tmp_path / f"runs/{variant}/seed-0", requested(settings, 0, dataset), variant, FILES)
     return load_run(tmp_path / f"runs/{variant}/seed-0")
 
 

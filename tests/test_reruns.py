@@ -4,6 +4,7 @@ The tables say what depends on what, by hand. The plan files before and after a 
 what would rerun; a sample of the changes is put to Snakemake itself, on a study whose files are there but empty.
 """
 
+import ast
 import copy
 import functools
 import json
@@ -20,7 +21,7 @@ from runs import write_run
 from snakemake.utils import update_config
 from test_workflow import OVERLAY, PARTS, ROOT, snakemake
 
-from cifar_report import config, explain, plan, provenance
+from cifar_report import config, explain, identity, plan, provenance
 from cifar_report.cli import main
 from cifar_report.errors import InputError
 from cifar_report.why import why
@@ -107,13 +108,17 @@ KEYS = {
 # (training/store.py), describe it (provenance.py) or call it (cli.py). Those that write the plan (plan.py, config.py)
 # belong to no job: what they decide stands in the plan itself.
 BASE = {"__init__.py", "errors.py", "files.py"}
-RUNS = {"__init__.py", "training/__init__.py", "training/loop.py", "training/batches.py", "randomness.py"}
-NUMPY = RUNS | {"training/numpy_trainer.py", *(f"numpy_nn/{name}.py" for name in ("__init__", "modules", "mlp", "sgd"))}
-TORCH = RUNS | {"training/torch_trainer.py", "torch_nn/__init__.py", "torch_nn/initial.py"}
-TORCH_MLP, TORCH_VGG = TORCH | {"torch_nn/mlp.py", "torch_nn/batchnorm.py"}, TORCH | {"torch_nn/vgg.py"}
+LOOP = {"training/loop.py", "training/splits.py", "training/batches.py", "randomness.py"}
+RUNS = LOOP | {"files.py"}  # which takes the digests of the arrays
+NUMPY = RUNS | {"training/numpy_trainer.py", *(f"numpy_nn/{name}.py" for name in ("modules", "mlp", "sgd"))}
+TORCH = RUNS | {"training/torch_trainer.py", "torch_nn/initial.py", "torch_nn/convolution.py"}
+TORCH_MLP = TORCH | {"torch_nn/mlp.py", "torch_nn/batchnorm.py"}
+TORCH_VGG = TORCH | {"torch_nn/vgg.py"}
+INITS = {f"{folder}__init__.py" for folder in ("", "training/", "numpy_nn/", "torch_nn/")}
 DATA = BASE | {"datasets.py", "downloads.py", "randomness.py"}
-ANALYSIS = BASE | {"results.py", "statistics.py", "config.py"}
-KEPT = {"results.py", "config.py", "trained.py", "provenance.py", "training/store.py", "training/devices.py"}
+ANALYSIS = BASE | {"results.py", "statistics.py", "config.py", "kinds.py"}
+TRAINED = {"trained.py", "training/__init__.py", "training/devices.py", "provenance.py"}
+KEPT = TRAINED | {"results.py", "config.py", "kinds.py"}
 MODULES = {
     "prepare_dataset": DATA,
     "mlp-numpy": NUMPY,
@@ -123,15 +128,16 @@ MODULES = {
     "select_trial": ANALYSIS | {"summary.py"},
     "tabulate_search": ANALYSIS | {"summary.py"},
     "summarise_runs": ANALYSIS | {"summary.py"},
-    "write_events": BASE | {"results.py", "config.py", "events.py"},
+    "write_events": BASE | {"results.py", "config.py", "kinds.py", "events.py"},
     "measure_shifts": DATA | RUNS | KEPT | {"shifts.py"},
     "measure_flips": DATA | RUNS | KEPT | {"flips.py"},
     "draw_figures": DATA | ANALYSIS | {"figures.py"},
     "write_tables": DATA | ANALYSIS | {"tables.py", "latex.py"},
     "test_claims": ANALYSIS | {"claims.py", "latex.py"},
     "write_pages": BASE | {"pages.py"},
-    "check_equations": (NUMPY | TORCH_MLP | TORCH_VGG | BASE | {"equations.py", "latex.py", "config.py"})
-    - {"training/loop.py"},
+    "check_equations": (NUMPY | TORCH_MLP | TORCH_VGG | BASE | INITS | {"equations.py", "latex.py", "config.py"})
+    - {"training/loop.py", "training/splits.py"}
+    | {"kinds.py"},
 }
 SOURCES = {
     "report/*.tex": {"check_equations", "render_report"},  # the equations' labels
@@ -330,12 +336,15 @@ def test_a_key_reruns_what_depends_on_it_and_nothing_else(before, tmp_path, key)
         assert would_rerun(before, state(document, tmp_path)) == with_readers(row(KEYS, key) | {"render_html"})
 
 
-@pytest.mark.parametrize("setting", sorted(set(SETTINGS) - {"kind", "batch_size"}))
+NEEDED = {"nesterov": {"momentum": 0.9}, "alternate_flips": {"flip": True}, "bias_rate": {"batch_norm": "manual"}}
+
+
+@pytest.mark.parametrize("setting", sorted(set(SETTINGS) - {"kind", "batch_size", "dirac"}))
 def test_a_setting_of_one_variant_reruns_that_one(before, tmp_path, setting):
-    """Those that nobody has set as well; the kind and what is searched cannot be set there."""
+    """Those that nobody has set as well; the kind, what is searched and what a VGG alone has cannot be set there."""
     document = merged()
     entry = document["variants"]["mlp-tuned"]
-    entry |= {"momentum": 0.9} if setting == "nesterov" else {}
+    entry |= NEEDED.get(setting, {})
     was = config.load(document, SCHEMA).variants["mlp-tuned"].settings.get(setting, config.NEUTRAL.get(setting))
     entry[setting] = another(setting, was)
     assert would_rerun(before, state(document, tmp_path)) == with_readers({"mlp-tuned", "render_html"})
@@ -378,15 +387,24 @@ def sources(tmp_path_factory):
         (root / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / file, root / file)
     with pytest.MonkeyPatch.context() as patch:
-        digest = functools.partial(provenance.code_digest, package=root / "src/cifar_report")
-        patch.setattr(plan, "code_digest", digest)
+        digest = functools.partial(provenance.modules_digest, package=root / "src/cifar_report")
+        patch.setattr(plan, "modules_digest", digest)
+        patch.setattr(identity, "PACKAGE", root / "src/cifar_report")
         yield root
 
 
-def after_edit(root, file, folder, text):
+def more(text):
+    """A module with one more constant, and a statement more in each function."""
+    tree = ast.parse(text)
+    for node in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
+        node.body += ast.parse("if 0: 1 + 1").body
+    return ast.unparse(tree) + "\nADDED = 1\n"
+
+
+def after_edit(root, file, folder, edit):
     path = root / file
     whole = path.read_text()
-    path.write_text(whole + text)
+    path.write_text(edit(whole))
     try:
         return state(merged(), folder, root)
     finally:
@@ -395,10 +413,10 @@ def after_edit(root, file, folder, text):
 
 @pytest.mark.parametrize("file", FILES)
 def test_a_file_reruns_what_depends_on_it_and_nothing_else(before, sources, tmp_path, file):
-    edit = "\nADDED = 1\n" if file.endswith(".py") else "\n"
+    edit = more if file.endswith(".py") else "{}\n".format
     assert would_rerun(before, after_edit(sources, file, tmp_path, edit)) == with_readers(roots(file))
     if file.startswith("src/"):
-        comment = after_edit(sources, file, tmp_path, "\n# a comment\n")
+        comment = after_edit(sources, file, tmp_path, "{}\n# a comment\n".format)
         assert would_rerun(before, comment) == set()
 
 

@@ -7,13 +7,14 @@ import subprocess
 import sys
 
 import pytest
+from runs import requested
 
 from cifar_report import datasets
 from cifar_report.config import Settings
 from cifar_report.errors import InputError
 from cifar_report.files import to_json
 from cifar_report.training import store
-from cifar_report.training.store import Wanted, obtain, obtain_sharing
+from cifar_report.training.store import Store
 
 SETTINGS = Settings(
     kind="torch-mlp",
@@ -40,8 +41,8 @@ def dataset(tmp_path_factory):
     return datasets.load(folder)
 
 
-def seeds(count):
-    return [Wanted(SETTINGS, seed, f"seed {seed}") for seed in range(count)]
+def seeds(count, dataset):
+    return [requested(SETTINGS, seed, dataset, f"seed {seed}") for seed in range(count)]
 
 
 def finished(folder):
@@ -51,43 +52,43 @@ def finished(folder):
 def test_a_shared_process_makes_the_same_files(dataset, tmp_path):
     """Of seeds, and of trials, whose settings differ."""
     wider = dataclasses.replace(SETTINGS, hidden=(7,), dropout=0.0, learning_rate=0.01)
-    runs = [*seeds(3), Wanted(wider, 3, "wider")]
-    obtain_sharing(runs[1], runs, 4, dataset, "code", tmp_path / "shared")
+    runs = [*seeds(3, dataset), requested(wider, 3, dataset, "wider")]
+    Store(tmp_path / "shared").share(runs[1], runs, 4)
     shared = finished(tmp_path / "shared")
     assert set(shared) == {0, 1, 2, 3}
-    for settings, seed, name in runs:
-        alone = obtain(settings, seed, dataset, "code", tmp_path / "alone", name)
+    for run in runs:
+        seed, alone = run.seed, Store(tmp_path / "alone").obtain(run)
         for file in FILES:
             assert (alone / file).read_bytes() == (shared[seed] / file).read_bytes(), (seed, file)
 
 
 def test_no_more_are_trained_than_may_share(dataset, tmp_path, monkeypatch):
-    runs = seeds(4)
-    obtain_sharing(runs[0], runs, 2, dataset, "code", tmp_path)
+    runs = seeds(4, dataset)
+    Store(tmp_path).share(runs[0], runs, 2)
     assert set(finished(tmp_path)) == {0, 1}
-    obtain_sharing(runs[0], runs, 2, dataset, "code", tmp_path)  # there already: nothing is trained
+    Store(tmp_path).share(runs[0], runs, 2)  # there already: nothing is trained
     assert set(finished(tmp_path)) == {0, 1}
     monkeypatch.setattr(store, "SHORT_RUN", 0.0)  # runs that are not short stay apart
-    obtain_sharing(runs[2], runs, 4, dataset, "code", tmp_path)
+    Store(tmp_path).share(runs[2], runs, 4)
     assert set(finished(tmp_path)) == {0, 1, 2}
 
 
 def test_what_another_process_trains_is_left_to_it(dataset, tmp_path):
-    runs = seeds(3)
-    home, _ = store._home(runs[1], dataset, "code", tmp_path, True)
+    runs = seeds(3, dataset)
+    home = Store(tmp_path).home(runs[1])
     home.mkdir(parents=True)
     with (home / "lock").open("a") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        obtain_sharing(runs[0], runs, 3, dataset, "code", tmp_path)
+        Store(tmp_path).share(runs[0], runs, 3)
     assert set(finished(tmp_path)) == {0, 2}
 
 
 def test_a_run_that_fails_on_the_way_is_left_to_its_own_job(dataset, tmp_path, capsys):
-    too_large = Wanted(dataclasses.replace(SETTINGS, batch_size=100_000), 1, "too large")
-    obtain_sharing(seeds(1)[0], [too_large], 2, dataset, "code", tmp_path)
+    too_large = requested(dataclasses.replace(SETTINGS, batch_size=100_000), 1, dataset, "too large")
+    Store(tmp_path).share(seeds(1, dataset)[0], [too_large], 2)
     assert "too large: left to its own job" in capsys.readouterr().out
     with pytest.raises(InputError, match="batch_size"):
-        obtain_sharing(too_large, seeds(1), 2, dataset, "code", tmp_path)
+        Store(tmp_path).share(too_large, seeds(1, dataset), 2)
 
 
 @pytest.mark.parametrize("trial", [False, True], ids=["seed", "trial"])

@@ -18,15 +18,15 @@ CHAPTERS = dict(
 )
 PARTS = ("Snakefile", "config.yaml", "config", "workflow", "profiles", "report", "tests/equations", "environment.yml")
 NEW_KIND = """
-from importlib import import_module
 import numpy as np
 import yaml
-from cifar_report import config, provenance
+from cifar_report import config
+from cifar_report.kinds import entries
 entry = yaml.safe_load(open("mine.yaml"))["variants"]["lenet"]
 settings = config.Settings(**{"evaluation_images": 10, "threads": 1} | {k: v for k, v in entry.items() if k != "label"})
-loop, model = map(import_module, provenance.KINDS[settings.kind])
+trainer, build = entries(settings.kind)
 images = np.random.default_rng(0).integers(0, 256, (100, 3, 24, 24), np.uint8)
-trainer = loop.Trainer(model.build, settings, images, np.arange(100) % 5, 5, 0)
+trainer = trainer(build, settings, images, np.arange(100) % 5, 5, 0)
 before = {name: array.copy() for name, array in trainer.parameters().items()}
 trainer.advance(2)
 assert trainer.logits(images).shape == (100, 5)

@@ -88,7 +88,7 @@ def evaluated(capsys, name, step, *scores):
     """The line that a training job prints."""
     rows = [{"step": step, "split": split, "loss": loss, "accuracy": share} for split, loss, share in scores]
     history = History(rows, training_seconds=step / 100, evaluation_seconds=0.0)
-    store._progress(name, SimpleNamespace(step=step), SETTINGS, history, 0)
+    store._progress(SimpleNamespace(name=name, settings=SETTINGS), step, history)
     return capsys.readouterr().out
 
 

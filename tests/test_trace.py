@@ -14,9 +14,10 @@ import pandas as pd
 import pytest
 from runs import write_run
 
-from cifar_report import datasets, figures, summary, tables
+from cifar_report import figures, summary, tables
 from cifar_report.cli import main
 from cifar_report.explain import REPOSITORY, RULES, origins
+from cifar_report.files import array_digest
 from cifar_report.flips import COLUMNS as FLIP_COLUMNS
 from cifar_report.latex import escape, num, plain
 
@@ -192,7 +193,7 @@ def study(dag):
     arrays = {"images": np.zeros((2, 3, 32, 32), dtype=np.uint8), "labels": np.arange(2)}
     for part, array in arrays.items():
         np.save(results / f"dataset/test-{part}.npy", array)
-    digests = DIGESTS | {f"test-{part}": datasets.array_digest(array) for part, array in arrays.items()}
+    digests = DIGESTS | {f"test-{part}": array_digest(array) for part, array in arrays.items()}
     (results / "dataset/dataset.json").write_text(json.dumps(description | {"counts": counts, "sha256": digests}))
     for search, entry in stages["search"].items():
         for place, trial in enumerate(entry.get("trials", ())):

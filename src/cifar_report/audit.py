@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cifar_report import datasets, provenance, tables
+from cifar_report import datasets, tables
 from cifar_report.config import Settings
 from cifar_report.errors import InputError
 from cifar_report.explain import Study, origins, plan_of, run_settings
 from cifar_report.files import read_json, sha256
+from cifar_report.identity import run_identity
 from cifar_report.training.batches import scores
 
 
@@ -87,9 +88,7 @@ def _against_itself(path: Path) -> str:
     run = read_json(path / "run.json")
     if "code" not in run:  # a run of an earlier version, which names no code: the plan's is compared
         return ""
-    found = provenance.identity(
-        Settings.from_mapping(run["settings"]), run["seed"], run["data"]["digests"], run["code"]
-    )
+    found = run_identity(Settings.from_mapping(run["settings"]), run["seed"], run["data"]["digests"], run["code"])
     return "" if found == run["identity"] else f"its settings, seed, data and code give {found}, not {run['identity']}"
 
 
@@ -97,7 +96,7 @@ def _against_plan(folder: str, study: Study) -> str:
     run, document = read_json(study.folder / folder / "run.json"), read_json(study.folder / plan_of(folder))
     known = read_json(study.folder / "dataset/dataset.json")["sha256"]
     data = {name: known[name] for name in run["data"]["digests"]}
-    expected = provenance.identity(run_settings(document, study), run["seed"], data, document["code"])
+    expected = run_identity(run_settings(document, study), run["seed"], data, document["code"])
     own = f"seed-{run['seed']}" if folder.startswith("runs/") else Path(folder).name
     if own != Path(folder).name:
         return f"it is the run of seed {run['seed']}"

@@ -5,13 +5,14 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import yaml
-
-from cifar_report import datasets, plan
 from cifar_report.errors import InputError
 from cifar_report.files import read_json
 from cifar_report.processes import die_with_parent
+
+if TYPE_CHECKING:
+    from cifar_report.config import Settings
 
 RUN_FILES = ("curve.csv", "model.safetensors", "test-logits.npy")
 
@@ -61,6 +62,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def prepare(stage: Path, output: Path, resources: Path) -> None:
     """Makes the dataset's arrays."""
+    from cifar_report import datasets
+
     settings = read_json(stage)["settings"]
     datasets.prepare(**settings, folder=output, resources=resources)
 
@@ -81,35 +84,50 @@ def train(
     While start-up outweighs training, other seeds or trials of the stage that no job has begun are trained on the way.
     """
     die_with_parent()
-    from cifar_report.training import store as run_store
-
     document = read_json(run_plan)
+    _begin(document["settings"]["kind"], document["code"])
+    import yaml
+
+    from cifar_report import datasets, plan
+    from cifar_report.training.store import Request, Store, publish
+
     chosen = yaml.safe_load(selected.read_text())["settings"] if selected else None
     settings = plan.settings_of(document, chosen)
-    seed = document["seed"] if trial else seed
     name = document["variant"]
-    wanted = run_store.Wanted(settings, seed, f"{name} seed {seed}")
     others = []
     if stage and seeds_per_job > 1:
         listed = read_json(stage)["settings"]
         if trial:
             plans = [read_json(run_plan.with_name(f"{other}.json")) for other in listed["trials"]]
-            runs = [(p["variant"], plan.settings_of(p), p["seed"]) for p in plans]
+            others = [(p["variant"], plan.settings_of(p), p["seed"]) for p in plans if p["code"] == document["code"]]
         else:
             seeds = next(variant["seeds"] for variant in listed["variants"] if variant["name"] == name)
-            runs = [(name, settings, other) for other in seeds]
-        others = [run_store.Wanted(own, other, f"{label} seed {other}") for label, own, other in runs]
+            others = [(name, settings, other) for other in seeds]
     data = datasets.load(dataset)
-    finished = run_store.obtain_sharing(wanted, others, seeds_per_job, data, document["code"], store, test=not trial)
-    run_store.publish(finished, output, name, RUN_FILES[:1] if trial else RUN_FILES)
+
+    def request(label: str, settings: "Settings", seed: int) -> Request:
+        return Request(settings, seed, data, document["code"], f"{label} seed {seed}", test=not trial)
+
+    wanted = request(name, settings, document["seed"] if trial else seed)
+    finished = Store(store).share(wanted, [request(*other) for other in others], seeds_per_job)
+    publish(finished, output, wanted, name, RUN_FILES[:1] if trial else RUN_FILES)
+
+
+def _begin(kind: str, code: str) -> None:
+    """At the start of a job that trains, before it imports what computes: is the code that of the plan?"""
+    from cifar_report.identity import check_code
+
+    check_code(kind, code)
 
 
 def search_halving(stage: Path, dataset: Path, store: Path, output: Path) -> None:
     """Searches by successive halving: draws, trains and promotes all its trials."""
     die_with_parent()
+    document = read_json(stage)
+    _begin(document["settings"]["kind"], document["code"])
     from cifar_report.training import halving
 
-    halving.write(read_json(stage), dataset, store, output)
+    halving.write(document, dataset, store, output)
 
 
 def select(stage: Path, search: Path, output: Path) -> None:

@@ -15,6 +15,7 @@ import jsonschema
 import yaml
 
 from cifar_report.errors import InputError
+from cifar_report.kinds import KINDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,9 @@ class Settings:
     hidden: tuple[int, ...] = ()  # units of each hidden layer of an MLP
     slope: float = 0.0  # of the leaky ReLU for negative inputs
     initial_std: float | None = None  # W ~ N(0, std²), b = 0; None: PyTorch's default
+    dirac: bool = False  # the first channels of each convolution begin as the identity
     batch_norm: str = "none"  # autograd, manual or torch
+    bias_rate: float = 1.0  # learning rate of batch norm's biases, in that of all else
     momentum: float = 0.0
     nesterov: bool = False
     weight_decay: float = 0.0
@@ -47,6 +50,7 @@ class Settings:
     label_smoothing: float = 0.0
     dropout: float = 0.0
     flip: bool = False  # mirror each training image with probability 1/2
+    alternate_flips: bool = False  # mirror by a draw an image, and the other way in every second epoch
     shift: int = 0  # move each training image by up to so many pixels
     average_decay: float = 0.0  # exponential moving average of the weights; 0: none
     precision: str = "float32"  # float64, tf32 or bf16
@@ -63,7 +67,12 @@ class Settings:
     @classmethod
     def from_mapping(cls, mapping: dict[str, Any]) -> "Settings":
         """From a mapping with exactly the fields' names. Numbers are coerced, so that 1 and 1.0 are one setting."""
-        return cls(**{name: _COERCE.get(TYPES[name], _unchanged)(value) for name, value in mapping.items()})
+        return cls(**coerced(mapping))
+
+
+def coerced(mapping: dict[str, Any]) -> dict[str, Any]:
+    """Some settings, each of its field's type."""
+    return {name: _COERCE.get(TYPES[name], _unchanged)(value) for name, value in mapping.items()}
 
 
 def _unchanged(value: Any) -> Any:
@@ -455,12 +464,7 @@ def _check(settings: dict[str, Any], chosen_elsewhere: set[str], where: str) -> 
     if missing := sorted(set(SETTINGS) - set(NEUTRAL) - set(settings) - chosen_elsewhere):
         raise InputError(f"config: {where}: the setting '{missing[0]}' is missing; give it here or under 'defaults'")
     kind = settings.get("kind", "")
-    refused = {
-        "numpy-mlp": ("batch_norm", "dropout", "average_decay", "label_smoothing", "deterministic"),
-        "torch-mlp": (),
-        "torch-vgg": ("hidden", "slope"),
-    }
-    for name in refused.get(kind, ()):
+    for name in KINDS[kind].refuses if kind in KINDS else ():
         value = settings.get(name, NEUTRAL[name])
         if (tuple(value) if name == "hidden" else value) != NEUTRAL[name]:
             raise InputError(f"config: {where}.{name}: {value!r}, but a {kind} has no such setting; take it out")
@@ -470,5 +474,32 @@ def _check(settings: dict[str, Any], chosen_elsewhere: set[str], where: str) -> 
         raise InputError(f"config: {where}.precision: '{settings['precision']}', but NumPy has float32 and float64")
     if kind == "torch-vgg" and settings.get("batch_norm", "none") not in ("none", "torch"):
         raise InputError(f"config: {where}.batch_norm: '{settings['batch_norm']}', but a torch-vgg takes none or torch")
+    if settings.get("alternate_flips") and not settings.get("flip"):
+        raise InputError(f"config: {where}.alternate_flips: true, but flip is false; set flip: true")
+    if settings.get("bias_rate", 1) != 1 and settings.get("batch_norm", "none") == "none":
+        raise InputError(f"config: {where}.bias_rate: {settings['bias_rate']}, but there is no batch norm; take it out")
     if settings.get("nesterov") and not settings.get("momentum"):
         raise InputError(f"config: {where}.nesterov: true, but momentum is 0; Nesterov's step needs momentum")
+
+
+def check_data(settings: Settings, counts: dict[str, int], shape: tuple[int, int, int], where: str) -> None:
+    """Refuses settings that do not fit the data.
+
+    Args:
+        counts: images of each split; shape: channels, height and width of an image.
+
+    Raises:
+        InputError: the batch is larger than the training split, or the images are too small for this kind of model.
+    """
+    images = counts["train"] + (counts["validation"] if settings.train_on == "train+validation" else 0)
+    if settings.batch_size > images:
+        raise InputError(
+            f"{where}: batch_size: {settings.batch_size}, but the training split has {images} images; choose a smaller "
+            "batch"
+        )
+    smallest = KINDS[settings.kind].smallest_image
+    if min(shape[1:]) < smallest:
+        raise InputError(
+            f"{where}: kind: a {settings.kind} takes images of {smallest} pixels a side or more, found "
+            f"{shape[1]}×{shape[2]}; leave it out of 'run'"
+        )

@@ -10,7 +10,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from cifar_report.errors import InputError
-from cifar_report.files import atomic, read_json, sha256, to_json, write_text
+from cifar_report.files import array_digest, atomic, read_json, sha256, to_json, write_text
 from cifar_report.randomness import Purpose, generator, stratified_indices
 
 SPLITS = ("train", "validation", "test")
@@ -74,6 +74,7 @@ class Dataset:
 
     folder: Path
     description: dict[str, Any]
+    opened: dict[str, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -89,6 +90,11 @@ class Dataset:
     def class_names(self) -> list[str]:
         """By label."""
         return self.description["class_names"]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        return tuple(self.description["shape"])
 
     @property
     def counts(self) -> dict[str, int]:
@@ -113,6 +119,17 @@ class Dataset:
     def digests(self, test: bool = True) -> dict[str, str]:
         """SHA-256 of each array, without those of the test split on request."""
         return {k: v for k, v in self.description["sha256"].items() if test or not k.startswith("test-")}
+
+    def arrays(self, test: bool = True) -> dict[str, np.ndarray]:
+        """The arrays that `digests` names, each verified once.
+
+        Raises:
+            InputError: as of `split`.
+        """
+        for name in SPLITS[: 3 if test else 2]:
+            if f"{name}-images" not in self.opened:
+                self.opened.update(zip((f"{name}-images", f"{name}-labels"), self.split(name), strict=True))
+        return {name: self.opened[name] for name in self.digests(test)}
 
     def _array(self, name: str) -> np.ndarray:
         path = self.folder / f"{name}.npy"
@@ -147,12 +164,6 @@ def load(folder: Path) -> Dataset:
         where = ".".join(map(str, error.absolute_path)) or "the top level"
         raise InputError(f"{path}: {where}: {error.message}; delete the dataset folder, it is remade")
     return Dataset(folder, description)
-
-
-def array_digest(array: np.ndarray) -> str:
-    """SHA-256 of an array's dtype, shape and C-ordered bytes."""
-    header = f"{array.dtype.str} {array.shape} ".encode()
-    return hashlib.sha256(header + np.ascontiguousarray(array).data).hexdigest()
 
 
 def prepare(name: str, source: dict[str, Any], validation_images: int, folder: Path, resources: Path) -> None:
@@ -198,13 +209,12 @@ def prepare(name: str, source: dict[str, Any], validation_images: int, folder: P
 
 
 def _read_digits(key: str, source: dict[str, Any], resources: Path) -> tuple[list[str], Arrays, Arrays]:
-    """The 8×8 digits of scikit-learn, each pixel 3×3 times, padded to 32×32, the same in three channels."""
+    """The 8×8 digits of scikit-learn, each pixel 3×3 times, padded to 32×32, in one channel."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     small = np.round(digits.images * (255 / 16)).astype(np.uint8)
-    large = np.pad(small.repeat(3, axis=1).repeat(3, axis=2), ((0, 0), (4, 4), (4, 4)))
-    images = np.ascontiguousarray(np.broadcast_to(large[:, None], (len(large), 3, 32, 32)))
+    images = np.pad(small.repeat(3, axis=1).repeat(3, axis=2), ((0, 0), (4, 4), (4, 4)))[:, None]
     labels = digits.target.astype(np.int64)
     held_out = stratified_indices(labels, 360, np.random.default_rng(0))
     kept = np.setdiff1d(np.arange(len(labels)), held_out)
@@ -216,6 +226,10 @@ def _read_image_folder(key: str, source: dict[str, Any], resources: Path) -> tup
 
     Images come by class and name. Files with other endings are passed over, as are hidden ones and those that macOS
     adds to archives.
+
+    Where every file of train and test is grey, the arrays have one channel; one with colour gives all of them three.
+    Grey is what Pillow opens in its modes 1 and L. Whether a file with room for colour uses it is not looked up: three
+    equal channels, a palette (mode P) and grey with alpha (LA) are read as RGB.
     """
     path = Path(source["path"])
     if not (path.is_dir() or path.is_file()):
@@ -231,6 +245,7 @@ def _read_image_folder(key: str, source: dict[str, Any], resources: Path) -> tup
             f"{path}: cannot be read to its end ({error}); fetch it again, or set {key}.path to another copy"
         ) from error
     classes = _classes(path, images, folders)
+    channels = max(len(image.pixels) for split in images.values() for image in split)
     arrays = []
     for split in images.values():
         split.sort(key=lambda image: (image.folder[-1], image.name))
@@ -238,7 +253,10 @@ def _read_image_folder(key: str, source: dict[str, Any], resources: Path) -> tup
             if before.name == after.name:
                 raise InputError(f"{path}: {after.name}: is in the archive twice; pack it again")
         labels = np.array([classes.index(image.folder[-1]) for image in split], dtype=np.int64)
-        arrays.append((np.stack([image.pixels for image in split]), labels))
+        pixels = np.empty((len(split), channels, *split[0].pixels.shape[1:]), dtype=np.uint8)
+        for place, image in zip(pixels, split, strict=True):
+            place[:] = image.pixels  # grey among colour goes into all three channels
+        arrays.append((pixels, labels))
     train, test = arrays
     return classes, train, test
 
@@ -246,14 +264,14 @@ def _read_image_folder(key: str, source: dict[str, Any], resources: Path) -> tup
 class _Image(NamedTuple):
     folder: tuple[str, ...]  # ..., split, class
     name: str
-    pixels: UInt8[np.ndarray, "3 height width"]
+    pixels: UInt8[np.ndarray, "channels height width"]  # one channel or three
 
 
 def _collected(path: Path) -> tuple[dict[str, list[_Image]], set[tuple[str, ...]]]:
     """The images of train and of test as they come, and all folders that stand for a class, empty ones included."""
     images: dict[str, list[_Image]] = {"train": [], "test": []}
     folders = set()
-    size = 0
+    count = channels = 0
     for entry in _entries(path):
         parts = PurePosixPath(entry.name).parts
         if any(part.startswith(".") or part == "__MACOSX" for part in parts):
@@ -266,8 +284,8 @@ def _collected(path: Path) -> tuple[dict[str, list[_Image]], set[tuple[str, ...]
             first = next(itertools.chain(images["train"], images["test"]), None)
             pixels = _decoded(entry.read(), f"{path}: {entry.name}", first)
             images[folder[-2]].append(_Image(folder, "/".join(parts), pixels))
-            size += pixels.nbytes
-            if size > LIMITS["pixels"]:
+            count, channels = count + 1, max(channels, len(pixels))
+            if count * channels * pixels[0].size > LIMITS["pixels"]:
                 raise InputError(
                     f"{path}: expected at most {LIMITS['pixels']:,} bytes of pixels, found more; use fewer"
                 )
@@ -307,14 +325,16 @@ def _classes(path: Path, images: dict[str, list[_Image]], folders: set[tuple[str
     return sorted(classes["train"])
 
 
-def _decoded(content: bytes, name: str, like: _Image | None) -> UInt8[np.ndarray, "3 height width"]:
-    """RGB pixels of an image file of the same size as another."""
+def _decoded(content: bytes, name: str, like: _Image | None) -> UInt8[np.ndarray, "channels height width"]:
+    """Pixels of an image file of the same size as another: one channel where its mode is grey, else RGB."""
     from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as image:
             expected = like.pixels.shape[:0:-1] if like else image.size
             if image.size == expected and image.mode[0] not in "IF":
+                if image.mode in ("1", "L"):
+                    return np.asarray(image.convert("L"))[None]
                 return np.ascontiguousarray(np.asarray(image.convert("RGB")).transpose(2, 0, 1))
             size, mode = image.size, image.mode
     except Exception as error:  # Pillow's readers raise errors of many kinds on damaged files

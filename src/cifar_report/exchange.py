@@ -19,7 +19,8 @@ import jsonschema
 from cifar_report.config import Settings
 from cifar_report.errors import InputError
 from cifar_report.files import atomic, read_json, sha256
-from cifar_report.provenance import KINDS, code_digest, identity, training_modules
+from cifar_report.identity import code_digest, run_identity
+from cifar_report.kinds import KINDS
 from cifar_report.training.store import locked
 
 MEMBER = re.compile(r"([0-9a-f]{64})/(run\.json|curve\.csv|model\.safetensors|test-logits\.npy)")
@@ -98,7 +99,7 @@ def import_runs(source: Path, store: Path, results: Path | None = None) -> tuple
     refused = []
     with tempfile.TemporaryDirectory(prefix=".import-", dir=store) as scratch:
         unpacked = _unpack(source, Path(scratch))
-        codes = {kind: code_digest(*training_modules(kind)) for kind in KINDS}
+        codes = {kind: code_digest(kind) for kind in KINDS}
         study = _study(results) if results else None
         for folder in unpacked:
             try:
@@ -199,7 +200,7 @@ def _verify(folder: Path, codes: dict[str, str], study: dict[str, Any] | None) -
             f"data: {', '.join(differ)}: the run of '{run['data']['name']}' saw other arrays than those of this study; "
             "prepare the same data on both machines"
         )
-    if not run["identity"] == folder.name == identity(settings, run["seed"], data, code):
+    if not run["identity"] == folder.name == run_identity(settings, run["seed"], data, code):
         raise InputError(
             "identity: is not that of its settings, seed and data with this checkout's code, so they were altered, "
             f"or the code differs (commit {run['commit'].get('hash')}); check that commit out, or train again"

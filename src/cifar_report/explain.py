@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from cifar_report import figures, pages, plan, provenance
+from cifar_report import figures, pages, plan
 from cifar_report.config import Settings
 from cifar_report.errors import InputError
 from cifar_report.files import read_json
+from cifar_report.identity import run_identity
 from cifar_report.latex import plain
 from cifar_report.tables import TABLES, shortened
 
@@ -401,7 +402,7 @@ def _fate(record: dict[str, Any] | None, document: dict[str, Any], study: Study)
         return "not trained yet"
     data = read_json(study.folder / "dataset" / "dataset.json")["sha256"]
     used = {name: data[name] for name in record["data"]["digests"]}
-    expected = provenance.identity(run_settings(document, study), record["seed"], used, document["code"])
+    expected = run_identity(run_settings(document, study), record["seed"], used, document["code"])
     verdict = "as the plan and the data say" if expected == record["identity"] else "NOT of this plan and data"
     return f"{record['status']}, identity {record['identity'][:12]}, {verdict}"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Shaped, UInt8
 
 from cifar_report import datasets
 from cifar_report.errors import InputError
@@ -708,7 +708,7 @@ def samples(
         for column, i in enumerate(chosen):
             left = header + column * cell + gap / 2
             extent = (left, left + side, top + tall, top)
-            axes.imshow(images[i].transpose(1, 2, 0), extent=extent, aspect="auto")
+            axes.imshow(_rgb(images[i]), extent=extent, aspect="auto")
             is_wrong = predicted[i] != targets[i]
             middle = left + side / 2
             axes.text(middle, top + tall + 0.09, _short(class_names[targets[i]]), ha="center", va="center", fontsize=8)
@@ -824,7 +824,7 @@ def first_layer(run: "Run", label: str, shape: tuple[int, int, int]) -> Drawing:
     """First-layer weights of units as images, at text width: a linear layer's, or a convolution's filters.
 
     Shown are the units with the largest weights (Euclidean norm), from the top left. Grey is zero; all units share one
-    scale, at whose ends the largest half per cent of the weights are cut off. Each colour has SHADES steps: weights are
+    scale, at whose ends the largest half per cent of the weights are cut off. A channel has SHADES steps: weights are
     noisy, and a finer scale would double the size of the report's largest figure and show nothing more.
 
     Args:
@@ -835,7 +835,7 @@ def first_layer(run: "Run", label: str, shape: tuple[int, int, int]) -> Drawing:
     largest = np.argsort(-np.linalg.norm(weight.reshape(len(weight), -1), axis=1), kind="stable")
     units = units[largest[: UNIT_ROWS * UNIT_COLUMNS]]
     limit = float(np.quantile(np.abs(units), 0.995)) or 1.0
-    pictures = np.round(np.clip(0.5 + units.transpose(0, 2, 3, 1) / (2 * limit), 0, 1) * (SHADES - 1)) / (SHADES - 1)
+    pictures = np.round(np.clip(0.5 + _rgb(units) / (2 * limit), 0, 1) * (SHADES - 1)) / (SHADES - 1)
     rows = -(-len(units) // UNIT_COLUMNS)
     figure = _figure(TEXT_WIDTH, 0.04 + rows * (TEXT_WIDTH / UNIT_COLUMNS) * shape[1] / shape[2])
     figure.set_layout_engine("none")
@@ -853,9 +853,10 @@ def first_layer(run: "Run", label: str, shape: tuple[int, int, int]) -> Drawing:
         "shown": f"{len(units)} of {len(weight)} units, those with the largest weights",
         "scale": f"±{limit:.2g}",
     }
+    scale = "the scale of each colour" if units.shape[1] > 1 else "the scale from black to white"
     caption = (
         f"First-layer weights as images ({label}; seed {run.seed}): of {len(weight)} units the {len(units)} with the "
-        f"largest weights. Grey is zero; the scale of each colour, the same for all units, ends at {facts['scale']}."
+        f"largest weights. Grey is zero; {scale}, the same for all units, ends at {facts['scale']}."
     )
     return Drawing(figure, f"First-layer weights of {label}", caption, facts, _sources([run], "model.safetensors"))
 
@@ -1019,6 +1020,12 @@ def _save(drawing: Drawing, name: str, folder: Path) -> None:
                 metadata = {undated: None, "Title": drawing.title}
                 drawing.figure.savefig(file, format=ending, backend=ending, metadata=metadata)
             drawing.figure.set_layout_engine("none")  # laid out once, for both
+
+
+def _rgb(images: Shaped[np.ndarray, "*n channels height width"]) -> Shaped[np.ndarray, "*n height width 3"]:
+    """As Matplotlib draws it: the channels last, and a single one three times, which it would colour by a map."""
+    last = np.moveaxis(images, -3, -1)
+    return np.broadcast_to(last, (*last.shape[:-1], 3))
 
 
 def _styles(count: int) -> list[tuple[str, str, str]]:

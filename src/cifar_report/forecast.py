@@ -24,6 +24,7 @@ from cifar_report import datasets, plan, provenance
 from cifar_report.config import TRAINING_IMAGES, Settings
 from cifar_report.errors import InputError
 from cifar_report.files import read_json
+from cifar_report.identity import run_identity
 
 # Seconds of a job besides its run: interpreter, imports, data and Snakemake. Measured on two cores of an AMD EPYC.
 START_UP = {"numpy": 1.5, "torch": 6.0}
@@ -36,6 +37,7 @@ SHORT_RUN = (
 )
 DATA, STAGES = "data", "analysis and report"  # rows of jobs that are no runs
 SHAPE, CLASSES, TEST_IMAGES = (3, 32, 32), 10, 10_000  # where the data are not prepared yet
+SHAPES = {"digits": (1, 32, 32)}  # of sources that are known beforehand and have others
 
 # Settings that change what an image costs, besides hidden and batch_size, which count by their ratio.
 COSTLY = ("precision", "batch_norm", "optimiser", "flip", "shift", "dropout", "average_decay", "momentum", "threads")
@@ -333,7 +335,7 @@ class _Study:
         if not self.data.digests:
             return False
         opened = {name: digest for name, digest in self.data.digests.items() if test or not name.startswith("test-")}
-        identity = provenance.identity(settings, seed, opened, code)
+        identity = run_identity(settings, seed, opened, code)
         if (self.store / identity / "finished" / "run.json").is_file():
             return True
         published = self.results / folder / "run.json"
@@ -348,8 +350,10 @@ def _data(results: Path) -> Data:
         return Data(dataset.counts, shape, len(dataset.class_names), dataset.digests())
     stage = read_json(results / "plan" / "stages" / "prepare.json")["settings"]
     held_out = stage["validation_images"]
-    images = TRAINING_IMAGES.get(stage["source"]["source"], TRAINING_IMAGES["cifar10"])
-    return Data({"train": images - held_out, "validation": held_out, "test": TEST_IMAGES})
+    source = stage["source"]["source"]
+    images = TRAINING_IMAGES.get(source, TRAINING_IMAGES["cifar10"])
+    counts = {"train": images - held_out, "validation": held_out, "test": TEST_IMAGES}
+    return Data(counts, SHAPES.get(source, SHAPE))
 
 
 def _combinations(grid: dict[str, Any]) -> Iterator[dict[str, Any]]:

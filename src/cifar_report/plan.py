@@ -11,10 +11,12 @@ from typing import Any
 
 import yaml
 
-from cifar_report.config import Search, Settings, Study
+from cifar_report.config import Search, Settings, Study, coerced, digest
 from cifar_report.errors import InputError
-from cifar_report.files import sha256, to_json, write_text_if_changed
-from cifar_report.provenance import code_digest, training_modules
+from cifar_report.files import read_json, sha256, to_json, write_text_if_changed
+from cifar_report.identity import code_digest
+from cifar_report.kinds import KINDS
+from cifar_report.provenance import modules_digest
 
 # The modules that do the work of each stage.
 STAGES = {
@@ -84,15 +86,14 @@ def sources(stage: str, root: Path = Path()) -> list[str]:
 
 def documents(study: Study, root: Path = Path()) -> dict[str, dict[str, Any]]:
     """Each plan file's content by its name without ending; `root` is that of the repository."""
-    code = cache(code_digest)
+    code, trains = cache(modules_digest), cache(code_digest)
     plans: dict[str, dict[str, Any]] = {}
     for variant in study.variants.values():
-        kind = variant.settings["kind"]
         plans[variant.name] = {
             "variant": variant.name,
             "search": variant.search,
-            "settings": variant.settings if variant.search else variant.resolved().canonical(),
-            "code": code(*training_modules(kind)),
+            "settings": coerced(variant.settings) if variant.search else variant.resolved().canonical(),
+            "code": trains(variant.settings["kind"]),
         }
     for search in study.searches.values():
         for trial, settings in search.trials().items():
@@ -100,7 +101,7 @@ def documents(study: Study, root: Path = Path()) -> dict[str, dict[str, Any]]:
                 "variant": f"{search.name}-{trial[:6]}",
                 "seed": search.seed,
                 "settings": settings.canonical(),
-                "code": code(*training_modules(settings.kind)),
+                "code": trains(settings.kind),
             }
         if search.halving:
             plans[f"halving/{search.name}"] = {
@@ -110,7 +111,7 @@ def documents(study: Study, root: Path = Path()) -> dict[str, dict[str, Any]]:
                 "grid": search.grid,
                 "rung_steps": search.rung_steps(),
                 "halving": asdict(search.halving),
-                "code": code(*training_modules(search.base["kind"])),
+                "code": trains(search.base["kind"]),
                 "search_code": code(HALVING),
             }
         plans[f"select/{search.name}"] = {"settings": _trials(search), "code": code(*STAGES["search"])}
@@ -123,8 +124,57 @@ def documents(study: Study, root: Path = Path()) -> dict[str, dict[str, Any]]:
 
 
 def settings_of(plan: dict[str, Any], selected: dict[str, Any] | None = None) -> Settings:
-    """The full settings of a variant's or trial's plan, with what its search selected."""
-    return Settings.from_mapping(plan["settings"] | (selected or {}))
+    """The full settings of a variant's or trial's plan, with what its search selected.
+
+    Raises:
+        InputError: this code makes other settings of them than they say.
+    """
+    planned = plan["settings"] | (selected or {})
+    settings = Settings.from_mapping(planned)
+    found = settings.full()
+    if differ := [name for name, value in planned.items() if found[name] != _as_json(value)]:
+        raise InputError(
+            f"plan: settings.{differ[0]}: {planned[differ[0]]!r} is read as {found[differ[0]]!r}; the code that reads "
+            "settings changed while the study ran: call the same command again"
+        )
+    return settings
+
+
+def superseded(study: Study, store: Path) -> tuple[int, float]:
+    """How many finished runs were trained for this study by other code, and not since by this, and how long they took.
+
+    Args:
+        store: folder of all runs.
+
+    Returns:
+        Their number, and the seconds of training and evaluation together.
+    """
+    codes = {kind: code_digest(kind) for kind in KINDS}
+    wanted = [(variant.settings, set(variant.seeds)) for variant in study.variants.values()]
+    wanted += [(trial.full(), {s.seed}) for s in study.searches.values() for trial in s.trials().values()]
+    parts = [(coerced(settings), seeds) for settings, seeds in wanted]
+    seconds: dict[str, float] = {}
+    there = set()
+    for path in store.glob("*/finished/run.json"):
+        try:
+            run = read_json(path)
+            own, took = run["settings"], run["seconds"] + run["evaluation_seconds"]
+            known = digest({"settings": own, "seed": run["seed"], "data": run["data"]["digests"]})
+            if run["code"] == codes.get(own["kind"]):
+                there.add(known)
+            elif any(
+                run["seed"] in seeds and all(own.get(name) == _as_json(value) for name, value in settings.items())
+                for settings, seeds in parts
+            ):
+                seconds[known] = took
+        except (InputError, KeyError, TypeError):
+            continue  # whoever wants that run tells what is wrong with it
+    missing = seconds.keys() - there
+    return len(missing), sum(seconds[known] for known in missing)
+
+
+def _as_json(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _stage_settings(study: Study) -> dict[str, Any]:

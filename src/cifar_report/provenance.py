@@ -1,4 +1,4 @@
-"""Who made a result: the identity of a run, the digest of the code that computes it, and the machine it ran on."""
+"""Who made a result: the digest of a stage's code, versions, commit, and the machine it ran on."""
 
 import ast
 import hashlib
@@ -14,35 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import cifar_report
-from cifar_report.config import Settings, digest
+from cifar_report.config import digest
 from cifar_report.files import write_text
 
 PACKAGE = Path(cifar_report.__file__).parent
 
-# Each kind of model: the loop that trains it, and the module whose `build` makes it.
-KINDS = {
-    "numpy-mlp": ("cifar_report.training.numpy_trainer", "cifar_report.numpy_nn.mlp"),
-    "torch-mlp": ("cifar_report.training.torch_trainer", "cifar_report.torch_nn.mlp"),
-    "torch-vgg": ("cifar_report.training.torch_trainer", "cifar_report.torch_nn.vgg"),
-}
 
-
-def training_modules(kind: str) -> tuple[str, ...]:
-    """The modules that compute a run of this kind, themselves and by what they import."""
-    return ("cifar_report.training.loop", *KINDS[kind])
-
-
-def identity(settings: Settings, seed: int, data: dict[str, str], code: str) -> str:
-    """SHA-256 of all that decides a run's numbers: settings that are not neutral, seed, data and code.
-
-    Args:
-        data: SHA-256 of each array that the run opens, so that a search that sees no test split has its own identity.
-        code: `code_digest` of its `training_modules`.
-    """
-    return digest({"settings": settings.canonical(), "seed": seed, "data": data, "code": code})
-
-
-def code_digest(*modules: str, package: Path = PACKAGE) -> str:
+def modules_digest(*modules: str, package: Path = PACKAGE) -> str:
     """SHA-256 of the syntax trees of modules and of all that they import from this package.
 
     Docstrings, comments and layout do not count, and neither do imports for the type checker alone, nor a module's
@@ -158,6 +136,16 @@ def cpu_name() -> str:
     except OSError:
         return platform.processor() or platform.machine()
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def cpu_model() -> str:
+    """Vendor, family and model of the processor: libraries choose their arithmetic by these, whatever its name says."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine()
+    known = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    return " ".join(known[key] for key in ("vendor_id", "cpu family", "model") if key in known) or platform.machine()
 
 
 def gpu_visible() -> bool:

@@ -21,6 +21,7 @@ class Purpose(IntEnum):
     SUBSET = 4
     VALIDATION = 5
     SHIFT = 6
+    FLIPS = 7
 
 
 def generator(seed: int, purpose: Purpose, index: int = 0) -> np.random.Generator:

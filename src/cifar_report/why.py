@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cifar_report.datasets import array_digest
 from cifar_report.explain import REPOSITORY, Study, file_named, origins, plan_of, run_settings
-from cifar_report.files import read_json, sha256
+from cifar_report.files import array_digest, read_json, sha256
 
 LARGEST_CHECKSUM = 1_000_000  # bytes: above, Snakemake goes by time stamps alone
 LARGE = (".npy", ".safetensors")  # a digest in dataset.json or run.json stands for these
@@ -120,9 +119,9 @@ def _difference(folder: str, changed: str, study: Study) -> str:
 
 
 def _fate(folder: str, document: dict[str, Any], run: dict[str, Any], study: Study) -> str:
-    from cifar_report.provenance import identity
+    from cifar_report.identity import run_identity
 
-    expected = identity(run_settings(document, study), run["seed"], run["data"]["digests"], document["code"])
+    expected = run_identity(run_settings(document, study), run["seed"], run["data"]["digests"], document["code"])
     return "is" if expected == run["identity"] else "is not"
 
 

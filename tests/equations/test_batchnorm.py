@@ -301,3 +301,42 @@ def test_training_on_one_sample_is_refused(kind: type[torch.nn.Module]):
         layer(torch.ones(1, FEATURES))
     layer(torch.eye(2, FEATURES))
     layer.eval()(torch.ones(1, FEATURES))
+
+
+@KINDS
+@pytest.mark.parametrize("training", [True, False])
+def test_other_shapes_are_refused(kind: type[torch.nn.Module], training: bool):
+    """Where torch.nn.BatchNorm1d refuses, ours do, and say what was expected; broadcasting would take one feature."""
+    ours, reference = kind(FEATURES).train(training), torch.nn.BatchNorm1d(FEATURES).train(training)
+    for shape in ((8, 1), (8, FEATURES + 1), (1, 1), (FEATURES,), (1,), (8, 1, FEATURES), (2, 2, 2, FEATURES)):
+        with pytest.raises((ValueError, RuntimeError)):
+            reference(torch.ones(shape))
+        with pytest.raises(ValueError) as refused:
+            ours(torch.ones(shape))
+        assert f"expected (batch, {FEATURES}), got {shape}" in str(refused.value)
+    assert torch.equal(ours.running_mean, torch.zeros(FEATURES))
+
+
+def test_function_refuses_other_shapes():
+    """Called without its module too, nothing broadcasts."""
+    one, four = torch.ones(1), torch.ones(FEATURES)
+    for x, weight, bias in (
+        (torch.ones(8, 1), four, four),
+        (torch.ones(8, FEATURES), one, one),
+        (torch.ones(8, FEATURES), four, one),
+        (torch.ones(8, FEATURES), one, four),
+        (torch.ones(8, FEATURES), four[None], four[None]),
+        (torch.ones(8, FEATURES, FEATURES), four, four),
+    ):
+        with pytest.raises(ValueError, match="expected"):
+            BatchNormFunction.apply(x, weight, bias)
+
+
+def test_second_derivatives_are_refused():
+    """The backward treats saved values as constants, so PyTorch would give second derivatives that lack a part."""
+    x, _, gamma, beta = tensors()
+    x.requires_grad_()
+    loss = BatchNormFunction.apply(x, gamma, beta).square().sum()
+    (first,) = torch.autograd.grad(loss, x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.square().sum().backward()

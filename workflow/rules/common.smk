@@ -25,6 +25,17 @@ DESCRIPTION = f"{RESULTS}/dataset/dataset.json"
 SEARCH = [f"{RESULTS}/search.csv"] if STUDY.searches else []
 
 
+def tell_superseded():
+    """Says before anything trains that runs of this study were trained by other code, and what that costs."""
+    runs, seconds = plan.superseded(STUDY, Path(STORE)) if not INNER else (0, 0.0)
+    if runs:
+        logger.warning(
+            f"{STORE}: {runs} finished run{'s' * (runs != 1)} of this study no longer count{'s' * (runs == 1)}: the code "
+            f"that trains them has changed. Training them took {seconds / 60:.0f} core minutes, and will again; to keep "
+            "them, stop and check their commit out (run.json names it)."
+        )
+
+
 def run_files(*names, variants=tuple(STUDY.variants)):
     """These files of every run of the study."""
     return [

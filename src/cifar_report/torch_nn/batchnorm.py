@@ -8,6 +8,17 @@ their place. All agree with `torch.nn.BatchNorm1d`, its unbiased running varianc
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+
+def check_shape(x: Tensor, features: int) -> None:
+    """Refuses what would broadcast to another shape.
+
+    Raises:
+        ValueError: x is not (batch, features).
+    """
+    if x.ndim != 2 or x.shape[1] != features:
+        raise ValueError(f"batch normalisation: expected (batch, {features}), got {tuple(x.shape)}")
 
 
 class _RunningStatistics(nn.Module):
@@ -46,6 +57,7 @@ class AutogradBatchNorm(_RunningStatistics):
 
     def forward(self, x: Float[Tensor, "batch features"]) -> Float[Tensor, "batch features"]:
         """γ x̂ + β (eq:bn-affine) of the batch in training, of the running averages in evaluation."""
+        check_shape(x, len(self.weight))
         if not self.training:
             return self.evaluate(x)
         self.update(x)
@@ -67,6 +79,10 @@ class BatchNormFunction(torch.autograd.Function):
         eps: float = 1e-5,
     ) -> Float[Tensor, "batch features"]:
         """y = γ x̂ + β (eq:bn-mean, eq:bn-var, eq:bn-normalise, eq:bn-affine)."""
+        if weight.ndim != 1 or weight.shape != bias.shape:
+            found = f"{tuple(weight.shape)} and {tuple(bias.shape)}"
+            raise ValueError(f"batch normalisation: expected weight and bias of one shape (features,), got {found}")
+        check_shape(x, len(weight))
         centred = x - x.mean(dim=0)
         inverse_std = torch.rsqrt((centred * centred).mean(dim=0) + eps)
         normalised = centred * inverse_std
@@ -74,6 +90,7 @@ class BatchNormFunction(torch.autograd.Function):
         return weight * normalised + bias
 
     @staticmethod
+    @once_differentiable  # the normalised values are saved as numbers, so a second derivative would miss their part
     def backward(ctx, grad: Float[Tensor, "batch features"]):
         """dL/dγ (eq:bn-grad-gamma), dL/dβ (eq:bn-grad-beta) and dL/dx (eq:bn-backward) from dL/dy."""
         normalised, inverse_std, weight = ctx.saved_tensors
@@ -89,6 +106,7 @@ class ManualBatchNorm(_RunningStatistics):
 
     def forward(self, x: Float[Tensor, "batch features"]) -> Float[Tensor, "batch features"]:
         """γ x̂ + β (eq:bn-affine) of the batch in training, of the running averages in evaluation."""
+        check_shape(x, len(self.weight))
         if not self.training:
             return self.evaluate(x)
         self.update(x)

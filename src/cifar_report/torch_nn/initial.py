@@ -4,13 +4,14 @@ import torch
 from torch import nn
 
 from cifar_report.randomness import initial_parameters
+from cifar_report.torch_nn.convolution import Convolution
 
 
-@torch.no_grad()
 def draw_parameters(model: nn.Module, seed: int, std: float | None) -> None:
-    """Draws the weight and bias of each linear and convolutional layer, in the order in which they stand."""
-    layers = [m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    """Draws weight and, where there is one, bias of each linear and convolutional layer, in the order they stand in."""
+    layers = [m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d | Convolution)]
     for index, layer in enumerate(layers):
-        drawn = initial_parameters(seed, index, tuple(layer.weight.shape), std)
-        for parameter, array in zip(layer.parameters(), drawn, strict=True):
-            parameter.copy_(torch.from_numpy(array))
+        names = layer.state_dict()
+        weight, bias = initial_parameters(seed, index, tuple(names["weight"].shape), std)
+        drawn = {"weight": weight, "bias": bias}
+        layer.load_state_dict({name: torch.from_numpy(drawn[name]) for name in drawn if name in names}, strict=False)

@@ -2,8 +2,10 @@
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
 
+from cifar_report.torch_nn.convolution import Convolution
 from cifar_report.torch_nn.initial import draw_parameters
 
 if TYPE_CHECKING:
@@ -11,34 +13,53 @@ if TYPE_CHECKING:
 
 # Output channels of each convolution; "pool" is a 3×3 max pool with stride 2 and padding 1.
 PLAN = (64, "pool", 128, "pool", 256, 256, "pool", 512, 512, "pool", 512, 512, "pool")
+SMALLEST_SIDE = 17  # pixels; of smaller images the last pools would see a single position
 
 
 def build(settings: "Settings", shape: tuple[int, int, int], classes: int, seed: int) -> nn.Sequential:
-    """(batch, channels, 32, 32) → logits (batch, classes); 9,231,114 parameters for 3 channels and 10 classes.
+    """(batch, channels, height, width) → logits (batch, classes); 9,231,114 parameters for 3 channels and 10 classes.
 
     Each convolution has stride 1, padding 1 and a bias, and is followed by batch norm (where the settings ask for it)
-    and a ReLU. Images of other sizes than 17 to 32 pixels are refused: the last map must be 1×1.
+    and a ReLU. The last map, one position for images of up to 32 pixels a side, is averaged over its positions.
+
+    Args:
+        shape: (channels, height, width) of an image.
+        seed: of the initial weights.
 
     Raises:
-        ValueError: height or width is not between 17 and 32.
+        ValueError: height or width is below 17.
     """
     channels, height, width = shape
-    if not (17 <= height <= 32 and 17 <= width <= 32):
-        raise ValueError(f"the VGG takes images of 17 to 32 pixels a side, got {height}×{width}")
+    if min(height, width) < SMALLEST_SIDE:
+        raise ValueError(f"expected sides of {SMALLEST_SIDE} pixels or more, got {height}×{width}")
     layers: list[nn.Module] = []
     for entry in PLAN:
         if isinstance(entry, str):
             layers.append(nn.MaxPool2d(3, stride=2, padding=1))
             continue
-        layers.append(nn.Conv2d(channels, entry, 3, padding=1))
+        layers.append(Convolution(channels, entry))
         if settings.batch_norm == "torch":
             layers.append(nn.BatchNorm2d(entry))
         layers.append(nn.ReLU(inplace=True))
         channels = entry
-    layers.append(nn.Flatten())
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
     if settings.dropout:
         layers.append(nn.Dropout(settings.dropout))
     layers.append(nn.Linear(channels, classes))
     model = nn.Sequential(*layers)
     draw_parameters(model, seed, settings.initial_std)
+    if settings.dirac:
+        for layer in model:
+            if isinstance(layer, Convolution):
+                begin_as_identity(layer)
     return model
+
+
+@torch.no_grad()
+def begin_as_identity(layer: Convolution) -> None:
+    """The first outputs become the inputs, W[o, c, u, v] = 1 where o = c and u = v = 0 and else 0, as far as both go.
+
+    The other outputs and the biases keep what was drawn (Zagoruyko and Komodakis 2017).
+    """
+    inputs = layer.kernels.shape[1]
+    nn.init.dirac_(layer.kernels[:inputs])

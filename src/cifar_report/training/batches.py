@@ -25,23 +25,34 @@ class Order:
             raise ValueError(f"a batch of {batch_size} from {images} training images")
         self.images, self.batch_size, self.seed = images, batch_size, seed
         self.per_epoch = images // batch_size
-        self.epoch = -1
+        self.drawn = -1  # the epoch of the permutation at hand
 
     def batch(self, step: int) -> Int[np.ndarray, " batch"]:
         """The indices of the images of a step, counted from 0."""
         epoch, place = divmod(step, self.per_epoch)
-        if epoch != self.epoch:
+        if epoch != self.drawn:
             self.permutation = generator(self.seed, Purpose.ORDER, epoch).permutation(self.images)
-            self.epoch = epoch
+            self.drawn = epoch
         return self.permutation[place * self.batch_size : (place + 1) * self.batch_size]
+
+    def epoch(self, step: int) -> int:
+        """The epoch of a step, both counted from 0."""
+        return step // self.per_epoch
 
 
 def draw_augmentation(
-    settings: "Settings", seed: int, step: int
+    settings: "Settings", seed: int, step: int, order: Order
 ) -> tuple[Bool[np.ndarray, " batch"], Int[np.ndarray, "2 batch"]]:
-    """Which images of a step's batch are mirrored, and by how many pixels each moves down and right."""
+    """Which images of a step's batch are mirrored, and by how many pixels each moves down and right.
+
+    With `alternate_flips`, an image is mirrored in every second epoch, and a draw decides in which (Jordan 2024): two
+    epochs show each image both ways, which independent draws do for only half of the images.
+    """
     rng = generator(seed, Purpose.AUGMENT, step)
     flips = rng.random(settings.batch_size) < (0.5 if settings.flip else 0.0)
+    if settings.flip and settings.alternate_flips:
+        at_first = generator(seed, Purpose.FLIPS).random(order.images) < 0.5
+        flips = at_first[order.batch(step)] ^ (order.epoch(step) % 2 == 1)
     return flips, rng.integers(-settings.shift, settings.shift + 1, (2, settings.batch_size))
 
 

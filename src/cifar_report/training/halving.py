@@ -21,9 +21,10 @@ import optuna
 from cifar_report import datasets
 from cifar_report.config import TYPES, Settings, trial_name
 from cifar_report.files import read_json, to_json, write_text
+from cifar_report.identity import check_code
 from cifar_report.processes import die_with_parent
 from cifar_report.provenance import versions
-from cifar_report.training import store
+from cifar_report.training.store import Request, Store, publish
 
 DIGITS = 3  # significant ones of a number that is drawn: what a table shows is what was trained
 
@@ -49,7 +50,7 @@ def write(plan: dict[str, Any], dataset: Path, run_store: Path, output: Path) ->
     """
     finished: dict[Settings, Path] = {}
     obtain = partial(_obtain, plan=plan, dataset=dataset, run_store=run_store)
-    with _processes(plan["halving"]["workers"]) as each:
+    with _processes(plan) as each:
 
         def train(trials: list[Settings]) -> list[Score]:
             finished.update(zip(trials, each(obtain, trials), strict=True))
@@ -60,9 +61,9 @@ def write(plan: dict[str, Any], dataset: Path, run_store: Path, output: Path) ->
     for rung, trials in enumerate(rungs, start=1):
         for settings in trials:
             name, folder = trial_name(settings), finished[settings]
-            store.publish(folder, output / name, _label(plan, settings), ("curve.csv",))
-            identity = read_json(folder / "run.json")["identity"]
-            listed.append({"trial": name, "rung": rung, "steps": settings.steps, "identity": identity})
+            request = _request(settings, plan, dataset)
+            publish(folder, output / name, request, _label(plan, settings), ("curve.csv",))
+            listed.append({"trial": name, "rung": rung, "steps": settings.steps, "identity": request.identity})
     write_text(output / "trials.json", to_json({"versions": versions("optuna"), "trials": listed}))
 
 
@@ -126,8 +127,11 @@ def _settings(plan: dict[str, Any], values: dict[str, Any], steps: int) -> Setti
 
 
 def _obtain(settings: Settings, plan: dict[str, Any], dataset: Path, run_store: Path) -> Path:
-    data, name = datasets.load(dataset), _label(plan, settings)
-    return store.obtain(settings, plan["seed"], data, plan["code"], run_store, name, test=False)
+    return Store(run_store).obtain(_request(settings, plan, dataset))
+
+
+def _request(settings: Settings, plan: dict[str, Any], dataset: Path) -> Request:
+    return Request(settings, plan["seed"], datasets.load(dataset), plan["code"], _label(plan, settings), test=False)
 
 
 def _label(plan: dict[str, Any], settings: Settings) -> str:
@@ -142,10 +146,17 @@ def _score(finished: Path) -> Score:
 
 
 @contextmanager
-def _processes(workers: int) -> Iterator[Callable]:
-    """A `map` over so many processes, or in this one."""
+def _processes(plan: dict[str, Any]) -> Iterator[Callable]:
+    """A `map` over as many processes as the search has workers, or in this one."""
+    workers = plan["halving"]["workers"]
     if workers == 1:
         yield map
         return
-    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=die_with_parent) as pool:
+    begin = (plan["settings"]["kind"], plan["code"])
+    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_begin, initargs=begin) as pool:
         yield pool.map
+
+
+def _begin(kind: str, code: str) -> None:
+    die_with_parent()
+    check_code(kind, code)

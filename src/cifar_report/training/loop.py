@@ -3,13 +3,15 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
-from cifar_report.randomness import Purpose, generator, stratified_indices
+from cifar_report.files import array_digest
+from cifar_report.kinds import entries
 from cifar_report.training.batches import Images, scores
+from cifar_report.training.splits import Split, splits_of, subset
 
 if TYPE_CHECKING:
     from cifar_report.config import Settings
@@ -17,15 +19,8 @@ if TYPE_CHECKING:
 LARGEST_LOSS = 1e6  # nats; beyond it a run counts as diverged: no step leads back from there
 
 
-class Split(NamedTuple):
-    """Images, uint8 (n, channels, height, width), and their labels, int64 (n,)."""
-
-    images: Images
-    labels: Int[np.ndarray, " n"]
-
-
 class Trainer(Protocol):
-    """What a loop offers; `numpy_trainer` and `torch_trainer` each have one."""
+    """What trains a kind of model; `numpy_trainer` and `torch_trainer` each have one."""
 
     device: str
     step: int
@@ -41,7 +36,7 @@ class Trainer(Protocol):
 
 @dataclass
 class History:
-    """What a run has found so far, kept in its checkpoints. Seconds are wall time, summed over all resumptions."""
+    """What a run has measured so far. Seconds are wall time, summed over all resumptions."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     training_seconds: float = 0.0
@@ -49,44 +44,75 @@ class History:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """The end of a run: `final` holds loss and accuracy of each whole split, in evaluation mode."""
+class Checkpoint:
+    """All that a run needs to go on from a step, to the same bits."""
 
+    step: int
+    state: dict[str, np.ndarray]
+    history: History
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The end of a run, with what it was really handed: whoever files it compares that with what was asked for.
+
+    `final` holds loss and accuracy of each whole split, in evaluation mode; `digests` the SHA-256 of each array.
+    """
+
+    settings: "Settings"
+    seed: int
+    digests: dict[str, str]
     status: str  # completed or diverged
     step: int
+    history: History
     final: dict[str, dict[str, float]]
     test_logits: Float[np.ndarray, "n classes"] | None
+    parameters: dict[str, np.ndarray]
+    counts: dict[str, int]
+    images: dict[str, tuple[int, int]]  # of each split: evaluated along the curve, and in all
+    device: str
+    device_memory_mb: float | None
 
 
-def subset(split: Split, size: int) -> Int[np.ndarray, " size"]:
-    """The fixed stratified subset that curves are evaluated on, the same for all runs on this split."""
-    return stratified_indices(split.labels, min(size, len(split.labels)), generator(0, Purpose.SUBSET))
+def build_trainer(settings: "Settings", split: Split, classes: int, seed: int) -> Trainer:
+    """The trainer of a kind of model before its first step.
+
+    Args:
+        split: the training images; classes: how many there are.
+        seed: of the initial weights, the data order, the augmentation and dropout.
+    """
+    trainer, build = entries(settings.kind)
+    return trainer(build, settings, split.images, split.labels, classes, seed)
 
 
 def train(
-    trainer: Trainer,
     settings: "Settings",
-    splits: dict[str, Split],
-    history: History,
-    checkpoint: Callable[[History], None],
+    seed: int,
+    arrays: dict[str, np.ndarray],
+    checkpoint: Checkpoint | None,
+    save: Callable[[Checkpoint], None],
 ) -> Outcome:
     """Trains to the last step, or until a loss is no number or above `LARGEST_LOSS`.
 
     Args:
-        trainer: fresh, or restored together with `history`.
-        splits: those to evaluate on; `train` first.
-        history: extended in place: a row a split at every evaluation.
-        checkpoint: called after each evaluation and after the last step, with `history` as it then is.
+        arrays: as of `splits_of`; each class has images in train or validation.
+        checkpoint: where to go on from; None to begin.
+        save: called at each evaluation and after the last step.
     """
-    parts = {}
-    for name, split in splits.items():
-        index = subset(split, settings.evaluation_images)
-        parts[name] = Split(split.images[index], split.labels[index])
+    digests = {name: array_digest(array) for name, array in arrays.items()}
+    classes = 1 + max(int(array.max()) for name, array in arrays.items() if name.endswith("-labels") and len(array))
+    splits = splits_of(settings, arrays)
+    chosen = {name: subset(split, settings.evaluation_images) for name, split in splits.items()}
+    parts = {name: Split(*(array[chosen[name]] for array in split)) for name, split in splits.items()}
+    trainer, history = build_trainer(settings, splits["train"], classes, seed), History()
+    if checkpoint is not None:
+        trainer.restore(checkpoint.state, checkpoint.step)
+        history = checkpoint.history
 
     while trainer.step < settings.steps and not _diverged(history):
         if not history.rows or history.rows[-1]["step"] < trainer.step:
             _evaluate(trainer, settings, parts, history)
-            checkpoint(history)
+            save(Checkpoint(trainer.step, trainer.state(), history))
             continue
         start = time.perf_counter()
         trainer.advance(
@@ -96,12 +122,25 @@ def train(
 
     diverged = _diverged(history)
     if not diverged:
-        checkpoint(history)
+        save(Checkpoint(trainer.step, trainer.state(), history))
     history.rows = [row for row in history.rows if row["step"] < trainer.step]
     logits = _evaluate(trainer, settings, splits, history)
-    final = {row["split"]: {k: row[k] for k in ("loss", "accuracy")} for row in history.rows[-len(splits) :]}
     diverged = diverged or _diverged(history)
-    return Outcome("diverged" if diverged else "completed", trainer.step, final, logits.get("test"))
+    return Outcome(
+        settings=settings,
+        seed=seed,
+        digests=digests,
+        status="diverged" if diverged else "completed",
+        step=trainer.step,
+        history=history,
+        final={row["split"]: {k: row[k] for k in ("loss", "accuracy")} for row in history.rows[-len(splits) :]},
+        test_logits=logits.get("test"),
+        parameters=trainer.parameters(),
+        counts=trainer.count(),
+        images={name: (len(chosen[name]), len(split.labels)) for name, split in splits.items()},
+        device=trainer.device,
+        device_memory_mb=trainer.peak_memory_mb(),
+    )
 
 
 def _evaluate(

@@ -61,7 +61,7 @@ class Trainer:
             index = self.order.batch(step)
             x = self._preprocessed(self.images[index])
             if self.settings.flip or self.settings.shift:
-                x = augmented(x, *draw_augmentation(self.settings, self.seed, step))
+                x = augmented(x, *draw_augmentation(self.settings, self.seed, step, self.order))
             self.model.loss_and_gradients(x.reshape(len(x), -1), self.labels[index])
             self.optimiser.step(self.model.gradients(), learning_rate(self.settings, step))
         self.step = until

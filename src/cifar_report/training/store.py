@@ -1,8 +1,9 @@
 """The run store: a finished run is taken from it, an unfinished one goes on from its checkpoint, else one begins.
 
 `<store>/<identity>/` holds `checkpoint.safetensors` while a run trains and `finished/` once it has: published by one
-rename, so that it is whole or absent. Two processes that want the same run take turns (`lock`). A process may
-train further runs, so that its start-up is paid for once (`obtain_sharing`): whoever asks later finds them here.
+rename, so that it is whole or absent. Both say whose they are, and are believed only where that is what was asked for.
+Two processes that want the same run take turns (`lock`). A process may train further runs, so that its start-up is paid
+for once (`Store.share`): whoever asks later finds them here.
 """
 
 import csv
@@ -10,7 +11,6 @@ import errno
 import fcntl
 import gc
 import hashlib
-import importlib
 import io
 import json
 import os
@@ -18,11 +18,12 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cache, partial
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -30,12 +31,16 @@ from safetensors.numpy import save
 from threadpoolctl import threadpool_info
 
 from cifar_report import provenance
-from cifar_report.config import Settings
+from cifar_report.config import Settings, check_data
 from cifar_report.datasets import Dataset
 from cifar_report.errors import InputError
 from cifar_report.files import atomic, read_json, sha256, to_json, write_text
+from cifar_report.identity import check_code, run_identity
+from cifar_report.kinds import entries
 from cifar_report.training import devices
-from cifar_report.training.loop import LARGEST_LOSS, History, Outcome, Split, Trainer, subset, train
+
+if TYPE_CHECKING:
+    from cifar_report.training.loop import Checkpoint, Outcome
 
 # Seconds: runs that take less on average share a process. Start-up, up to 8 s, is then little beside those that do not,
 # and nobody waits for longer than this for a run that another job trains on the way.
@@ -43,113 +48,106 @@ SHORT_RUN = 60.0
 CURVE_COLUMNS = ("step", "samples_seen", "split", "loss", "accuracy")
 
 
-class Wanted(NamedTuple):
-    """A run by what decides it, and its name in the log."""
+@dataclass(frozen=True)
+class Request:
+    """A run that is asked for: all that decides its numbers, and what it is called in the log."""
 
     settings: Settings
     seed: int
+    dataset: Dataset = field(compare=False)
+    code: str  # digest of what computes it, from the plan
     name: str
+    test: bool = True  # whether it opens the test split; a search does not
+
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of each array that it opens."""
+        return self.dataset.digests(self.test)
+
+    @cached_property
+    def identity(self) -> str:
+        """By which the store knows it."""
+        return run_identity(self.settings, self.seed, self.digests, self.code)
 
 
-def obtain(
-    settings: Settings, seed: int, dataset: Dataset, code: str, store: Path, name: str, test: bool = True
-) -> Path:
-    """The folder of the finished run of these settings and seed, trained here unless it is there already.
+@dataclass(frozen=True)
+class Store:
+    """The folder of all runs, finished and not."""
 
-    A run that another process trains is waited for.
+    folder: Path
 
-    Args:
-        code: digest of the modules that compute it, from the plan.
-        store: folder of all runs.
-        name: for the log.
-        test: whether to open the test split; a search does not.
+    def home(self, request: Request) -> Path:
+        """The folder of a run."""
+        return self.folder / request.identity
 
-    Raises:
-        InputError: the batch is larger than the training split, the validation split is asked for and empty, memory is
-            used up, or the device failed.
-    """
-    wanted = Wanted(settings, seed, name)
-    splits = partial(training_splits, settings, dataset, test)
-    if not _train_unless_there(wanted, dataset, splits, code, store, test, wait=True):
-        print(f"{name}: already trained, taken from the store", flush=True)
-    return _home(wanted, dataset, code, store, test)[0] / "finished"
+    def obtain(self, request: Request) -> Path:
+        """The folder of the finished run, trained here unless it is there, or by another process, which is waited for.
 
+        Raises:
+            InputError: what lies there is another run or was altered; the code is not that of the plan; the data is too
+                small; memory is used up, or the device failed.
+        """
+        if not self._train_unless_there(request, wait=True):
+            print(f"{request.name}: already trained, taken from the store", flush=True)
+        return _believed(self.home(request) / "finished", request)
 
-def obtain_sharing(
-    wanted: Wanted, others: list[Wanted], at_most: int, dataset: Dataset, code: str, store: Path, test: bool = True
-) -> Path:
-    """The folder of the finished run `wanted`, and on the way some of the others, which share this process.
+    def share(self, request: Request, others: list[Request], at_most: int) -> Path:
+        """The folder of the finished run, and on the way some of the others, which share this process.
 
-    Others are trained where this process trains at all, as long as they are short (`SHORT_RUN`), no other process has
-    begun them, and this one has trained fewer than `at_most`. Where one fails, it is left to its own job.
+        Others are trained where this process trains at all, as long as they are short (`SHORT_RUN`), no other process
+        has begun them, and this one has trained fewer than `at_most`. Where one fails, it is left to its own job.
 
-    Args:
-        others: runs of the same code that open the same splits.
-        dataset, code, store, test: as of `obtain`.
+        Args:
+            others: runs of the same code that open the same splits.
 
-    Raises:
-        InputError: as `obtain`, of the run `wanted`.
-    """
-    splits = cache(partial(training_splits, wanted.settings, dataset, test))
-    trained: list[Wanted] = []
-    begun = time.monotonic()
-    for run in dict.fromkeys((wanted, *others)):
-        if len(trained) == at_most or (trained and (time.monotonic() - begun) / len(trained) > SHORT_RUN):
-            break
-        home, _ = _home(run, dataset, code, store, test)
-        if (home / "finished" / "run.json").is_file():
-            if run == wanted:
+        Raises:
+            InputError: as `obtain`, of the run that is asked for.
+        """
+        trained: list[Request] = []
+        begun = time.monotonic()
+        for run in dict.fromkeys((request, *others)):
+            if len(trained) == at_most or (trained and (time.monotonic() - begun) / len(trained) > SHORT_RUN):
                 break
-            continue
-        try:
-            if _train_unless_there(run, dataset, splits, code, store, test, wait=False):
-                trained.append(run)
-        except InputError as error:
-            if run == wanted:
-                raise
-            print(f"{run.name}: left to its own job: {error}", flush=True)
-            break
-    if wanted in trained:
-        return _home(wanted, dataset, code, store, test)[0] / "finished"
-    return obtain(wanted.settings, wanted.seed, dataset, code, store, wanted.name, test)
+            if (self.home(run) / "finished" / "run.json").is_file():
+                if run == request:
+                    break
+                continue
+            try:
+                if self._train_unless_there(run, wait=False):
+                    trained.append(run)
+            except InputError as error:
+                if run == request:
+                    raise
+                print(f"{run.name}: left to its own job: {error}", flush=True)
+                break
+        if request in trained:
+            return _believed(self.home(request) / "finished", request)
+        return self.obtain(request)
+
+    def _train_unless_there(self, request: Request, wait: bool) -> bool:
+        """Whether it was trained here: not where it is there, nor, without `wait`, where another process has it."""
+        home, settings = self.home(request), request.settings
+        with locked(home, wait) as held:
+            if not held or (home / "finished" / "run.json").is_file():
+                return False
+            check_data(settings, request.dataset.counts, request.dataset.shape, request.name)
+            if settings.kind.startswith("torch"):
+                devices.take_device(self.folder / ".devices")
+                devices.require_gpu()
+            with devices.explained(request.name):
+                _train(request, home)
+        return True
 
 
-def _home(run: Wanted, dataset: Dataset, code: str, store: Path, test: bool) -> tuple[Path, str]:
-    """A run's folder in the store, and its identity."""
-    identity = provenance.identity(run.settings, run.seed, dataset.digests(test), code)
-    return store / identity, identity
+def publish(finished: Path, output: Path, request: Request, variant: str, files: tuple[str, ...]) -> None:
+    """Copies a finished run to where a study wants it, under the study's own name for it; `run.json` comes last.
 
-
-def _train_unless_there(
-    run: Wanted,
-    dataset: Dataset,
-    splits: Callable[[], dict[str, Split]],
-    code: str,
-    store: Path,
-    test: bool,
-    wait: bool,
-) -> bool:
-    """Whether the run was trained here: not where it is there, nor, without `wait`, where another process has it."""
-    home, identity = _home(run, dataset, code, store, test)
-    with locked(home, wait) as held:
-        if not held or (home / "finished" / "run.json").is_file():
-            return False
-        opened = splits()
-        images = len(opened["train"].labels)
-        if run.settings.batch_size > images:
-            raise InputError(
-                f"{run.name}: batch_size: {run.settings.batch_size}, but the training split has {images} images; "
-                "choose a smaller batch"
-            )
-        if run.settings.kind.startswith("torch"):
-            devices.take_device(store / ".devices")
-        with devices.explained(run.name):
-            _train(run, dataset, opened, identity, code, home, dataset.digests(test))
-    return True
-
-
-def publish(finished: Path, output: Path, variant: str, files: tuple[str, ...]) -> None:
-    """Copies a finished run to where a study wants it, under the study's own name for it; `run.json` comes last."""
+    Raises:
+        InputError: it is not the run that was asked for, or the folder is that of another seed.
+    """
+    _believed(finished, request)
+    if output.name.startswith("seed-") and output.name != f"seed-{request.seed}":
+        raise InputError(f"{output}: expected the run of that seed, found seed {request.seed}")
     for name in files:
         with (finished / name).open("rb") as source, atomic(output / name) as target:
             shutil.copyfileobj(source, target)
@@ -157,50 +155,30 @@ def publish(finished: Path, output: Path, variant: str, files: tuple[str, ...]) 
     write_text(output / "run.json", to_json(run))
 
 
-def training_splits(settings: Settings, dataset: Dataset, test: bool) -> dict[str, Split]:
-    """The splits that a run trains and is evaluated on, `train` first.
-
-    Trained on train and validation together, a run has no validation split.
-    """
-    splits = {"train": Split(*dataset.split("train"))}
-    if settings.train_on == "train+validation":
-        both = zip(splits["train"], dataset.split("validation"), strict=True)
-        splits = {"train": Split(*(np.concatenate(pair) if len(pair[1]) else pair[0] for pair in both))}
-    elif dataset.counts["validation"]:
-        splits["validation"] = Split(*dataset.split("validation"))
-    if test:
-        splits["test"] = Split(*dataset.split("test"))
-    return splits
-
-
-def _train(
-    run: Wanted,
-    dataset: Dataset,
-    splits: dict[str, Split],
-    identity: str,
-    code: str,
-    home: Path,
-    data: dict[str, str],
-) -> None:
-    settings, seed, name = run
+def _train(request: Request, home: Path) -> None:
     _forget_peaks()
     commit = provenance.commit()  # that of the code now in memory, whatever is checked out by the end
-    trainer = build_trainer(settings, splits["train"], len(dataset.class_names), seed)
-    print(f"{name}: {settings.steps} steps of {settings.batch_size} on {trainer.device}", flush=True)
-    history = History()
-    saved = home / "checkpoint.safetensors"
+    settings, name, saved = request.settings, request.name, home / "checkpoint.safetensors"
+    from cifar_report.training.loop import LARGEST_LOSS, train
+
+    entries(settings.kind)  # imported, so that the check sees all modules
+    check_code(settings.kind, request.code, loaded=True)
+    arrays = request.dataset.arrays(request.test)
+    environment = _environment(settings.kind)
     _remove_leftovers(home)
-    if saved.is_file() and _restore(saved, trainer, history):
-        print(f"{name}: goes on from step {trainer.step}", flush=True)
-    begun = trainer.step
+    checkpoint = _read(saved, request, environment) if saved.is_file() else None
+    begun = checkpoint.step if checkpoint else 0
+    print(f"{name}: {settings.steps} steps of {settings.batch_size} on {environment['device']['type']}", flush=True)
+    if checkpoint:
+        print(f"{name}: goes on from step {begun}", flush=True)
 
-    def checkpoint(history: History) -> None:
-        _progress(name, trainer, settings, history, begun)
-        if trainer.step > begun:
-            _save(saved, trainer, history)
+    def keep(checkpoint: "Checkpoint") -> None:
+        _progress(request, checkpoint.step, checkpoint.history)
+        if checkpoint.step > begun:
+            _save(saved, request, environment, checkpoint)
 
-    outcome = train(trainer, settings, splits, history, checkpoint)
-    _progress(name, trainer, settings, history, begun)
+    outcome = train(settings, request.seed, arrays, checkpoint, keep)
+    _progress(request, outcome.step, outcome.history)
     if outcome.status == "diverged":
         print(
             f"{name}: diverged: at step {outcome.step} the loss is no number or beyond {LARGEST_LOSS:g}; "
@@ -209,7 +187,7 @@ def _train(
         )
     partial = home / f"finished.{os.getpid()}.tmp"
     try:
-        _write(partial, trainer, settings, seed, dataset, splits, identity, code, history, outcome, data, commit)
+        _write(partial, request, outcome, environment, commit)
         shutil.rmtree(home / "finished", ignore_errors=True)
         partial.rename(home / "finished")
     finally:
@@ -217,87 +195,92 @@ def _train(
     saved.unlink(missing_ok=True)
 
 
-def build_trainer(settings: Settings, split: Split, classes: int, seed: int) -> Trainer:
-    """The trainer of a kind of model; imports what this kind needs and nothing else.
-
-    Raises:
-        InputError: there is a GPU for it that PyTorch cannot use, or the model takes no images of this size.
-    """
-    if settings.kind.startswith("torch"):
-        devices.require_gpu()
-    loop, model = (importlib.import_module(module) for module in provenance.KINDS[settings.kind])
-    try:
-        return loop.Trainer(model.build, settings, split.images, split.labels, classes, seed)
-    except ValueError as error:
-        raise InputError(
-            f"a {settings.kind} cannot be built for this data set: {error}; leave it out of 'run'"
-        ) from error
-
-
 def _write(
-    folder: Path,
-    trainer: Trainer,
-    settings: Settings,
-    seed: int,
-    dataset: Dataset,
-    splits: dict[str, Split],
-    identity: str,
-    code: str,
-    history: History,
-    outcome: Outcome,
-    data: dict[str, str],
-    commit: dict[str, Any],
+    folder: Path, request: Request, outcome: "Outcome", environment: dict[str, Any], commit: dict[str, Any]
 ) -> None:
+    """The files of a finished run, which tell what was trained, not what was asked for."""
+    received = run_identity(outcome.settings, outcome.seed, outcome.digests, request.code)
+    if received != request.identity:
+        asked = (request.settings, request.seed, request.digests)
+        trained = (outcome.settings, outcome.seed, outcome.digests)
+        what = [name for name, a, b in zip(("settings", "seed", "data"), asked, trained, strict=True) if a != b]
+        raise InputError(
+            f"{request.name}: expected to train what was asked for, found other {' and '.join(what)}; it is not filed; "
+            "what hands a run its settings, seed and arrays (store, datasets) was changed"
+        )
     folder.mkdir(parents=True)
-    _write_curve(folder / "curve.csv", history.rows)
+    _write_curve(folder / "curve.csv", outcome.history.rows)
     with atomic(folder / "model.safetensors") as file:
-        file.write(save({k: np.ascontiguousarray(v) for k, v in trainer.parameters().items()}))
+        file.write(save({k: np.ascontiguousarray(v) for k, v in outcome.parameters.items()}))
     if outcome.test_logits is not None:
         with atomic(folder / "test-logits.npy") as file:
             np.save(file, outcome.test_logits.astype(np.float32))
-    subsets = {split: subset(part, settings.evaluation_images) for split, part in splits.items()}
-    device = {"type": trainer.device, "cpu": provenance.cpu_name(), "kernels": _kernels()}
-    packages = ["numpy"]
-    if "torch" in sys.modules:
-        import torch
-
-        packages.append("torch")
-        if trainer.device == "cuda":
-            device["gpu"] = torch.cuda.get_device_name()
     run: dict[str, Any] = {
-        "seed": seed,
+        "seed": outcome.seed,
         "status": outcome.status,
         "step": outcome.step,
-        "identity": identity,
-        "code": code,
-        "settings": settings.full(),
+        "identity": received,
+        "code": request.code,
+        "settings": outcome.settings.full(),
         "final": outcome.final,
-        "samples_seen": outcome.step * settings.batch_size,
-        **trainer.count(),
-        "seconds": round(history.training_seconds, 3),
-        "evaluation_seconds": round(history.evaluation_seconds, 3),
-        "peak_memory_mb": round(trainer.peak_memory_mb() or _peak_memory_mb(), 1),
-        "device": device,
-        "threads": settings.threads,
-        "versions": provenance.versions(*packages),
+        "samples_seen": outcome.step * outcome.settings.batch_size,
+        **outcome.counts,
+        "seconds": round(outcome.history.training_seconds, 3),
+        "evaluation_seconds": round(outcome.history.evaluation_seconds, 3),
+        "peak_memory_mb": round(outcome.device_memory_mb or _peak_memory_mb(), 1),
+        "device": environment["device"],
+        "threads": outcome.settings.threads,
+        "versions": environment["versions"],
         "commit": commit,
-        "data": {"name": dataset.name, "source": dataset.source, "digests": data},
-        "evaluation_subsets": {
-            split: {"images": len(index), "of": len(splits[split].labels)} for split, index in subsets.items()
-        },
+        "data": {"name": request.dataset.name, "source": request.dataset.source, "digests": outcome.digests},
+        "evaluation_subsets": {split: {"images": n, "of": whole} for split, (n, whole) in outcome.images.items()},
         "digests": {file.name: sha256(file) for file in sorted(folder.iterdir())},
     }
     write_text(folder / "run.json", to_json(run))
 
 
-def _kernels() -> str:
-    """For which processor the libraries chose their arithmetic; the environment may overrule its name."""
-    if "torch" in sys.modules:
+def _believed(finished: Path, request: Request) -> Path:
+    """A finished run's folder, once it is known to hold the run that is asked for, as it was trained.
+
+    Raises:
+        InputError: it holds another run, or a file was altered since.
+    """
+    run = read_json(finished / "run.json")
+    try:
+        found = run_identity(Settings.from_mapping(run["settings"]), run["seed"], run["data"]["digests"], run["code"])
+        whose, files = run["identity"], run["digests"]
+        altered = [name for name, digest in files.items() if sha256(finished / name) != digest]
+    except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
+        raise InputError(f"{finished}: expected a finished run, found a damaged one ({error}); {_ANEW}") from error
+    if not whose == found == request.identity:
+        raise InputError(
+            f"{finished}: expected the run {request.identity[:12]} ({request.name}), found that of seed {run['seed']} "
+            f"known as {whose[:12]}; {_ANEW}"
+        )
+    if altered:
+        raise InputError(f"{finished / altered[0]}: was altered since the run was trained; {_ANEW}")
+    return finished
+
+
+_ANEW = "remove this folder, and the run is trained anew"
+
+
+def _environment(kind: str) -> dict[str, Any]:
+    """What computes: a run's last bits are those of its versions, device and processor kernels."""
+    device = {"type": "cpu", "cpu": provenance.cpu_name(), "model": provenance.cpu_model()}
+    packages = ["numpy"]
+    if kind.startswith("torch"):
         import torch
 
-        return torch.backends.cpu.get_cpu_capability()
-    found = {info["architecture"] for info in threadpool_info() if "architecture" in info}
-    return ", ".join(sorted(found)) or "unknown"
+        packages.append("torch")
+        device["kernels"] = torch.backends.cpu.get_cpu_capability()
+        if torch.cuda.is_available():
+            device |= {"type": "cuda", "gpu": torch.cuda.get_device_name()}
+    else:
+        # For which processor the library chose its arithmetic; the environment may overrule its name.
+        chosen = {info["architecture"] for info in threadpool_info() if "architecture" in info}
+        device["kernels"] = ", ".join(sorted(chosen)) or "unknown"
+    return {"versions": provenance.versions(*packages), "device": device}
 
 
 def _write_curve(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -308,29 +291,51 @@ def _write_curve(path: Path, rows: list[dict[str, Any]]) -> None:
     write_text(path, text.getvalue())
 
 
-def _save(path: Path, trainer: Trainer, history: History) -> None:
-    state = {k: np.ascontiguousarray(v) for k, v in trainer.state().items()}
-    metadata = {"step": str(trainer.step), "history": json.dumps(vars(history))}
+def _save(path: Path, request: Request, environment: dict[str, Any], checkpoint: "Checkpoint") -> None:
+    state = {k: np.ascontiguousarray(v) for k, v in checkpoint.state.items()}
+    metadata = {
+        "identity": request.identity,
+        "environment": json.dumps(environment, sort_keys=True),
+        "step": str(checkpoint.step),
+        "history": json.dumps(vars(checkpoint.history)),
+    }
     with atomic(path) as file:
         file.write(save(state, metadata | {"sha256": _digest(state, metadata)}))
 
 
-def _restore(path: Path, trainer: Trainer, history: History) -> bool:
-    """Whether the run goes on from its checkpoint: not from a damaged one, since beginning anew gives the same run."""
+def _read(path: Path, request: Request, environment: dict[str, Any]) -> "Checkpoint | None":
+    """The checkpoint to go on from: none that is damaged, of another run, or of another machine's arithmetic.
+
+    Beginning anew gives the same run, and all its bits are of one machine.
+    """
+    from cifar_report.training.loop import Checkpoint, History
+
     try:
         with safe_open(path, "numpy") as file:
             metadata = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         print(f"{path}: the checkpoint is damaged ({error}); the run begins anew", flush=True)
-        return False
+        return None
     recorded = metadata.pop("sha256", None)
     if recorded != _digest(state, metadata):
         print(f"{path}: the checkpoint differs from its SHA-256; the run begins anew", flush=True)
-        return False
-    trainer.restore(state, int(metadata["step"]))
-    vars(history).update(json.loads(metadata["history"]))
-    return True
+        return None
+    if metadata.get("identity") != request.identity:
+        print(f"{path}: the checkpoint is that of another run; this one begins anew", flush=True)
+        return None
+    if (made := json.loads(metadata["environment"])) != environment:
+        told = " and ".join(
+            f"{key} {made[part].get(key)} (now {environment[part].get(key)})"
+            for part in environment
+            for key in sorted({*made[part], *environment[part]})
+            if made[part].get(key) != environment[part].get(key)
+        )
+        print(
+            f"{path}: the checkpoint was made with {told}; the run begins anew, so that its bits are of one", flush=True
+        )
+        return None
+    return Checkpoint(int(metadata["step"]), state, History(**json.loads(metadata["history"])))
 
 
 def _digest(state: dict[str, np.ndarray], metadata: dict[str, str]) -> str:
@@ -350,16 +355,17 @@ def _remove_leftovers(home: Path) -> None:
             path.unlink()
 
 
-def _progress(name: str, trainer: Trainer, settings: Settings, history: History, begun: int) -> None:
+def _progress(request: Request, step: int, history: Any) -> None:
     """One line: step, loss and accuracy, images a second, time left."""
-    last = {row["split"]: row for row in history.rows if row["step"] == trainer.step}
+    settings = request.settings
+    last = {row["split"]: row for row in history.rows if row["step"] == step}
     told = "  ".join(f"{split} {row['loss'] or float('nan'):.3f} {row['accuracy']:.3f}" for split, row in last.items())
     spent = history.training_seconds + history.evaluation_seconds
-    speed = trainer.step * settings.batch_size / history.training_seconds if history.training_seconds else 0.0
-    left = (settings.steps - trainer.step) * spent / trainer.step if trainer.step else float("nan")
+    speed = step * settings.batch_size / history.training_seconds if history.training_seconds else 0.0
+    left = (settings.steps - step) * spent / step if step else float("nan")
     stamp = time.strftime("%H:%M:%S")
     print(
-        f"{stamp} {name}  step {trainer.step}/{settings.steps}  {told}  {speed:.0f} images/s  {left:.0f} s left",
+        f"{stamp} {request.name}  step {step}/{settings.steps}  {told}  {speed:.0f} images/s  {left:.0f} s left",
         flush=True,
     )
 

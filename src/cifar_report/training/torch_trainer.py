@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cifar_report.randomness import Purpose, generator
+from cifar_report.torch_nn.convolution import Convolution
 from cifar_report.training.batches import (
     Images,
     Order,
@@ -95,9 +97,9 @@ class Trainer:
         self.dtype = torch.float64 if settings.precision == "float64" else torch.float32
         model = build(settings, images.shape[1:], classes, seed)
         # Convolutions run fastest with the channels last; a flattened image must keep its order.
-        convolves = any(isinstance(module, nn.Conv2d) for module in model.modules())
+        convolves = any(isinstance(module, nn.Conv2d | Convolution) for module in model.modules())
         self.layout = torch.channels_last if convolves else torch.contiguous_format
-        self.model = model.to(self.device, self.dtype).to(memory_format=self.layout)
+        self.model = model.to(self.device, self.dtype)
         self.average = (
             AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(settings.average_decay), use_buffers=True)
             if settings.average_decay
@@ -116,15 +118,16 @@ class Trainer:
     def advance(self, until: int) -> None:
         """Trains up to step `until`, without waiting for the device."""
         self.model.train()
-        while self.step < until:
-            steps = range(self.step, min(self.step + STEPS_DRAWN, until))
-            for step, batch in zip(steps, self._drawn(steps), strict=True):
-                if self.settings.dropout:
-                    torch.manual_seed(int(generator(self.seed, Purpose.DROPOUT, step).integers(2**63)))
-                self.run_step(batch)
-                if self.average is not None:
-                    self.average.update_parameters(self.model)
-            self.step = steps.stop
+        with denormals_flushed():
+            while self.step < until:
+                steps = range(self.step, min(self.step + STEPS_DRAWN, until))
+                for step, batch in zip(steps, self._drawn(steps), strict=True):
+                    if self.settings.dropout:
+                        torch.manual_seed(int(generator(self.seed, Purpose.DROPOUT, step).integers(2**63)))
+                    self.run_step(batch)
+                    if self.average is not None:
+                        self.average.update_parameters(self.model)
+                self.step = steps.stop
 
     def _step(self, batch: Batch) -> None:
         settings, optimiser = self.settings, self.optimiser
@@ -139,9 +142,9 @@ class Trainer:
         loss.backward()
         for group in optimiser.param_groups:
             if self.device == "cuda":
-                group["lr"].copy_(batch.rate)
+                group["lr"].copy_(batch.rate * group["factor"])
             else:
-                group["lr"] = batch.rate.item()
+                group["lr"] = batch.rate.item() * group["factor"]
         optimiser.step()
 
     def _drawn(self, steps: range) -> Iterator[Batch]:
@@ -149,7 +152,7 @@ class Trainer:
         index = np.stack([self.order.batch(step) for step in steps])
         rate = np.array([learning_rate(settings, step) for step in steps])
         if settings.flip or settings.shift:
-            drawn = [draw_augmentation(settings, self.seed, step) for step in steps]
+            drawn = [draw_augmentation(settings, self.seed, step, self.order) for step in steps]
         else:
             drawn = [(np.empty(0, bool), np.empty((2, 0), int))] * len(steps)
         flips, moves = (np.stack(arrays) for arrays in zip(*drawn, strict=True))
@@ -166,7 +169,8 @@ class Trainer:
         model = self._evaluated().eval()
         size = EVALUATION_BATCH[self.device]
         batches = (torch.from_numpy(images[i : i + size]).to(self.device) for i in range(0, len(images), size))
-        with torch.autocast(self.device, torch.bfloat16, enabled=self.settings.precision == "bf16"):
+        bf16 = self.settings.precision == "bf16"
+        with denormals_flushed(), torch.autocast(self.device, torch.bfloat16, enabled=bf16):
             logits = torch.cat(
                 [model(self._preprocessed(x).contiguous(memory_format=self.layout)).to(self.dtype) for x in batches]
             )
@@ -194,13 +198,9 @@ class Trainer:
             parts[part][rest] = torch.from_numpy(array)
         self.model.load_state_dict(parts["model"])
         moments: dict[int, dict[str, Tensor]] = {}
-        weights = list(self.model.parameters())
         for name, tensor in parts["optimiser"].items():
             index, _, key = name.partition(".")
-            weight = weights[int(index)]
-            # Fused optimisers walk through a weight and its moments in the order of memory, channels first or last.
-            entry = tensor if tensor.shape != weight.shape else torch.empty_like(weight).copy_(tensor)
-            moments.setdefault(int(index), {})[key] = entry
+            moments.setdefault(int(index), {})[key] = tensor
         groups = self.optimiser.state_dict()["param_groups"]
         self.optimiser.load_state_dict({"state": moments, "param_groups": groups})
         if self.average is not None:
@@ -211,11 +211,12 @@ class Trainer:
         """Trainable parameters, and floating-point operations of one image's forward pass (2 a multiply-add)."""
         flops = 0
 
-        def add(layer: nn.Linear | nn.Conv2d, inputs: tuple[Tensor], output: Tensor) -> None:
+        def add(layer: nn.Linear | nn.Conv2d | Convolution, inputs: tuple[Tensor], output: Tensor) -> None:
             nonlocal flops
             flops += 2 * layer.weight.numel() * output[0, 0].numel()
 
-        layers = [module for module in self.model.modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+        kinds = nn.Linear | nn.Conv2d | Convolution
+        layers = [module for module in self.model.modules() if isinstance(module, kinds)]
         hooks = [layer.register_forward_hook(add) for layer in layers]
         with torch.no_grad():
             self.model.eval()(self._preprocessed(self.images[:1]))
@@ -233,6 +234,19 @@ class Trainer:
     def _preprocessed(self, images: Tensor) -> Float[Tensor, "n channels height width"]:
         x = images.to(self.dtype).sub_(self.subtract)
         return x.div_(self.divide) if self.settings.preprocessing == "standardise" else x
+
+
+@contextmanager
+def denormals_flushed() -> Iterator[None]:
+    """Numbers too small for a whole mantissa count as zero inside: a CPU takes many times as long for them.
+
+    The state is the thread's, and other code of the process keeps such numbers.
+    """
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def augmented(
@@ -257,20 +271,28 @@ def augmented(
 def build_optimiser(settings: "Settings", model: nn.Module, device: str) -> torch.optim.Optimizer:
     """PyTorch's own optimiser of the settings' name, fused: one pass over each parameter.
 
-    On a GPU its learning rate and step count live there, so that a recorded step can read them.
+    The biases of batch norms learn at `bias_rate` times the rate of the rest, their `factor`, and decay as much a step
+    as the rest. On a GPU the learning rate and the step count live there, so that a recorded step can read them.
     """
+    # Batch norms, ours and PyTorch's, are the modules with running statistics.
+    shifts = [module.bias for module in model.modules() if hasattr(module, "running_mean")]
+    apart = {id(bias) for bias in shifts} if settings.bias_rate != 1 else set()
+    parts = [(1.0, [weight for weight in model.parameters() if id(weight) not in apart])]
+    if apart:
+        parts.append((settings.bias_rate, [weight for weight in model.parameters() if id(weight) in apart]))
     recorded = device == "cuda"
-    rate = torch.tensor(settings.learning_rate, device=device) if recorded else settings.learning_rate
-    if settings.optimiser == "sgd":
-        return torch.optim.SGD(
-            model.parameters(),
-            lr=rate,
-            momentum=settings.momentum,
-            nesterov=settings.nesterov,
-            weight_decay=settings.weight_decay,
-            fused=True,
+    groups = []
+    for factor, parameters in parts:
+        rate = settings.learning_rate * factor
+        groups.append(
+            {
+                "params": parameters,
+                "factor": factor,
+                "lr": torch.tensor(rate, device=device) if recorded else rate,
+                "weight_decay": settings.weight_decay / factor,
+            }
         )
+    if settings.optimiser == "sgd":
+        return torch.optim.SGD(groups, momentum=settings.momentum, nesterov=settings.nesterov, fused=True)
     kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-    return kinds[settings.optimiser](
-        model.parameters(), lr=rate, weight_decay=settings.weight_decay, fused=True, capturable=recorded
-    )
+    return kinds[settings.optimiser](groups, fused=True, capturable=recorded)

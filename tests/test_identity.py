@@ -1,0 +1,488 @@
+"""What a run is known by: all that decides its numbers, seen from outside, and nothing else.
+
+Each digest of an edited copy is taken by a process of its own. What counts is held against a trace of what really ran.
+"""
+
+import ast
+import dataclasses
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from runs import obtain, requested
+
+from cifar_report import datasets, identity
+from cifar_report.cli import main
+from cifar_report.config import NEUTRAL, Settings
+from cifar_report.errors import InputError
+from cifar_report.files import to_json
+from cifar_report.identity import PACKAGE, code_digest
+from cifar_report.kinds import KINDS, entries
+from cifar_report.training import loop, store
+
+SETTINGS = Settings(
+    kind="numpy-mlp",
+    optimiser="sgd",
+    learning_rate=0.01,
+    steps=4,
+    batch_size=20,
+    preprocessing="standardise",
+    evaluate_every=2,
+    evaluation_images=20,
+    threads=1,
+    hidden=(6, 5),
+    train_on="train+validation",
+    momentum=0.9,
+    nesterov=True,
+    weight_decay=0.01,
+    flip=True,
+    shift=1,
+)
+TORCH = {"optimiser": "adamw", "momentum": 0.0, "nesterov": False, "dropout": 0.1, "average_decay": 0.9}
+TRACED = {
+    "numpy-mlp": SETTINGS,
+    "torch-mlp": dataclasses.replace(SETTINGS, kind="torch-mlp", **TORCH, batch_norm="manual"),
+    "torch-vgg": dataclasses.replace(SETTINGS, kind="torch-vgg", **TORCH, batch_norm="torch", hidden=(), dirac=True),
+}
+ALL = set(KINDS)
+TORCHES = ALL - {"numpy-mlp"}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dataset")
+    datasets.prepare("digits", {"source": "digits"}, 1300, folder, folder)
+    return datasets.load(folder)
+
+
+@pytest.fixture
+def package(tmp_path):
+    copy = tmp_path / "src/cifar_report"
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    return copy
+
+
+def digests(package):
+    """Of each kind, by a process that imports this copy; the message where the code is refused."""
+    code = (
+        "import json\nfrom cifar_report import errors, identity\n"
+        f"try: print(json.dumps({{k: identity.code_digest(k) for k in {list(KINDS)}}}))\n"
+        "except errors.InputError as error: print(json.dumps(str(error)))"
+    )
+    environment = os.environ | {"PYTHONPATH": str(package.parent), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def before():
+    return digests(PACKAGE)
+
+
+def edit(package, file, old, new):
+    path = package / file
+    text = path.read_text()
+    assert text.count(old) >= 1, f"{file} has no {old!r}"
+    path.write_text(text.replace(old, new, 1))
+
+
+def in_process(package, monkeypatch):
+    """The same of a copy whose table of kinds is this process's."""
+    monkeypatch.setattr(identity, "PACKAGE", package)
+    return {kind: code_digest(kind) for kind in KINDS}
+
+
+def changed(before, after):
+    return {kind for kind in KINDS if before[kind] != after[kind]}
+
+
+# --- the digest counts what runs -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def ran(dataset):
+    """For each kind the functions of the package that a training really calls, begun and gone on with."""
+    few = {name: array[:60] for name, array in dataset.arrays().items()}
+    return {kind: traced(settings, few) for kind, settings in TRACED.items()}
+
+
+def traced(settings, arrays):
+    """File, line and name of each function, without those of what the training calls back (`save`)."""
+    seen, saved, watching = set(), [], [False]
+
+    def profile(frame, event, _):
+        code = frame.f_code
+        if event == "call" and watching[0] and code.co_filename.startswith(str(PACKAGE)):
+            seen.add((code.co_filename, code.co_firstlineno, code.co_qualname))
+
+    def save(checkpoint):
+        watching[0] = False
+        state = {name: np.array(array) for name, array in checkpoint.state.items()}
+        saved.append(loop.Checkpoint(checkpoint.step, state, loop.History(list(checkpoint.history.rows))))
+        watching[0] = True
+
+    entries(settings.kind)  # imported before
+    sys.setprofile(profile)
+    try:
+        for go_on_from in (None, 1):
+            watching[0] = True
+            loop.train(settings, 3, arrays, saved[go_on_from] if go_on_from else None, save)
+            watching[0] = False
+    finally:
+        sys.setprofile(None)
+    assert saved[1].step == 2
+    return {entry for entry in seen if entry[2] != "<module>"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_function_that_a_training_calls_is_in_its_digest(kind, ran):
+    counted = {(str(identity.path_of(module)), name) for module, name in identity.reached(kind)}
+    counted.add((str(PACKAGE / "kinds.py"), "entries"))  # stands for the two entries of the kind
+    called = {(file, name.partition(".")[0]) for file, _, name in ran[kind]}
+    assert len(called) > 15
+    assert called - counted == set()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_edit_of_any_function_that_ran_changes_the_digest(kind, ran, package, before, monkeypatch):
+    monkeypatch.setattr(identity, "PACKAGE", package)
+    edited = 0
+    for file in {file for file, _, _ in ran[kind]} - {str(PACKAGE / "kinds.py")}:
+        path = package / Path(file).relative_to(PACKAGE)
+        whole = path.read_text()
+        for line in {line for other, line, _ in ran[kind] if other == file}:
+            tree = ast.parse(whole)
+            for node in ast.walk(tree):
+                if isinstance(node, ast.FunctionDef) and line in (
+                    node.lineno,
+                    *(d.lineno for d in node.decorator_list),
+                ):
+                    node.body.append(ast.parse("if 0: 1 + 1").body[0])
+                    path.write_text(ast.unparse(tree))
+                    assert code_digest(kind) != before[kind], f"{path.name}:{line}"
+                    edited += 1
+        path.write_text(whole)
+    assert edited > 15
+
+
+EDITS = {
+    "trained on the test split": (
+        "training/splits.py",
+        'Split(arrays[f"{name}-images"]',
+        'Split(arrays["test-images"]',
+        ALL,
+    ),
+    "validation before train": ("training/splits.py", "zip(splits", "zip(held_out, splits", ALL),
+    "a resumed step too many": ("training/torch_trainer.py", "self.step = step\n", "self.step = step + 1\n", TORCHES),
+    "a constant": ("training/numpy_trainer.py", "EVALUATION_BATCH = 1000", "EVALUATION_BATCH = 999", {"numpy-mlp"}),
+    "the plan of the VGG": ("torch_nn/vgg.py", "PLAN = (64", "PLAN = (65", {"torch-vgg"}),
+    "a sign": ("numpy_nn/modules.py", "-= 1", "+= 1", {"numpy-mlp"}),
+    "a default argument": ("torch_nn/batchnorm.py", "eps: float = 1e-5", "eps: float = 1e-4", {"torch-mlp"}),
+    "a decorator": ("torch_nn/batchnorm.py", "    @torch.no_grad()\n", "", {"torch-mlp"}),
+    "a purpose's number": ("randomness.py", "ORDER = 1", "ORDER = 9", ALL),
+    "the data order": ("randomness.py", "spawn_key=(int(purpose), index)", "spawn_key=(int(purpose), 0)", ALL),
+    "a hidden float": ("training/batches.py", "else 0.0)", "else 0)", ALL),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_an_edit_retrains_the_kinds_that_it_concerns(name, package, before, monkeypatch):
+    file, old, new, concerned = EDITS[name]
+    edit(package, file, old, new)
+    assert changed(before, in_process(package, monkeypatch)) == concerned
+
+
+def test_another_function_of_the_same_name_retrains(package, before, monkeypatch):
+    """Also where the one that imports it is as it was."""
+    path = package / "training/torch_trainer.py"
+    text = re.sub(r"(?<=\n)    learning_rate,\n", "", path.read_text(), count=1)
+    path.write_text(
+        text.replace(
+            "from cifar_report.training.batches",
+            "from cifar_report.training.other import learning_rate\nfrom cifar_report.training.batches",
+            1,
+        )
+    )
+    (package / "training/other.py").write_text("def learning_rate(settings, step):\n    return 0.1\n")
+    assert changed(before, in_process(package, monkeypatch)) == TORCHES
+
+
+def test_a_neutral_default_counts_where_it_is_read(package, before):
+    edit(package, "config.py", "momentum: float = 0.0", "momentum: float = 0.9")
+    assert changed(before, digests(package)) == ALL
+    edit(package, "config.py", "momentum: float = 0.9", "momentum: float = 0.0")
+    edit(package, "config.py", "dropout: float = 0.0", "dropout: float = 0.5")
+    assert changed(before, digests(package)) == TORCHES
+
+
+def test_neutral_defaults_are_pinned():
+    """A run's identity names only the settings that differ from these: none may ever change."""
+    assert NEUTRAL == {
+        "train_on": "train",
+        "hidden": (),
+        "slope": 0.0,
+        "initial_std": None,
+        "dirac": False,
+        "batch_norm": "none",
+        "bias_rate": 1.0,
+        "momentum": 0.0,
+        "nesterov": False,
+        "weight_decay": 0.0,
+        "schedule": "constant",
+        "warmup": 0.0,
+        "label_smoothing": 0.0,
+        "dropout": 0.0,
+        "flip": False,
+        "alternate_flips": False,
+        "shift": 0,
+        "average_decay": 0.0,
+        "precision": "float32",
+        "deterministic": False,
+    }
+    assert all(type(value) is type(Settings.__dataclass_fields__[name].default) for name, value in NEUTRAL.items())
+
+
+# --- and nothing else -------------------------------------------------------------------------------------------------
+
+HARMLESS = {
+    "an annotated constant": ("training/loop.py", "LARGEST_LOSS = 1e6", "LARGEST_LOSS: float = 1e6"),
+    "another annotation": ("training/batches.py", "step: int) -> float:", "step: np.int64) -> np.float64:"),
+    "a docstring": ("numpy_nn/modules.py", '"""The modules of the network', '"""Edited. The modules of the network'),
+    "a comment": ("training/splits.py", "    splits = {\n", "    # of all\n    splits = {\n"),
+    "a name that nothing reaches": ("randomness.py", "class Purpose", "def unused():\n    return 1\n\n\nclass Purpose"),
+    "another purpose": ("randomness.py", "    SHIFT = 6\n", "    SHIFT = 6\n    BOOTSTRAP = 60\n"),
+    "another setting": ("config.py", "    deterministic: bool", "    cutout: int = 0\n    deterministic: bool"),
+    "what files a run": ("training/store.py", "SHORT_RUN = 60.0", "SHORT_RUN = 61.0"),
+    "another kind": ("kinds.py", "KINDS = {", 'KINDS = {\n    "other": Kind(trainer="x.y", builder="x.z"),'),
+    "an import's other name": ("training/batches.py", "import math\n", "import math as m\nimport math\n"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_what_decides_no_number_retrains_nothing(name, package, before):
+    edit(package, *HARMLESS[name])
+    after = digests(package)
+    assert changed(before, after) == set(), after
+
+
+def test_moving_and_renaming_every_module_retrains_nothing(package, before):
+    """All that trainings reach, into one new folder, under new names."""
+    modules = {module for kind in KINDS for module, _ in identity.reached(kind)}
+    assert len(modules) > 12
+    moved = {module: f"cifar_report.moved.{module.replace('.', '_')}" for module in modules}
+    (package / "moved").mkdir()
+    (package / "moved/__init__.py").write_text('"""All of it."""\n')
+    for module, new in moved.items():
+        (package / identity.path_of(module).relative_to(PACKAGE)).rename(package / f"moved/{new.split('.')[-1]}.py")
+    names = re.compile("|".join(rf"{re.escape(module)}(?!\w)" for module in sorted(modules, key=len, reverse=True)))
+    for path in package.rglob("*.py"):
+        path.write_text(names.sub(lambda match: moved[match[0]], path.read_text()))
+    assert digests(package) == before
+
+
+def test_a_renamed_function_retrains_nothing(package, before, monkeypatch):
+    for path in package.rglob("*.py"):
+        path.write_text(re.sub(r"\bstatistics\b(?=\()|(?<=    )statistics(?=,)", "pixel_statistics", path.read_text()))
+    assert "def pixel_statistics" in (package / "training/batches.py").read_text()
+    assert changed(before, in_process(package, monkeypatch)) == set()
+
+
+RETURN, IMPORT = "    return splits\n", "from cifar_report.training import batches"
+EFFECT = "import cifar_report.effect\n"
+REFUSED = {
+    "a statement that runs at import": ("training/batches.py", "Images =", "np.seterr(all='ignore')\nImages ="),
+    "an assignment to a part": ("training/batches.py", "Images =", "np.x = 1\nImages ="),
+    "a call at import": ("training/batches.py", "Images =", "STATE = np.random.default_rng()\nImages ="),
+    "a relative import": ("training/splits.py", "from cifar_report.training.batches", "from .batches"),
+    "all names of a module": ("training/splits.py", "import Images\n", "import *\n"),
+    "an import by name": ("training/splits.py", RETURN, "    import importlib\n\n    importlib.import_module('x')\n"),
+    "evaluated text": ("training/splits.py", RETURN, "    return eval('splits')\n"),
+    "a module as a value": ("training/splits.py", RETURN, f"    {IMPORT}\n    return getattr(batches, 'x')\n"),
+    "a second definition": ("training/splits.py", "def subset", "def splits_of():\n    pass\n\n\ndef subset"),
+    "a name of the module set in a function": ("training/splits.py", RETURN, f"    global subset\n{RETURN}"),
+    "what is imported for its effect": ("training/splits.py", "import numpy", f"{EFFECT}import numpy"),
+    "what is imported in a function for its effect": ("training/splits.py", RETURN, f"    {EFFECT}"),
+    "a condition at import": ("training/splits.py", "class Split", "if np:\n    x = 1\n\n\nclass Split"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_code_that_no_digest_could_follow_is_refused(name, package, monkeypatch):
+    file, old, new = REFUSED[name]
+    (package / "effect.py").write_text("import numpy\n\nnumpy.seterr(all='ignore')\n")
+    edit(package, file, old, new)
+    with pytest.raises(InputError) as raised:
+        in_process(package, monkeypatch)
+    assert re.search(r"\.py:\d+: .*; ", str(raised.value))
+
+
+# --- what lies outside is checked -------------------------------------------------------------------------------------
+
+
+def handed(monkeypatch, change):
+    """`train` is handed what `change` makes of its arguments."""
+    train = loop.train
+    monkeypatch.setattr(loop, "train", lambda *arguments: train(*change(*arguments)))
+
+
+def mirrored(arrays):
+    return arrays | {"train-images": np.ascontiguousarray(arrays["train-images"][..., ::-1])}
+
+
+@pytest.mark.parametrize(
+    ("what", "change"),
+    {
+        "seed": lambda settings, seed, *rest: (settings, seed + 1, *rest),
+        "settings": lambda settings, *rest: (dataclasses.replace(settings, learning_rate=0.02), *rest),
+        "data": lambda settings, seed, arrays, *rest: (settings, seed, mirrored(arrays), *rest),
+    }.items(),
+)
+def test_what_was_not_asked_for_is_not_filed(what, change, dataset, tmp_path, monkeypatch):
+    handed(monkeypatch, change)
+    with pytest.raises(InputError, match=f"found other {what}; it is not filed"):
+        obtain(SETTINGS, 0, dataset, tmp_path)
+    assert not list(tmp_path.rglob("finished*"))
+
+
+def test_mirrored_images_of_a_changed_reader_are_not_filed(dataset, tmp_path, monkeypatch):
+    split = datasets.Dataset.split
+
+    def mirrored_split(self, name):
+        images, labels = split(self, name)
+        return images[..., ::-1], labels
+
+    monkeypatch.setattr(datasets.Dataset, "split", mirrored_split)
+    with pytest.raises(InputError, match="found other data"):
+        obtain(SETTINGS, 0, datasets.load(dataset.folder), tmp_path)
+
+
+def test_a_run_is_not_published_as_another_seed(dataset, tmp_path):
+    finished = obtain(SETTINGS, 1, dataset, tmp_path / "store")
+    with pytest.raises(InputError, match="seed-0: expected the run of that seed, found seed 1"):
+        store.publish(finished, tmp_path / "seed-0", requested(SETTINGS, 1, dataset), "mlp", ("curve.csv",))
+    with pytest.raises(InputError, match="expected the run"):
+        store.publish(finished, tmp_path / "seed-0", requested(SETTINGS, 0, dataset), "mlp", ("curve.csv",))
+    assert not (tmp_path / "seed-0").exists()
+
+
+def test_another_runs_finished_folder_is_refused(dataset, tmp_path):
+    first, second = (requested(SETTINGS, seed, dataset) for seed in (0, 1))
+    keep = store.Store(tmp_path)
+    keep.obtain(second)
+    shutil.copytree(keep.home(second), keep.home(first))
+    with pytest.raises(InputError, match="found that of seed 1"):
+        keep.obtain(first)
+
+
+@pytest.mark.parametrize("file", ["run.json", "curve.csv", "model.safetensors", "test-logits.npy"])
+def test_an_altered_finished_run_is_refused(dataset, tmp_path, file):
+    finished = obtain(SETTINGS, 0, dataset, tmp_path)
+    content = (finished / file).read_bytes()
+    (finished / file).write_bytes(content.replace(b'"seed": 0', b'"seed": 1') if file == "run.json" else content[:-1])
+    with pytest.raises(InputError, match="remove this folder, and the run is trained anew"):
+        obtain(SETTINGS, 0, dataset, tmp_path)
+
+
+def stopped(settings, seed, dataset, folder, monkeypatch):
+    """The checkpoint of a run that was killed after step 2."""
+    save = store._save
+
+    def save_then_die(*arguments):
+        save(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(store, "_save", save_then_die)
+        obtain(settings, seed, dataset, folder)
+    return store.Store(folder).home(requested(settings, seed, dataset)) / "checkpoint.safetensors"
+
+
+def test_another_seeds_checkpoint_is_not_gone_on_from(dataset, tmp_path, monkeypatch, capsys):
+    whole = obtain(SETTINGS, 0, dataset, tmp_path / "whole")
+    mine = stopped(SETTINGS, 0, dataset, tmp_path / "store", monkeypatch)
+    other = stopped(SETTINGS, 1, dataset, tmp_path / "store", monkeypatch)
+    mine.write_bytes(other.read_bytes())
+    finished = obtain(SETTINGS, 0, dataset, tmp_path / "store")
+    assert "is that of another run; this one begins anew" in capsys.readouterr().out
+    for name in ("curve.csv", "model.safetensors", "test-logits.npy"):
+        assert (finished / name).read_bytes() == (whole / name).read_bytes()
+
+
+@pytest.mark.parametrize("part", ["versions", "device"])
+def test_a_checkpoint_of_another_machine_is_not_gone_on_from(dataset, tmp_path, monkeypatch, capsys, part):
+    """Nor of other versions: a run's bits belong to one."""
+    stopped(SETTINGS, 0, dataset, tmp_path, monkeypatch)
+    found = store._environment("numpy-mlp")
+    other = found | {part: found[part] | {"numpy" if part == "versions" else "model": "another"}}
+    monkeypatch.setattr(store, "_environment", lambda kind: other)
+    obtain(SETTINGS, 0, dataset, tmp_path)
+    told = capsys.readouterr().out
+    assert "(now another); the run begins anew" in told and "goes on from" not in told
+
+
+# --- the job checks the plan ------------------------------------------------------------------------------------------
+
+
+def test_code_that_changed_since_the_plan_does_not_train(dataset, tmp_path):
+    request = dataclasses.replace(requested(SETTINGS, 0, dataset), code="0" * 64)
+    with pytest.raises(InputError, match="it was edited, or another commit checked out, while the study ran"):
+        store.Store(tmp_path).obtain(request)
+    assert not list(tmp_path.rglob("finished*")) and not list(tmp_path.rglob("checkpoint*"))
+
+
+def test_the_job_looks_before_it_imports_and_after(package, dataset, tmp_path):
+    """A process of an edited copy refuses the plan of the code before; so it does where the edit comes in between."""
+    plan = {"variant": "mlp", "search": None, "settings": SETTINGS.canonical(), "code": code_digest("numpy-mlp")}
+    (tmp_path / "mlp.json").write_text(to_json(plan))
+    call = [
+        *("train", "--plan", tmp_path / "mlp.json", "--dataset", dataset.folder, "--seed", "0"),
+        *("--store", tmp_path / "store", "--output", tmp_path / "seed-0", "--selected"),
+    ]
+    call[-1:] = []
+    edited = (package / "numpy_nn/modules.py").read_text().replace("-= 1", "+= 1")
+    between = f"""
+import sys
+from cifar_report import cli, identity
+check = identity.check_code
+def then_edit(*arguments, **named):
+    check(*arguments, **named)
+    open({str(package / "numpy_nn/modules.py")!r}, "w").write({edited!r})
+identity.check_code = then_edit
+sys.exit(cli.main({[str(part) for part in call]!r}))
+"""
+    environment = os.environ | {"PYTHONPATH": str(package.parent), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run([sys.executable, "-c", between], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "while the study ran" in done.stderr
+    done = subprocess.run(
+        [sys.executable, "-m", "cifar_report.cli", *map(str, call)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1 and "the code of numpy-mlp: expected that of the plan" in done.stderr
+    assert not list((tmp_path / "store").rglob("finished")) and not (tmp_path / "seed-0").exists()
+    assert main(list(map(str, call))) == 0 and (tmp_path / "seed-0/run.json").is_file()
+
+
+def test_a_stale_compiled_file_is_noticed(package):
+    """Python takes a compiled file for that of a source of the same size and second."""
+    environment = os.environ | {"PYTHONPATH": str(package.parent), "PYTHONDONTWRITEBYTECODE": ""}
+    path = package / "numpy_nn/modules.py"
+    stamp = path.stat().st_mtime
+    subprocess.run([sys.executable, "-c", "import cifar_report.numpy_nn.modules"], env=environment, check=True)
+    path.write_text(path.read_text().replace("-= 1", "+= 1"))
+    os.utime(path, (stamp, stamp))
+    code = (
+        "from cifar_report import identity, kinds\n"
+        "kinds.entries('numpy-mlp')\n"
+        "identity.check_code('numpy-mlp', identity.code_digest('numpy-mlp'), loaded=True)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert "cifar_report.numpy_nn.modules was loaded from an older compiled file" in done.stderr
