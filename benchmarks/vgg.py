@@ -94,13 +94,13 @@ class Ours:
 
     def _recorded(self, run) -> "list[Layer]":
         """What the convolutions are given while `run` runs."""
-        from torch import nn
+        from cifar_report.torch_nn.convolution import Convolution
 
         layers: list[Layer] = []
         hooks = [
             module.register_forward_pre_hook(lambda m, inputs: layers.append(Layer(m, inputs[0])))
             for module in self.trainer.model.modules()
-            if isinstance(module, nn.Conv2d)
+            if isinstance(module, Convolution)
         ]
         run()
         for hook in hooks:
@@ -109,13 +109,13 @@ class Ours:
 
 
 class Layer:
-    """One convolution on random numbers, in the shape and layout of an input that it was given."""
+    """One convolution as the library computes it, on random numbers in the shape and layout of an input of ours."""
 
     def __init__(self, module, x):
         import torch
 
-        self.weight, self.bias = module.weight.detach().clone(), module.bias.detach().clone()
-        self.stride, self.padding = module.stride, module.padding
+        self.weight, self.bias = module.kernels.detach().clone(), module.bias.detach().clone()
+        self.stride, self.padding = (1, 1), (1, 1)
         self.inner = x.requires_grad
         self.x = torch.randn_like(x, requires_grad=False)
         with torch.no_grad():
@@ -168,7 +168,15 @@ class Plain:
         dataset = torch.utils.data.TensorDataset(x - x.mean(0), torch.tensor(split.labels[:5000]))
         loader = torch.utils.data.DataLoader(dataset, batch_size=chosen.batch_size, shuffle=True, drop_last=True)
         self.batches = itertools.chain.from_iterable(itertools.repeat(loader))
-        self.model = vgg.build(chosen, split.images.shape[1:], classes, 0)
+        layers: list[torch.nn.Module] = []
+        channels = split.images.shape[1]
+        for entry in vgg.PLAN:
+            if entry == "pool":
+                layers.append(torch.nn.MaxPool2d(3, stride=2, padding=1))
+                continue
+            layers += [torch.nn.Conv2d(channels, entry, 3, padding=1), torch.nn.BatchNorm2d(entry), torch.nn.ReLU()]
+            channels = entry
+        self.model = torch.nn.Sequential(*layers, torch.nn.Flatten(), torch.nn.Linear(channels, classes))
         self.criterion = torch.nn.CrossEntropyLoss()
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=chosen.learning_rate)
 

@@ -194,7 +194,7 @@ def test_a_results_folder_that_cannot_be_written(dataset, tmp_path, monkeypatch,
     """Message with the file's name, exit code 1, no file torn. Mounts are made where they can be, by root."""
     output = tmp_path / "results"
     finished = obtain(SETTINGS, 0, dataset, tmp_path / "store", "run")
-    publish = partial(store.publish, finished, output / "run", requested(SETTINGS, 0, dataset), "mlp", cli.RUN_FILES)
+    publish = partial(store.publish, finished, output / "run", requested(SETTINGS, 0, dataset), "mlp")
     monkeypatch.setattr(cli, "_parser", lambda: _parser_of(publish))
     capsys.readouterr()
     with contextlib.ExitStack() as stack:

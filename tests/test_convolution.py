@@ -59,7 +59,9 @@ def test_convolution_is_that_of_pytorch(monkeypatch, shape, inputs, batch, chann
     if channels_last:
         x, grad = (t.contiguous(memory_format=torch.channels_last) for t in (x, grad))
     x.requires_grad_()
+    before = copy.deepcopy(layer.state_dict())
     y = layer(x)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in layer.state_dict().items())
     y.backward(grad)
     gradients = (x.grad, layer.weight.grad.permute(0, 3, 1, 2), layer.bias.grad)
     for ours, reference in zip((y, *gradients), (expected, *(t.grad for t in theirs)), strict=True):

@@ -52,10 +52,10 @@ def trained(tmp_path_factory):
     for seed in range(2):
         finished = obtain(SETTINGS, seed, data, folder / "results/.store", f"seed {seed}")
         request = requested(SETTINGS, seed, data)
-        store.publish(finished, results / f"runs/mlp/seed-{seed}", request, "mlp", cli.RUN_FILES)
+        store.publish(finished, results / f"runs/mlp/seed-{seed}", request, "mlp")
     finished = obtain(SETTINGS, 9, data, folder / "results/.store", "trial", test=False)
     trial = requested(SETTINGS, 9, data, test=False)
-    store.publish(finished, results / "search/mlp-grid/0123456789abcdef", trial, "mlp-grid-012345", cli.RUN_FILES[:1])
+    store.publish(finished, results / "search/mlp-grid/0123456789abcdef", trial, "mlp-grid-012345")
     return folder
 
 

@@ -9,7 +9,6 @@ import torch
 from runs import obtain, requested
 
 from cifar_report import datasets, flips
-from cifar_report.cli import RUN_FILES
 from cifar_report.config import Settings
 from cifar_report.errors import InputError
 from cifar_report.files import read_json, to_json
@@ -47,7 +46,7 @@ def study(tmp_path_factory):
         for prefix in ("", "mirrored-"):
             data = datasets.load(root / f"{prefix}dataset")
             finished = obtain(settings, 0, data, root / "store", name)
-            store.publish(finished, root / f"{prefix}runs/{name}/seed-0", requested(settings, 0, data), name, RUN_FILES)
+            store.publish(finished, root / f"{prefix}runs/{name}/seed-0", requested(settings, 0, data), name)
     return root
 
 

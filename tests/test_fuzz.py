@@ -265,7 +265,7 @@ def test_any_configuration_is_taken_or_refused(digits, tmp_path, monkeypatch, ca
     for number, key in enumerate(vggs + others):
         with np.errstate(all="ignore"):
             finished = obtain(taken[key], 0, digits, tmp_path / "store", f"run {number}")
-        store.publish(finished, tmp_path / f"run-{number}", requested(taken[key], 0, digits), "a", FILE_NAMES[1:])
+        store.publish(finished, tmp_path / f"run-{number}", requested(taken[key], 0, digits), "a")
         ends[load_run(tmp_path / f"run-{number}").record["status"]] += 1
     seconds = {"load": round(loaded - start, 1), "train": round(time.perf_counter() - loaded, 1)}
     with capsys.disabled():

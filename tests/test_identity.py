@@ -12,12 +12,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from runs import obtain, requested
 
-from cifar_report import datasets, identity
+from cifar_report import config, datasets, identity, plan
 from cifar_report.cli import main
 from cifar_report.config import NEUTRAL, Settings
 from cifar_report.errors import InputError
@@ -124,7 +125,9 @@ def traced(settings, arrays):
     def save(checkpoint):
         watching[0] = False
         state = {name: np.array(array) for name, array in checkpoint.state.items()}
-        saved.append(loop.Checkpoint(checkpoint.step, state, loop.History(list(checkpoint.history.rows))))
+        history = loop.History(list(checkpoint.history.rows))
+        digest = loop.checkpoint_digest(checkpoint.step, state, history)
+        saved.append(loop.Checkpoint(checkpoint.step, state, history, digest))
         watching[0] = True
 
     entries(settings.kind)  # imported before
@@ -143,7 +146,6 @@ def traced(settings, arrays):
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_function_that_a_training_calls_is_in_its_digest(kind, ran):
     counted = {(str(identity.path_of(module)), name) for module, name in identity.reached(kind)}
-    counted.add((str(PACKAGE / "kinds.py"), "entries"))  # stands for the two entries of the kind
     called = {(file, name.partition(".")[0]) for file, _, name in ran[kind]}
     assert len(called) > 15
     assert called - counted == set()
@@ -153,7 +155,7 @@ def test_every_function_that_a_training_calls_is_in_its_digest(kind, ran):
 def test_an_edit_of_any_function_that_ran_changes_the_digest(kind, ran, package, before, monkeypatch):
     monkeypatch.setattr(identity, "PACKAGE", package)
     edited = 0
-    for file in {file for file, _, _ in ran[kind]} - {str(PACKAGE / "kinds.py")}:
+    for file in {file for file, _, _ in ran[kind]}:
         path = package / Path(file).relative_to(PACKAGE)
         whole = path.read_text()
         for line in {line for other, line, _ in ran[kind] if other == file}:
@@ -171,6 +173,7 @@ def test_an_edit_of_any_function_that_ran_changes_the_digest(kind, ran, package,
     assert edited > 15
 
 
+AS_INT = "    def __int__(self):\n        return 5\n"
 EDITS = {
     "trained on the test split": (
         "training/splits.py",
@@ -188,6 +191,9 @@ EDITS = {
     "a purpose's number": ("randomness.py", "ORDER = 1", "ORDER = 9", ALL),
     "the data order": ("randomness.py", "spawn_key=(int(purpose), index)", "spawn_key=(int(purpose), 0)", ALL),
     "a hidden float": ("training/batches.py", "else 0.0)", "else 0)", ALL),
+    "what finds a kind's entries": ("kinds.py", "return pkgutil", "kind = kind.lower()\n    return pkgutil", ALL),
+    "how an enumeration counts": ("randomness.py", "ORDER = 1", f"ORDER = 1\n\n{AS_INT}", ALL),
+    "a field that is none": ("training/splits.py", "    images: Images", "    images: ClassVar[Images] = 1", ALL),
 }  # fmt: skip
 
 
@@ -211,6 +217,30 @@ def test_another_function_of_the_same_name_retrains(package, before, monkeypatch
     )
     (package / "training/other.py").write_text("def learning_rate(settings, step):\n    return 0.1\n")
     assert changed(before, in_process(package, monkeypatch)) == TORCHES
+
+
+LAZY = "    def rate(self):\n        from cifar_report.training.lazy import f\n\n        return f()\n"
+CLASS_BODIES = {
+    "a name of the module": ("RATE = {}\n", "    RATE = RATE\n", "self.RATE"),
+    "bound twice": ("", "    RATE = 0.1\n    RATE = {} + 0\n", "self.RATE"),
+    "by another class": ("class Rates:\n    RATE = 0.1\n    RATE = {} + 0\n\n\n", "", "Rates.RATE"),
+    "imported in one function": ("", LAZY, "self.rate()"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CLASS_BODIES)
+def test_what_a_class_takes_from_elsewhere_counts(name, package, monkeypatch):
+    above, body, used = CLASS_BODIES[name]
+    path, seen = package / "numpy_nn/sgd.py", []
+    source = path.read_text()
+    for value in (0.5, 0.7):
+        (package / "training/lazy.py").write_text(f"def f():\n    return {value}\n")
+        text = source.replace("class SGD:\n", above.format(value) + "class SGD:\n" + body.format(value))
+        path.write_text(
+            text.replace("            g = gradients[name]\n", f"            g = gradients[name] * {used}\n")
+        )
+        seen.append(in_process(package, monkeypatch)["numpy-mlp"])
+    assert len(set(seen)) == 2
 
 
 def test_a_neutral_default_counts_where_it_is_read(package, before):
@@ -295,6 +325,9 @@ def test_a_renamed_function_retrains_nothing(package, before, monkeypatch):
 
 RETURN, IMPORT = "    return splits\n", "from cifar_report.training import batches"
 EFFECT = "import cifar_report.effect\n"
+UNREACHED = "class X:\n    done = setattr(np, 'x', 1)\n\n\n"
+TWICE = "    if splits:\n        from math import pi as p\n    else:\n        from math import e as p\n    return p\n"
+HEIRS = "    def __init_subclass__(cls):\n        pass\n\n"
 REFUSED = {
     "a statement that runs at import": ("training/batches.py", "Images =", "np.seterr(all='ignore')\nImages ="),
     "an assignment to a part": ("training/batches.py", "Images =", "np.x = 1\nImages ="),
@@ -308,6 +341,21 @@ REFUSED = {
     "a name of the module set in a function": ("training/splits.py", RETURN, f"    global subset\n{RETURN}"),
     "what is imported for its effect": ("training/splits.py", "import numpy", f"{EFFECT}import numpy"),
     "what is imported in a function for its effect": ("training/splits.py", RETURN, f"    {EFFECT}"),
+    "a call in a class that nothing reaches": ("training/splits.py", "class Split", UNREACHED + "class Split"),
+    "a call in a default": ("training/splits.py", "def subset", "def x(y=np.seterr()):\n    pass\n\n\ndef subset"),
+    "a decorator of one's own": ("training/splits.py", "def subset", "@splits_of\ndef x():\n    pass\n\n\ndef subset"),
+    "a call in an annotation": ("training/splits.py", "size: int)", "size: np.seterr(all='warn'))"),
+    "a call in a module that is imported": ("errors.py", "class InputError", "X = print()\n\n\nclass InputError"),
+    "an import in a class": ("numpy_nn/sgd.py", "class SGD:\n", "class SGD:\n    import math\n\n"),
+    "one name for two imports": ("training/splits.py", RETURN, TWICE),
+    "a class that registers its heirs": ("numpy_nn/sgd.py", "class SGD:\n", f"class SGD:\n{HEIRS}"),
+    "heirs found by their class": ("training/splits.py", RETURN, "    return Split.__subclasses__()\n"),
+    "a member of Settings that is no field": ("training/splits.py", RETURN, "    return settings.canonical()\n"),
+    "a setting by a computed name": ("training/splits.py", RETURN, "    return getattr(settings, 'slope')\n"),
+    "modules by their names": ("training/splits.py", RETURN, "    import sys\n\n    return sys.modules['x']\n"),
+    "a TYPE_CHECKING of one's own": ("training/splits.py", "class Split", "TYPE_CHECKING = 1\n\n\nclass Split"),
+    "several targets at once": ("training/splits.py", "class Split", "A = (B, C) = (1, 2)\n\n\nclass Split"),
+    "a module beside the package": ("training/splits.py", "import numpy", "import helpers\nimport numpy"),
     "a condition at import": ("training/splits.py", "class Split", "if np:\n    x = 1\n\n\nclass Split"),
 }  # fmt: skip
 
@@ -315,6 +363,7 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_code_that_no_digest_could_follow_is_refused(name, package, monkeypatch):
     file, old, new = REFUSED[name]
+    (package.parent / "helpers.py").write_text("")
     (package / "effect.py").write_text("import numpy\n\nnumpy.seterr(all='ignore')\n")
     edit(package, file, old, new)
     with pytest.raises(InputError) as raised:
@@ -365,9 +414,9 @@ def test_mirrored_images_of_a_changed_reader_are_not_filed(dataset, tmp_path, mo
 def test_a_run_is_not_published_as_another_seed(dataset, tmp_path):
     finished = obtain(SETTINGS, 1, dataset, tmp_path / "store")
     with pytest.raises(InputError, match="seed-0: expected the run of that seed, found seed 1"):
-        store.publish(finished, tmp_path / "seed-0", requested(SETTINGS, 1, dataset), "mlp", ("curve.csv",))
+        store.publish(finished, tmp_path / "seed-0", requested(SETTINGS, 1, dataset), "mlp")
     with pytest.raises(InputError, match="expected the run"):
-        store.publish(finished, tmp_path / "seed-0", requested(SETTINGS, 0, dataset), "mlp", ("curve.csv",))
+        store.publish(finished, tmp_path / "seed-0", requested(SETTINGS, 0, dataset), "mlp")
     assert not (tmp_path / "seed-0").exists()
 
 
@@ -380,11 +429,33 @@ def test_another_runs_finished_folder_is_refused(dataset, tmp_path):
         keep.obtain(first)
 
 
-@pytest.mark.parametrize("file", ["run.json", "curve.csv", "model.safetensors", "test-logits.npy"])
+ALTERED = {
+    "curve.csv": lambda content: content[:-1],
+    "model.safetensors": lambda content: content[:-1],
+    "test-logits.npy": lambda content: content[:-1] + b"x",
+    "run.json": lambda content: content.replace(b'"status": "completed"', b'"status": "diverged"'),
+}
+
+
+@pytest.mark.parametrize("file", [*ALTERED, "final accuracy", "digests", "settings"])
 def test_an_altered_finished_run_is_refused(dataset, tmp_path, file):
     finished = obtain(SETTINGS, 0, dataset, tmp_path)
-    content = (finished / file).read_bytes()
-    (finished / file).write_bytes(content.replace(b'"seed": 0', b'"seed": 1') if file == "run.json" else content[:-1])
+    if file in ALTERED:
+        content = (finished / file).read_bytes()
+        assert ALTERED[file](content) != content
+        (finished / file).write_bytes(ALTERED[file](content))
+    else:
+        run = json.loads((finished / "run.json").read_text())
+        if file == "final accuracy":
+            run["final"]["test"]["accuracy"] = 0.99
+        elif file == "digests":
+            run["digests"] = {}
+            (finished / "curve.csv").write_text("altered")
+        else:
+            run["settings"]["momentum"] = 0.5
+        (finished / "run.json").write_text(
+            to_json(run | {"sha256": store.record_digest(run)} if file != "final accuracy" else run)
+        )
     with pytest.raises(InputError, match="remove this folder, and the run is trained anew"):
         obtain(SETTINGS, 0, dataset, tmp_path)
 
@@ -438,8 +509,8 @@ def test_code_that_changed_since_the_plan_does_not_train(dataset, tmp_path):
 
 def test_the_job_looks_before_it_imports_and_after(package, dataset, tmp_path):
     """A process of an edited copy refuses the plan of the code before; so it does where the edit comes in between."""
-    plan = {"variant": "mlp", "search": None, "settings": SETTINGS.canonical(), "code": code_digest("numpy-mlp")}
-    (tmp_path / "mlp.json").write_text(to_json(plan))
+    document = {"variant": "mlp", "search": None, "settings": SETTINGS.canonical(), "code": code_digest("numpy-mlp")}
+    (tmp_path / "mlp.json").write_text(to_json(document))
     call = [
         *("train", "--plan", tmp_path / "mlp.json", "--dataset", dataset.folder, "--seed", "0"),
         *("--store", tmp_path / "store", "--output", tmp_path / "seed-0", "--selected"),
@@ -485,4 +556,58 @@ def test_a_stale_compiled_file_is_noticed(package):
         "identity.check_code('numpy-mlp', identity.code_digest('numpy-mlp'), loaded=True)"
     )
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    assert "cifar_report.numpy_nn.modules was loaded from an older compiled file" in done.stderr
+    assert "cifar_report.numpy_nn.modules was loaded from another source" in done.stderr
+
+
+def test_an_edit_that_is_taken_back_is_noticed(package):
+    """What was imported in between is in memory, and no file tells it."""
+    path = package / "numpy_nn/modules.py"
+    code = f"""
+from pathlib import Path
+from cifar_report import identity, kinds
+planned = identity.code_digest('numpy-mlp')
+identity.check_code('numpy-mlp', planned)
+path = Path({str(path)!r})
+text = path.read_text()
+path.write_text(text.replace("-= 1", "+= 1"))
+kinds.entries('numpy-mlp')
+path.write_text(text)
+identity.check_code('numpy-mlp', planned, loaded=True)
+"""
+    environment = os.environ | {"PYTHONPATH": str(package.parent), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert "cifar_report.numpy_nn.modules was loaded from another source" in done.stderr
+
+
+def test_a_store_that_rounds_what_it_reads_does_not_train(dataset, tmp_path, monkeypatch):
+    stopped(SETTINGS, 0, dataset, tmp_path, monkeypatch)
+    read = store._read
+
+    def rounded(*arguments):
+        checkpoint = read(*arguments)
+        state = {name: array.astype("f2").astype(array.dtype) for name, array in checkpoint.state.items()}
+        return dataclasses.replace(checkpoint, state=state)
+
+    monkeypatch.setattr(store, "_read", rounded)
+    with pytest.raises(ValueError, match="the checkpoint is not what was saved"):
+        obtain(SETTINGS, 0, dataset, tmp_path)
+
+
+# --- runs that no longer count ----------------------------------------------------------------------------------------
+
+
+def test_runs_of_other_code_are_told_before_anything_trains(dataset, tmp_path):
+    """Also those from before a setting came to be; not those that were trained anew."""
+    finished = obtain(SETTINGS, 0, dataset, tmp_path)
+    run = json.loads((finished / "run.json").read_text())
+    old = {**run, "code": "0" * 64, "seconds": 60.0, "evaluation_seconds": 30.0}
+    old["settings"] = {name: value for name, value in run["settings"].items() if name != "dirac"}
+    (tmp_path / ("0" * 64) / "finished").mkdir(parents=True)
+    (tmp_path / ("0" * 64) / "finished/run.json").write_text(to_json(old))
+    variant = config.Variant(name="mlp", label="mlp", seeds=(0, 1), settings=SETTINGS.full())
+    study = SimpleNamespace(variants={"mlp": variant}, searches={})
+    assert plan.superseded(study, tmp_path) == (0, 0)
+    shutil.rmtree(finished.parent)
+    assert plan.superseded(study, tmp_path) == (1, 90.0)
+    other = SimpleNamespace(variants={"mlp": dataclasses.replace(variant, seeds=(1,))}, searches={})
+    assert plan.superseded(other, tmp_path) == (0, 0)

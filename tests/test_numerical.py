@@ -216,7 +216,7 @@ def constant(folder, tmp_path_factory):
 
 def run(settings, dataset, tmp_path, variant="a"):
     finished = obtain(settings, 0, dataset, tmp_path / "store", variant)
-    store.publish(finished, tmp_path / f"runs/{variant}/seed-0", requested(settings, 0, dataset), variant, FILES)
+    store.publish(finished, tmp_path / f"runs/{variant}/seed-0", requested(settings, 0, dataset), variant)
     return load_run(tmp_path / f"runs/{variant}/seed-0")
 
 

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from cifar_report import config, datasets, summary
+from cifar_report.identity import code_digest
 from cifar_report.training import halving
 from cifar_report.training.halving import Score, promoted, search
 
@@ -41,7 +42,7 @@ PLAN = {
     "grid": GRID,
     "rung_steps": [4, 12, 36],
     "halving": {"trials": 9, "batch": 3, "reduction": 3, "rungs": 3, "workers": 1},
-    "code": "code",
+    "code": code_digest("torch-mlp"),
 }
 STAGE = {"method": "successive-halving", "grid": GRID, "rung_steps": PLAN["rung_steps"]}
 

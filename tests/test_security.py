@@ -17,6 +17,7 @@ from pypdf import PdfReader
 
 from cifar_report import config, datasets, figures
 from cifar_report.errors import InputError
+from cifar_report.identity import code_digest
 from cifar_report.latex import escape
 from cifar_report.results import Run
 
@@ -232,7 +233,7 @@ def test_a_training_job_listens_on_nothing_and_unpickles_nothing(kind, tmp_path)
     datasets.prepare("digits", {"source": "digits"}, 200, tmp_path / "dataset", tmp_path)
     settings = {"kind": kind, "optimiser": "sgd", "learning_rate": 0.01, "steps": 2, "batch_size": 10}
     settings |= {"preprocessing": "standardise", "evaluate_every": 1, "evaluation_images": 10, "threads": 1}
-    (tmp_path / "plan.json").write_text(json.dumps({"variant": "a", "settings": settings, "code": "code"}))
+    (tmp_path / "plan.json").write_text(json.dumps({"variant": "a", "settings": settings, "code": code_digest(kind)}))
     places = {"plan": "plan.json", "dataset": "dataset", "store": "store", "output": "run"}
     arguments = [part for name, path in places.items() for part in (f"--{name}", str(tmp_path / path))]
     done = subprocess.run(

@@ -13,6 +13,7 @@ from cifar_report import datasets
 from cifar_report.config import Settings
 from cifar_report.errors import InputError
 from cifar_report.files import to_json
+from cifar_report.identity import code_digest
 from cifar_report.training import store
 from cifar_report.training.store import Store
 
@@ -95,7 +96,8 @@ def test_a_run_that_fails_on_the_way_is_left_to_its_own_job(dataset, tmp_path, c
 def test_a_job_finds_its_siblings_and_a_finished_one_imports_no_torch(dataset, tmp_path, trial):
     """`cifar-report train`, twice: the first trains two runs, the second publishes the other."""
     plans = [
-        {"variant": f"v{seed if trial else ''}", "seed": seed, "settings": SETTINGS.canonical(), "code": "code"}
+        {"variant": f"v{seed if trial else ''}", "seed": seed, "settings": SETTINGS.canonical()}
+        | {"code": code_digest(SETTINGS.kind)}
         for seed in range(2)
     ]
     listed = {"trials": ["0", "1"]} if trial else {"variants": [{"name": "v", "seeds": [0, 1]}]}

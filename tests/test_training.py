@@ -120,15 +120,16 @@ def test_a_run_tells_for_which_processor_its_arithmetic_was_chosen():
     assert "'kernels': 'Nehalem'" in told.stdout
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("optimiser", ["sgd", "adam"])
-def test_a_resumed_convolution_equals_an_undisturbed_one(dataset, optimiser):
-    """Its weights lie with the channels last, and so must the moments that a checkpoint brings back."""
+def test_a_resumed_convolution_equals_an_undisturbed_one(dataset, optimiser, layout):
+    """However a model of one's own lays its weights, so must lie the moments that a checkpoint brings back."""
     settings = dataclasses.replace(MLP, kind="torch-vgg", optimiser=optimiser, momentum=0.9 * (optimiser == "sgd"))
 
     def build(settings, shape, classes, seed):
         torch.manual_seed(seed)
         layers = [nn.Conv2d(shape[0], 4, 3), nn.Conv2d(4, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-        return nn.Sequential(*layers, nn.Linear(5, classes))
+        return nn.Sequential(*layers, nn.Linear(5, classes)).to(memory_format=layout)
 
     images, labels = dataset.split("train")
     undisturbed, resumed = (torch_trainer.Trainer(build, settings, images, labels, 10, seed=0) for _ in range(2))

@@ -11,6 +11,7 @@ import pytest
 from cifar_report import datasets
 from cifar_report.config import Settings
 from cifar_report.files import to_json
+from cifar_report.identity import code_digest
 
 SETTINGS = Settings(
     kind="numpy-mlp",
@@ -30,7 +31,12 @@ SETTINGS = Settings(
 def folder(tmp_path):
     datasets.prepare("digits", {"source": "digits"}, 200, tmp_path / "dataset", tmp_path)
     for study, settings in (("one", SETTINGS), ("two", SETTINGS), ("other", dataclasses.replace(SETTINGS, slope=0.1))):
-        plan = {"variant": f"mlp-{study}", "search": None, "settings": settings.canonical(), "code": "c" * 64}
+        plan = {
+            "variant": f"mlp-{study}",
+            "search": None,
+            "settings": settings.canonical(),
+            "code": code_digest(settings.kind),
+        }
         (tmp_path / f"{study}.json").write_text(to_json(plan))
     return tmp_path
 

@@ -14,9 +14,6 @@ from cifar_report.processes import die_with_parent
 if TYPE_CHECKING:
     from cifar_report.config import Settings
 
-RUN_FILES = ("curve.csv", "model.safetensors", "test-logits.npy")
-
-
 PATHS = {
     "stage": "the stage's file in plan/",
     "runs": "folder of <variant>/seed-<n>/",
@@ -110,7 +107,7 @@ def train(
 
     wanted = request(name, settings, document["seed"] if trial else seed)
     finished = Store(store).share(wanted, [request(*other) for other in others], seeds_per_job)
-    publish(finished, output, wanted, name, RUN_FILES[:1] if trial else RUN_FILES)
+    publish(finished, output, wanted, name)
 
 
 def _begin(kind: str, code: str) -> None:

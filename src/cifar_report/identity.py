@@ -9,21 +9,46 @@ to one what no training reaches, changes no run; importing another function of t
 import ast
 import builtins
 import hashlib
+import importlib
 import importlib.abc
-import importlib.util
-import sys
+import inspect
+from itertools import pairwise
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import cifar_report
-from cifar_report.config import NEUTRAL, Settings, digest
+from cifar_report.config import NEUTRAL, SETTINGS, Settings, digest
 from cifar_report.errors import InputError
 from cifar_report.kinds import KINDS, entries
 
 PACKAGE = Path(cifar_report.__file__).parent
 START = ("cifar_report.training.loop", "train")
 # What finds its objects by names in strings, so that no digest could follow.
-DYNAMIC = {"importlib", "pkgutil", "runpy", "builtins"}
+DYNAMIC = {
+    *(
+        "importlib",
+        "pkgutil",
+        "runpy",
+        "builtins",
+        "sys",
+        "site",
+        "inspect",
+        "gc",
+        "pydoc",
+        "pickle",
+        "ctypes",
+        "types",
+    ),
+    *("operator", "_thread"),
+}
+HIDDEN = {"__subclasses__", "__globals__", "__code__", "__builtins__", "__dict__", "__class__", "__bases__", "__mro__"}
+# What may be called at import: builtins without effect, and what makes definitions of definitions.
+MAKERS = {
+    *("property", "staticmethod", "classmethod", "dataclasses.dataclass", "dataclasses.field", "enum.auto"),
+    *("functools.cache", "contextlib.contextmanager", "torch.no_grad", "torch.inference_mode"),
+    "torch.autograd.function.once_differentiable",
+}
 PURE = {"tuple", "list", "dict", "set", "frozenset", "range", "sorted", "zip", "len", "int", "float"}
 DYNAMIC_CALLS = {"exec", "eval", "compile", "globals", "locals", "vars", "__import__"}
 
@@ -76,21 +101,36 @@ def check_code(kind: str, planned: str, loaded: bool = False) -> None:
     """
     code = _Code(kind)
     found = code.definition(*START)
-    stale = [name for name in code.modules if loaded and not _compiled_from_its_source(name, code.modules[name])]
+    stale = [name for name in code.modules if loaded and not _runs_its_source(name, code.modules[name].source)]
     if found != planned or stale:
         raise InputError(
             f"the code of {kind}: expected that of the plan ({planned[:12]}), found another ({found[:12]}"
-            + (f"; {stale[0]} was loaded from an older compiled file" if stale else "")
+            + (f"; {stale[0]} was loaded from another source" if stale else "")
             + "): it was edited, or another commit checked out, while the study ran; nothing was trained with it; call "
             "the same command again, and leave the code alone until it ends"
         )
 
 
-def _compiled_from_its_source(name: str, module: "_Module") -> bool:
-    spec = importlib.util.find_spec(name) if name in sys.modules else None
-    if spec is None or not isinstance(spec.loader, importlib.abc.InspectLoader):
-        return True
-    return spec.loader.get_code(name) == compile(module.source, spec.origin or name, "exec", dont_inherit=True)
+def _runs_its_source(name: str, source: bytes) -> bool:
+    """Whether the module's compiled file, and each function that it has in memory, is what its source gives."""
+    module = importlib.import_module(name)
+    loader = module.__spec__.loader if module.__spec__ else None
+    whole = compile(source, str(module.__file__), "exec", dont_inherit=True)
+    if isinstance(loader, importlib.abc.InspectLoader) and loader.get_code(name) != whole:
+        return False
+    known: dict[str, list[CodeType]] = {}
+    waiting = [whole]
+    while waiting:
+        code = waiting.pop()
+        known.setdefault(code.co_qualname, []).append(code)
+        waiting += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    places = [vars(module), *(vars(c) for c in vars(module).values() if isinstance(c, type) and c.__module__ == name)]
+    for value in (value for place in places for value in place.values()):
+        function = inspect.unwrap(getattr(value, "__func__", getattr(value, "fget", value)))
+        own = getattr(function, "__code__", None) if getattr(function, "__module__", None) == name else None
+        if own and own not in known.get(own.co_qualname, [own]):
+            return False
+    return True
 
 
 class _Module:
@@ -101,7 +141,8 @@ class _Module:
         self.names: dict[str, Target] = {}
         self.definitions: dict[str, ast.stmt] = {}
         self.imports: list[str] = []
-        for statement in ast.parse(self.source).body:
+        self.tree = ast.parse(self.source)
+        for statement in self.tree.body:
             self._take(statement)
 
     def _take(self, node: ast.stmt) -> None:
@@ -109,15 +150,27 @@ class _Module:
             case ast.Import() | ast.ImportFrom():
                 self._bind(_imported(node, self), node)
                 self.imports += _modules_of(node)
+                for module in _modules_of(node):
+                    first = module.partition(".")[0]
+                    if first != PACKAGE.name and [*PACKAGE.parent.glob(f"{first}.py"), *PACKAGE.parent.glob(first)]:
+                        raise self.refused(node, f"imports {first} from beside the package; move it into the package")
             case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
                 for part in node.body if isinstance(node, ast.ClassDef) else ():
+                    if isinstance(part, ast.Import | ast.ImportFrom):
+                        raise self.refused(part, "imports inside a class; import above it")
                     if not isinstance(part, _IN_CLASSES) and not _says_nothing(part):
                         raise self.refused(part, "is a statement that runs at import; put it into a method")
+                    if getattr(part, "name", "") == "__init_subclass__":
+                        raise self.refused(part, "runs for classes that nothing here names; call it by name")
+                if isinstance(node, ast.ClassDef) and node.keywords:
+                    raise self.refused(node, "has a metaclass or keywords, which may do anything; use a plain class")
                 self._bind({node.name: ("definition", self.name, node.name)}, node)
                 self.definitions[node.name] = node
             case ast.Assign() | ast.AnnAssign():
                 targets = node.targets if isinstance(node, ast.Assign) else [node.target]
                 every = [n for t in targets for n in (t.elts if isinstance(t, ast.Tuple) else [t])]
+                if len(targets) > 1 and any(isinstance(target, ast.Tuple) for target in targets):
+                    raise self.refused(node, "assigns several times at once; write a line each")
                 if not all(isinstance(target, ast.Name) for target in every):
                     raise self.refused(node, "assigns to a part of something at import; assign in a function")
                 if node.value is not None:
@@ -133,18 +186,22 @@ class _Module:
 
     def _bind(self, names: dict[str, Target], node: ast.stmt) -> None:
         for name, target in names.items():
+            if name == "TYPE_CHECKING" and target != ("name", "typing", name):
+                raise self.refused(node, "makes a TYPE_CHECKING of its own; import that of typing")
             if self.names.get(name, target) != target or name in self.definitions:
                 raise self.refused(node, f"binds '{name}' a second time; give it a name of its own")
             self.names[name] = target
 
     def refuse_calls(self) -> None:
-        """A constant whose value is computed at import could do anything there."""
-        for name, node in self.definitions.items():
-            if not isinstance(node, ast.Assign | ast.AnnAssign):
-                continue
-            for call in (part for part in ast.walk(node) if isinstance(part, ast.Call)):
-                if not (isinstance(call.func, ast.Name) and call.func.id in PURE - set(self.names)):
-                    raise self.refused(node, f"calls something at import for '{name}'; call it in a function")
+        """What is computed at import could do anything there: constants, decorators, defaults and annotations."""
+        for node in (part for top in self.tree.body for part in _at_import(top)):
+            decorators = getattr(node, "decorator_list", [])
+            for part in (*decorators, *(call.func for call in _evaluated(node) if isinstance(call, ast.Call))):
+                called = part.func if isinstance(part, ast.Call) else part
+                name = _outside(called, self.names)
+                own = isinstance(called, ast.Name) and isinstance(self.definitions.get(called.id), ast.ClassDef)
+                if not (own or name in MAKERS or name in PURE):
+                    raise self.refused(part, f"calls {ast.unparse(called)} at import; call it in a function")
 
     def refused(self, node: ast.AST, why: str) -> InputError:
         return InputError(
@@ -166,13 +223,17 @@ class _Code:
     def definition(self, module: str, name: str) -> str:
         """The digest of a definition."""
         key = (module, name)
-        if key == (entries.__module__, entries.__name__):
+        if key == (entries.__module__, "KINDS"):  # the table of all kinds, in which `entries` finds those of this one
             return " ".join(self.definition(*entry) for entry in self.entries)
         if key in self.digests:
             return self.digests[key]
         home = self.module(module)
-        home.refuse_calls()
         self.follow(module)
+        if name not in home.definitions:
+            target = self.target(module, name)
+            if target[0] != "definition":
+                raise InputError(f"{module}.{name}: expected a definition of {PACKAGE.name}; correct it in kinds.py")
+            return self.definition(*target[1:])
         node = home.definitions[name]
         if key in self.open:
             if key != self.open[-1]:
@@ -201,11 +262,14 @@ class _Code:
             if name in self.followed or path_of(name) is None:
                 continue
             self.followed.add(name)
+            self.module(name).refuse_calls()
             waiting += [*self.module(name).imports, name.rpartition(".")[0]]
 
     def target(self, module: str, name: str) -> Target:
         """What a name of a module stands for."""
         if path_of(f"{module}.{name}") is not None:
+            if name in self.module(module).names:
+                raise self.module(module).refused(ast.Pass(), f"has a name and a module '{name}'; rename one")
             return ("module", f"{module}.{name}")
         if path_of(module) is None:
             return ("outside", f"{module}.{name}")
@@ -256,6 +320,10 @@ class _Normal:
                 return (node.name, self._class(node, scope))
             case ast.AnnAssign():
                 return ("Assign", (self.of(node.target, scope),), self.of(node.value, scope))
+            case ast.Call(func=ast.Name(id="getattr"), args=[of, *_]) if _ends_in_settings(of):
+                raise self.home.refused(node, "reads a setting by a computed name; write settings.<name>")
+            case ast.MatchClass() if set(node.kwd_attrs) & set(NEUTRAL):
+                raise self.home.refused(node, "reads a setting in a pattern; write settings.<name>")
             case ast.Assign():
                 return ("Assign", self.of(node.targets, scope), self.of(node.value, scope))
             case ast.Global():
@@ -285,7 +353,8 @@ class _Normal:
 
     def _class(self, node: ast.ClassDef, scope: Scope) -> Any:
         """Where a decorator or NamedTuple makes fields of what is annotated, that something is counts, not as what."""
-        own = scope | {name: LOCAL for name in _bound(node, self.home)}
+        # A name of the module is read from there until the class binds it, and counts too.
+        own = scope | {name: LOCAL for name in _bound(node, self.home) if name not in self.home.names}
         bases = self.of(node.bases, scope)
         fields = bool(node.decorator_list) or "NamedTuple" in repr(bases)
         body: list[Any] = []
@@ -294,18 +363,25 @@ class _Normal:
                 case ast.FunctionDef() | ast.AsyncFunctionDef():
                     body.append((part.name, self._function(part, scope, own)))
                 case ast.AnnAssign() if fields:
-                    body.append(("field", self.of(part.target, own), self.of(part.value, own)))
+                    special = [
+                        word for word in ("ClassVar", "InitVar", "KW_ONLY") if word in ast.unparse(part.annotation)
+                    ]
+                    body.append(("field", *special, self.of(part.target, own), self.of(part.value, own)))
                 case _ if not _says_nothing(part):
                     body.append(self.of(part, own))
         return ("ClassDef", self.of(node.decorator_list, scope), bases, self.of(node.keywords, scope), tuple(body))
 
     def _named(self, node: ast.Name | ast.Attribute, scope: Scope) -> Any:
         """A name, or what is reached from one by dots."""
+        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+            return ("local", node.id, type(node.ctx).__name__)
         dots: list[str] = []
         base: ast.expr = node
         while isinstance(base, ast.Attribute):
             dots.insert(0, base.attr)
             base = base.value
+        if hidden := sorted(HIDDEN.intersection(dots)):
+            raise self.home.refused(node, f"{hidden[0]} leads to what is not named; name it")
         target = self._target(base, scope) if isinstance(base, ast.Name) else LOCAL
         while target[0] == "module":
             if not dots:
@@ -313,16 +389,19 @@ class _Normal:
             target = self.code.target(target[1], dots.pop(0))
         if target[0] == "outside":
             whole = ".".join((target[1], *dots))
-            if whole.partition(".")[0] in DYNAMIC:
+            if whole.partition(".")[0] in DYNAMIC and self.home.name != entries.__module__:
                 raise self.home.refused(node, f"{whole} finds things by computed names; name them")
             return ("outside", whole)
         if target[0] == "definition":
             if not isinstance(node.ctx, ast.Load):
                 raise self.home.refused(node, f"assigns to a part of {target[2]}; hand it in instead")
             if dots and (value := self._member(target, dots[0])) is not None:
-                return ("member", value, *dots[1:])
+                return (*value, *dots[1:])
             return ("definition", self.code.definition(*target[1:]), *dots)
         plain = base.id if isinstance(base, ast.Name) else self.of(base, scope)
+        for before, name in pairwise((plain, *dots)):
+            if before == "settings" and name not in SETTINGS:
+                raise self.home.refused(node, f"settings.{name} is no field of Settings; read the fields")
         defaults = [repr(NEUTRAL[name]) for name in dots if name in NEUTRAL]  # it may be a field of Settings
         return ("local", plain, *dots, type(node.ctx).__name__, *defaults)
 
@@ -335,14 +414,21 @@ class _Normal:
             return ("outside", name.id)
         raise self.home.refused(name, f"'{name.id}' is bound nowhere, or for annotations alone; import it")
 
-    def _member(self, target: Target, name: str) -> str | None:
-        """The value of a constant in a class, such as an enumeration's: others may be added without a change."""
-        node = self.code.module(target[1]).definitions[target[2]]
-        for part in node.body if isinstance(node, ast.ClassDef) else ():
-            match part:
-                case ast.Assign(targets=[ast.Name(id=found)], value=ast.Constant(value=value)) if found == name:
-                    return repr(value)
-        return None
+    def _member(self, target: Target, name: str) -> tuple[str, ...] | None:
+        """The value of a constant in a class, such as an enumeration's, and the class without such: others may come."""
+        home = self.code.module(target[1])
+        node = home.definitions[target[2]]
+        if not isinstance(node, ast.ClassDef):
+            return None
+        values = {part: _constant(part) for part in node.body}
+        found = [part.value.value for part, own in values.items() if own == name]  # type: ignore[attr-defined]
+        bound = sum(n.id == name for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
+        if len(found) != 1 or bound != 1:
+            return None
+        rest = ast.ClassDef(node.name, node.bases, node.keywords, [p for p in node.body if not values[p]], [])
+        rest.decorator_list = node.decorator_list
+        normal = _Normal(self.code, home).top(rest, node.name)
+        return ("member", repr(found[0]), hashlib.sha256(repr(normal).encode()).hexdigest())
 
 
 def path_of(module: str) -> Path | None:
@@ -369,13 +455,23 @@ def _imported(node: ast.Import | ast.ImportFrom, home: _Module) -> dict[str, Tar
 
 def _modules_of(node: ast.Import | ast.ImportFrom) -> list[str]:
     """The modules that an import may run: what is imported from a package may be a module of it."""
-    start = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
-    return [start[:-1], *(start + alias.name for alias in node.names)]
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    return [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
 
 
 def _bound(node: Any, home: _Module) -> Scope:
     """The names that a function or class binds itself."""
     scope: Scope = {}
+
+    def bind(names: Scope, where: ast.AST) -> None:
+        for name, target in names.items():
+            if name == "TYPE_CHECKING" or (scope.get(name, target) != target):
+                raise home.refused(
+                    where, f"binds '{name}' to several things, one of them imported; give it other names"
+                )
+            scope[name] = target
+
     if isinstance(node, FUNCTIONS):
         arguments = (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs, node.args.vararg, node.args.kwarg)
         scope = {argument.arg: LOCAL for argument in arguments if argument}
@@ -384,19 +480,19 @@ def _bound(node: Any, home: _Module) -> Scope:
         part = waiting.pop()
         match part:
             case ast.Import() | ast.ImportFrom():
-                scope |= _imported(part, home)
+                bind(_imported(part, home), part)
                 continue
             case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
-                scope[part.name] = LOCAL
+                bind({part.name: LOCAL}, part)
                 continue
             case ast.Lambda():
                 continue
             case ast.Name(ctx=ast.Store() | ast.Del()):
-                scope[part.id] = LOCAL
+                bind({part.id: LOCAL}, part)
             case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
-                scope[name] = LOCAL
+                bind({name: LOCAL}, part)
             case ast.MatchMapping(rest=str(name)):
-                scope[name] = LOCAL
+                bind({name: LOCAL}, part)
         if isinstance(part, COMPREHENSIONS):  # their variables are their own, but for `:=`
             inner = [n.target for n in ast.walk(part) if isinstance(n, ast.NamedExpr)]
             waiting += inner
@@ -405,11 +501,53 @@ def _bound(node: Any, home: _Module) -> Scope:
     return scope
 
 
+def _at_import(node: ast.stmt) -> list[ast.stmt]:
+    """A statement of a module, and those of a class in it: what runs at import."""
+    return [node, *(part for part in (node.body if isinstance(node, ast.ClassDef) else ()))]
+
+
+def _evaluated(node: ast.stmt) -> list[ast.AST]:
+    """All parts that are evaluated when a statement runs at import: not the bodies of functions."""
+    waiting: list[ast.AST] = []
+    match node:
+        case ast.FunctionDef() | ast.AsyncFunctionDef():
+            waiting = [node.args, *([node.returns] if node.returns else [])]
+        case ast.ClassDef():
+            waiting = [*node.bases, *node.keywords]
+        case ast.Assign() | ast.AnnAssign():
+            waiting = [node]
+    return [part for start in waiting for part in ast.walk(start)]
+
+
+def _outside(node: ast.expr, names: dict[str, Target]) -> str:
+    """The dotted name of what comes from outside the package, or of a builtin; empty for all else."""
+    dots: list[str] = []
+    while isinstance(node, ast.Attribute):
+        dots.insert(0, node.attr)
+        node = node.value
+    if not isinstance(node, ast.Name):
+        return ""
+    target = names.get(node.id, ("outside", node.id))
+    return ".".join((*target[1:], *dots)) if target[0] in ("outside", "name") else ""
+
+
+def _constant(node: ast.stmt) -> str:
+    """The name that a statement binds to a plain constant; empty for others."""
+    match node:
+        case ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant()):
+            return name
+    return ""
+
+
+def _ends_in_settings(node: ast.expr) -> bool:
+    return "settings" in (getattr(node, "id", ""), getattr(node, "attr", ""))
+
+
 def _says_nothing(node: Any) -> bool:
     """Docstrings, `pass`, what only annotates or is for the type checker, and imports, whose names are replaced."""
     match node:
         case ast.Expr(value=ast.Constant()) | ast.Pass() | ast.Import() | ast.ImportFrom():
             return True
-        case ast.AnnAssign(value=None) | ast.If(test=ast.Name(id="TYPE_CHECKING"), orelse=[]):
+        case ast.AnnAssign(value=None, target=ast.Name()) | ast.If(test=ast.Name(id="TYPE_CHECKING"), orelse=[]):
             return True
     return False

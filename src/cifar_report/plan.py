@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from cifar_report.config import Search, Settings, Study, coerced, digest
+from cifar_report.config import NEUTRAL, Search, Settings, Study, coerced, digest
 from cifar_report.errors import InputError
 from cifar_report.files import read_json, sha256, to_json, write_text_if_changed
 from cifar_report.identity import code_digest
@@ -151,14 +151,18 @@ def superseded(study: Study, store: Path) -> tuple[int, float]:
     """
     codes = {kind: code_digest(kind) for kind in KINDS}
     wanted = [(variant.settings, set(variant.seeds)) for variant in study.variants.values()]
-    wanted += [(trial.full(), {s.seed}) for s in study.searches.values() for trial in s.trials().values()]
+    for search in study.searches.values():
+        drawn = {name: value for name, value in search.base.items() if name not in search.grid and name != "steps"}
+        wanted += [(trial.full(), {search.seed}) for trial in search.trials().values()] or [(drawn, {search.seed})]
     parts = [(coerced(settings), seeds) for settings, seeds in wanted]
     seconds: dict[str, float] = {}
     there = set()
     for path in store.glob("*/finished/run.json"):
         try:
             run = read_json(path)
-            own, took = run["settings"], run["seconds"] + run["evaluation_seconds"]
+            # A setting that came to be since is neutral in it.
+            own = {name: _as_json(value) for name, value in (NEUTRAL | run["settings"]).items()}
+            took = run["seconds"] + run["evaluation_seconds"]
             known = digest({"settings": own, "seed": run["seed"], "data": run["data"]["digests"]})
             if run["code"] == codes.get(own["kind"]):
                 there.add(known)

@@ -340,3 +340,14 @@ def test_second_derivatives_are_refused():
     (first,) = torch.autograd.grad(loss, x, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         first.square().sum().backward()
+
+
+@KINDS
+def test_bf16_is_normalised_in_the_precision_of_the_weights(kind):
+    """As PyTorch's own does under autocast."""
+    x = torch.randn(8, 3, generator=torch.Generator().manual_seed(0)).bfloat16()
+    ours, theirs = kind(3), torch.nn.BatchNorm1d(3)
+    for _ in range(2):
+        torch.testing.assert_close(ours(x), theirs(x.float()))
+    torch.testing.assert_close(ours.running_var, theirs.running_var)
+    torch.testing.assert_close(ours.eval()(x), theirs.eval()(x.float()))

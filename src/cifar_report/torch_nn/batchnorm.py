@@ -58,6 +58,7 @@ class AutogradBatchNorm(_RunningStatistics):
     def forward(self, x: Float[Tensor, "batch features"]) -> Float[Tensor, "batch features"]:
         """γ x̂ + β (eq:bn-affine) of the batch in training, of the running averages in evaluation."""
         check_shape(x, len(self.weight))
+        x = x.to(self.weight.dtype)  # from bf16: as PyTorch's own, it normalises in the weights' precision
         if not self.training:
             return self.evaluate(x)
         self.update(x)
@@ -107,6 +108,7 @@ class ManualBatchNorm(_RunningStatistics):
     def forward(self, x: Float[Tensor, "batch features"]) -> Float[Tensor, "batch features"]:
         """γ x̂ + β (eq:bn-affine) of the batch in training, of the running averages in evaluation."""
         check_shape(x, len(self.weight))
+        x = x.to(self.weight.dtype)  # from bf16: as PyTorch's own, it normalises in the weights' precision
         if not self.training:
             return self.evaluate(x)
         self.update(x)

@@ -30,7 +30,7 @@ class NineProducts(torch.autograd.Function):
     ) -> Float[Tensor, "batch height width out"]:
         """The sum over the taps (eq:conv)."""
         ctx.save_for_backward(x, weight)
-        y = bias.expand(*x.shape[:3], -1).contiguous()
+        y = bias.repeat(*x.shape[:3], 1)
         for u, v in TAPS:
             here, there = seen(x.shape[1:3], u, v)
             y[here] += x[there] @ weight[:, u + 1, v + 1].T
@@ -93,11 +93,11 @@ class Convolution(nn.Module):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         name = prefix + "weight"
         if name in state_dict:
-            state_dict[name] = state_dict[name].permute(0, 2, 3, 1)
+            state_dict[name] = state_dict[name].permute(0, 2, 3, 1).contiguous()
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
 def by_products(x: Float[Tensor, "batch channels height width"]) -> bool:
     """The rule, by device, precision and shape alone: in bf16, nine sums would each be rounded."""
-    height, width = x.shape[2:]
-    return x.device.type == "cpu" and not torch.is_autocast_enabled("cpu") and height * width <= LARGEST_MAP
+    precise = x.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
+    return x.device.type == "cpu" and precise and x.shape[2] * x.shape[3] <= LARGEST_MAP

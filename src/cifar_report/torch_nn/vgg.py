@@ -46,7 +46,8 @@ def build(settings: "Settings", shape: tuple[int, int, int], classes: int, seed:
     if settings.dropout:
         layers.append(nn.Dropout(settings.dropout))
     layers.append(nn.Linear(channels, classes))
-    model = nn.Sequential(*layers)
+    # In their own precision before they are drawn, so that no initial weight is rounded.
+    model = nn.Sequential(*layers).to(torch.float64 if settings.precision == "float64" else torch.float32)
     draw_parameters(model, seed, settings.initial_std)
     if settings.dirac:
         for layer in model:

@@ -88,7 +88,7 @@ def statistics(images: Images, preprocessing: str) -> tuple[np.ndarray, np.ndarr
     values = np.arange(256.0)
     mean = counts @ values / counts.sum(axis=1)
     variance = counts @ values**2 / counts.sum(axis=1) - mean**2
-    std = np.sqrt(np.maximum(variance, 1.0))  # a constant channel is only centred
+    std = np.sqrt(np.maximum(variance, 1.0))  # a channel that hardly varies is only centred
     return mean.astype(np.float32)[:, None, None], std.astype(np.float32)[:, None, None]
 
 

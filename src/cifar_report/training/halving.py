@@ -62,7 +62,7 @@ def write(plan: dict[str, Any], dataset: Path, run_store: Path, output: Path) ->
         for settings in trials:
             name, folder = trial_name(settings), finished[settings]
             request = _request(settings, plan, dataset)
-            publish(folder, output / name, request, _label(plan, settings), ("curve.csv",))
+            publish(folder, output / name, request, _label(plan, settings))
             listed.append({"trial": name, "rung": rung, "steps": settings.steps, "identity": request.identity})
     write_text(output / "trials.json", to_json({"versions": versions("optuna"), "trials": listed}))
 

@@ -1,5 +1,7 @@
 """One run from its first step to its last: train, evaluate, checkpoint. No files, no clock but for telling the time."""
 
+import hashlib
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -45,11 +47,22 @@ class History:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that a run needs to go on from a step, to the same bits."""
+    """All that a run needs to go on from a step, to the same bits; `digest` tells whether it is what was saved."""
 
     step: int
     state: dict[str, np.ndarray]
     history: History
+    digest: str
+
+
+def checkpoint_digest(step: int, state: dict[str, np.ndarray], history: History) -> str:
+    """SHA-256 of a checkpoint's step, arrays and history."""
+    arrays = {name: array_digest(array) for name, array in sorted(state.items())}
+    return hashlib.sha256(
+        json.dumps(
+            [step, arrays, history.rows, history.training_seconds, history.evaluation_seconds], sort_keys=True
+        ).encode()
+    ).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -98,6 +111,9 @@ def train(
         arrays: as of `splits_of`; each class has images in train or validation.
         checkpoint: where to go on from; None to begin.
         save: called at each evaluation and after the last step.
+
+    Raises:
+        ValueError: the checkpoint is not what was saved.
     """
     digests = {name: array_digest(array) for name, array in arrays.items()}
     classes = 1 + max(int(array.max()) for name, array in arrays.items() if name.endswith("-labels") and len(array))
@@ -106,13 +122,15 @@ def train(
     parts = {name: Split(*(array[chosen[name]] for array in split)) for name, split in splits.items()}
     trainer, history = build_trainer(settings, splits["train"], classes, seed), History()
     if checkpoint is not None:
+        if checkpoint.digest != checkpoint_digest(checkpoint.step, checkpoint.state, checkpoint.history):
+            raise ValueError("the checkpoint is not what was saved; what reads it was changed")
         trainer.restore(checkpoint.state, checkpoint.step)
         history = checkpoint.history
 
     while trainer.step < settings.steps and not _diverged(history):
         if not history.rows or history.rows[-1]["step"] < trainer.step:
             _evaluate(trainer, settings, parts, history)
-            save(Checkpoint(trainer.step, trainer.state(), history))
+            save(_checkpoint(trainer, history))
             continue
         start = time.perf_counter()
         trainer.advance(
@@ -122,7 +140,7 @@ def train(
 
     diverged = _diverged(history)
     if not diverged:
-        save(Checkpoint(trainer.step, trainer.state(), history))
+        save(_checkpoint(trainer, history))
     history.rows = [row for row in history.rows if row["step"] < trainer.step]
     logits = _evaluate(trainer, settings, splits, history)
     diverged = diverged or _diverged(history)
@@ -141,6 +159,11 @@ def train(
         device=trainer.device,
         device_memory_mb=trainer.peak_memory_mb(),
     )
+
+
+def _checkpoint(trainer: Trainer, history: History) -> Checkpoint:
+    state = {name: np.asarray(array, order="C") for name, array in trainer.state().items()}
+    return Checkpoint(trainer.step, state, history, checkpoint_digest(trainer.step, state, history))
 
 
 def _evaluate(

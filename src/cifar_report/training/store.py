@@ -10,7 +10,6 @@ import csv
 import errno
 import fcntl
 import gc
-import hashlib
 import io
 import json
 import os
@@ -31,7 +30,7 @@ from safetensors.numpy import save
 from threadpoolctl import threadpool_info
 
 from cifar_report import provenance
-from cifar_report.config import Settings, check_data
+from cifar_report.config import NEUTRAL, Settings, check_data, digest
 from cifar_report.datasets import Dataset
 from cifar_report.errors import InputError
 from cifar_report.files import atomic, read_json, sha256, to_json, write_text
@@ -45,6 +44,7 @@ if TYPE_CHECKING:
 # Seconds: runs that take less on average share a process. Start-up, up to 8 s, is then little beside those that do not,
 # and nobody waits for longer than this for a run that another job trains on the way.
 SHORT_RUN = 60.0
+RUN_FILES = ("curve.csv", "model.safetensors", "test-logits.npy")  # besides run.json
 CURVE_COLUMNS = ("step", "samples_seen", "split", "loss", "accuracy")
 
 
@@ -63,6 +63,11 @@ class Request:
     def digests(self) -> dict[str, str]:
         """SHA-256 of each array that it opens."""
         return self.dataset.digests(self.test)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Those that it makes besides run.json; without the test split, it has no logits of it."""
+        return RUN_FILES if self.test else RUN_FILES[:2]
 
     @cached_property
     def identity(self) -> str:
@@ -139,8 +144,10 @@ class Store:
         return True
 
 
-def publish(finished: Path, output: Path, request: Request, variant: str, files: tuple[str, ...]) -> None:
+def publish(finished: Path, output: Path, request: Request, variant: str) -> None:
     """Copies a finished run to where a study wants it, under the study's own name for it; `run.json` comes last.
+
+    Of a trial nobody reads the weights: they stay in the store.
 
     Raises:
         InputError: it is not the run that was asked for, or the folder is that of another seed.
@@ -148,7 +155,7 @@ def publish(finished: Path, output: Path, request: Request, variant: str, files:
     _believed(finished, request)
     if output.name.startswith("seed-") and output.name != f"seed-{request.seed}":
         raise InputError(f"{output}: expected the run of that seed, found seed {request.seed}")
-    for name in files:
+    for name in request.files if request.test else RUN_FILES[:1]:
         with (finished / name).open("rb") as source, atomic(output / name) as target:
             shutil.copyfileobj(source, target)
     run = {"variant": variant} | read_json(finished / "run.json")
@@ -199,11 +206,9 @@ def _write(
     folder: Path, request: Request, outcome: "Outcome", environment: dict[str, Any], commit: dict[str, Any]
 ) -> None:
     """The files of a finished run, which tell what was trained, not what was asked for."""
-    received = run_identity(outcome.settings, outcome.seed, outcome.digests, request.code)
-    if received != request.identity:
-        asked = (request.settings, request.seed, request.digests)
-        trained = (outcome.settings, outcome.seed, outcome.digests)
-        what = [name for name, a, b in zip(("settings", "seed", "data"), asked, trained, strict=True) if a != b]
+    asked = {"settings": request.settings.full(), "seed": request.seed, "data": request.digests}
+    trained = {"settings": outcome.settings.full(), "seed": outcome.seed, "data": outcome.digests}
+    if what := [name for name in asked if asked[name] != trained[name]]:
         raise InputError(
             f"{request.name}: expected to train what was asked for, found other {' and '.join(what)}; it is not filed; "
             "what hands a run its settings, seed and arrays (store, datasets) was changed"
@@ -211,7 +216,7 @@ def _write(
     folder.mkdir(parents=True)
     _write_curve(folder / "curve.csv", outcome.history.rows)
     with atomic(folder / "model.safetensors") as file:
-        file.write(save({k: np.ascontiguousarray(v) for k, v in outcome.parameters.items()}))
+        file.write(save({k: np.asarray(v, order="C") for k, v in outcome.parameters.items()}))
     if outcome.test_logits is not None:
         with atomic(folder / "test-logits.npy") as file:
             np.save(file, outcome.test_logits.astype(np.float32))
@@ -219,7 +224,7 @@ def _write(
         "seed": outcome.seed,
         "status": outcome.status,
         "step": outcome.step,
-        "identity": received,
+        "identity": request.identity,
         "code": request.code,
         "settings": outcome.settings.full(),
         "final": outcome.final,
@@ -236,7 +241,12 @@ def _write(
         "evaluation_subsets": {split: {"images": n, "of": whole} for split, (n, whole) in outcome.images.items()},
         "digests": {file.name: sha256(file) for file in sorted(folder.iterdir())},
     }
-    write_text(folder / "run.json", to_json(run))
+    write_text(folder / "run.json", to_json(run | {"sha256": record_digest(run)}))
+
+
+def record_digest(run: dict[str, Any]) -> str:
+    """SHA-256 of a run.json, without itself and what a study adds to it."""
+    return digest({key: value for key, value in json.loads(to_json(run)).items() if key not in ("sha256", "variant")})
 
 
 def _believed(finished: Path, request: Request) -> Path:
@@ -247,21 +257,28 @@ def _believed(finished: Path, request: Request) -> Path:
     """
     run = read_json(finished / "run.json")
     try:
-        found = run_identity(Settings.from_mapping(run["settings"]), run["seed"], run["data"]["digests"], run["code"])
-        whose, files = run["identity"], run["digests"]
-        altered = [name for name, digest in files.items() if sha256(finished / name) != digest]
+        found = {"settings": run["settings"], "seed": run["seed"], "data": run["data"]["digests"], "code": run["code"]}
+        files = {name: run["digests"].get(name) for name in request.files}
+        altered = [name for name, expected in files.items() if sha256(finished / name) != expected]
+        altered += ["run.json"] if run["sha256"] != record_digest(run) else []
     except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
         raise InputError(f"{finished}: expected a finished run, found a damaged one ({error}); {_ANEW}") from error
-    if not whose == found == request.identity:
+    asked = {
+        **{"settings": request.settings.full(), "seed": request.seed, "data": request.digests, "code": request.code},
+    }
+    # A setting that came to be after the run was trained is neutral in it.
+    found["settings"] = NEUTRAL_SETTINGS | found["settings"]
+    if run["identity"] != request.identity or asked != found:
         raise InputError(
             f"{finished}: expected the run {request.identity[:12]} ({request.name}), found that of seed {run['seed']} "
-            f"known as {whose[:12]}; {_ANEW}"
+            f"known as {str(run['identity'])[:12]}; {_ANEW}"
         )
     if altered:
         raise InputError(f"{finished / altered[0]}: was altered since the run was trained; {_ANEW}")
     return finished
 
 
+NEUTRAL_SETTINGS = {name: list(value) if isinstance(value, tuple) else value for name, value in NEUTRAL.items()}
 _ANEW = "remove this folder, and the run is trained anew"
 
 
@@ -292,15 +309,15 @@ def _write_curve(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def _save(path: Path, request: Request, environment: dict[str, Any], checkpoint: "Checkpoint") -> None:
-    state = {k: np.ascontiguousarray(v) for k, v in checkpoint.state.items()}
     metadata = {
         "identity": request.identity,
         "environment": json.dumps(environment, sort_keys=True),
         "step": str(checkpoint.step),
         "history": json.dumps(vars(checkpoint.history)),
+        "digest": checkpoint.digest,
     }
     with atomic(path) as file:
-        file.write(save(state, metadata | {"sha256": _digest(state, metadata)}))
+        file.write(save(checkpoint.state, metadata))
 
 
 def _read(path: Path, request: Request, environment: dict[str, Any]) -> "Checkpoint | None":
@@ -308,23 +325,25 @@ def _read(path: Path, request: Request, environment: dict[str, Any]) -> "Checkpo
 
     Beginning anew gives the same run, and all its bits are of one machine.
     """
-    from cifar_report.training.loop import Checkpoint, History
+    from cifar_report.training.loop import Checkpoint, History, checkpoint_digest
 
     try:
         with safe_open(path, "numpy") as file:
             metadata = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
+        step, history = int(metadata["step"]), History(**json.loads(metadata["history"]))
+        made = json.loads(metadata["environment"])
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
         print(f"{path}: the checkpoint is damaged ({error}); the run begins anew", flush=True)
         return None
-    recorded = metadata.pop("sha256", None)
-    if recorded != _digest(state, metadata):
+    checkpoint = Checkpoint(step, state, history, metadata.get("digest", ""))
+    if checkpoint.digest != checkpoint_digest(step, state, history):
         print(f"{path}: the checkpoint differs from its SHA-256; the run begins anew", flush=True)
         return None
     if metadata.get("identity") != request.identity:
         print(f"{path}: the checkpoint is that of another run; this one begins anew", flush=True)
         return None
-    if (made := json.loads(metadata["environment"])) != environment:
+    if made != environment:
         told = " and ".join(
             f"{key} {made[part].get(key)} (now {environment[part].get(key)})"
             for part in environment
@@ -335,15 +354,7 @@ def _read(path: Path, request: Request, environment: dict[str, Any]) -> "Checkpo
             f"{path}: the checkpoint was made with {told}; the run begins anew, so that its bits are of one", flush=True
         )
         return None
-    return Checkpoint(int(metadata["step"]), state, History(**json.loads(metadata["history"])))
-
-
-def _digest(state: dict[str, np.ndarray], metadata: dict[str, str]) -> str:
-    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
-    for name in sorted(state):
-        digest.update(name.encode())
-        digest.update(np.ascontiguousarray(state[name]).tobytes())
-    return digest.hexdigest()
+    return checkpoint
 
 
 def _remove_leftovers(home: Path) -> None:

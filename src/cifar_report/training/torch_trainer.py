@@ -87,6 +87,9 @@ class Trainer:
         self.settings, self.seed = settings, seed
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         torch.set_num_threads(settings.threads)
+        if settings.threads > 1:
+            with denormals_flushed():  # threads keep the state in which they are born
+                torch.ones(2**20).add_(1)
         torch.set_float32_matmul_precision("high" if settings.precision == "tf32" else "highest")
         torch.backends.cudnn.allow_tf32 = settings.precision == "tf32"
         torch.backends.cudnn.benchmark = not settings.deterministic
@@ -198,9 +201,13 @@ class Trainer:
             parts[part][rest] = torch.from_numpy(array)
         self.model.load_state_dict(parts["model"])
         moments: dict[int, dict[str, Tensor]] = {}
+        weights = [weight for group in self.optimiser.param_groups for weight in group["params"]]
         for name, tensor in parts["optimiser"].items():
             index, _, key = name.partition(".")
-            moments.setdefault(int(index), {})[key] = tensor
+            weight = weights[int(index)]
+            # Fused optimisers walk through a weight and its moments in the order of memory, which a model may choose.
+            entry = tensor if tensor.shape != weight.shape else torch.empty_like(weight).copy_(tensor)
+            moments.setdefault(int(index), {})[key] = entry
         groups = self.optimiser.state_dict()["param_groups"]
         self.optimiser.load_state_dict({"state": moments, "param_groups": groups})
         if self.average is not None:
