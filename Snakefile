@@ -4,11 +4,11 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
-from cifar_report import config as studies
-from cifar_report import plan
-from cifar_report.errors import InputError
-from cifar_report.figures import names as figure_names
-from cifar_report.tables import TABLES
+from cifar_report.study import config as studies
+from cifar_report.study import plan
+from cifar_report.base.errors import InputError
+from cifar_report.rendering.figures import names as figure_names
+from cifar_report.rendering.tables import TABLES
 
 min_version("9.17")
 

@@ -18,7 +18,8 @@ import chart
 import pyperf
 from timing import ROOT, told
 
-from cifar_report import datasets, provenance
+from cifar_report.data import datasets
+from cifar_report.runs import machine
 
 HERE = Path(__file__).parent
 PARTS = ("numpy", "torch", "vgg", "memory", "demo", "dry", "study", "starts", "setup")
@@ -36,7 +37,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=HERE, help="folder for results.json and info.json")
     options = parser.parse_args()
 
-    results, info = [], machine()
+    results, info = [], measured_on()
     with contextlib.ExitStack() as stack:
         folder = options.dataset
         if not (folder / "dataset.json").is_file():
@@ -97,15 +98,15 @@ def line(entry: dict) -> str:
     )
 
 
-def machine() -> list[dict]:
+def measured_on() -> list[dict]:
     """What it was measured on."""
-    versions = provenance.versions("numpy", "torch", "scikit-learn", "snakemake")
+    versions = machine.versions("numpy", "torch", "scikit-learn", "snakemake")
     return [
-        told("Processor", provenance.cpu_name()),
+        told("Processor", machine.cpu_name()),
         told("Cores", os.cpu_count()),
         told("System", platform.platform()),
         told("Versions", versions | {"pyperf": pyperf.__version__}),
-        told("Commit", provenance.commit()),
+        told("Commit", machine.commit()),
         told("Load when the suite began, processes", os.getloadavg()[0]),
         told("Time", time.strftime("%Y-%m-%d %H:%M")),
     ]

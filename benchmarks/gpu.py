@@ -11,16 +11,18 @@ import torch
 import yaml
 from torch import nn
 
-from cifar_report import config as studies
-from cifar_report import datasets, exchange, identity, provenance
-from cifar_report.config import Settings
-from cifar_report.files import read_json, to_json, write_text
-from cifar_report.statistics import t_interval
-from cifar_report.torch_nn import mlp, vgg
+from cifar_report.analysis.statistics import t_interval
+from cifar_report.base.files import read_json, to_json, write_text
+from cifar_report.data import datasets
+from cifar_report.models.torch_nn import mlp, vgg
+from cifar_report.runs import exchange, machine
+from cifar_report.runs.store import Request, Store
+from cifar_report.study import config as studies
+from cifar_report.study import identity
+from cifar_report.study.config import Settings
 from cifar_report.training.batches import statistics
 from cifar_report.training.loop import Trainer, build_trainer
 from cifar_report.training.splits import Split
-from cifar_report.training.store import Request, Store
 
 ROOT = Path(__file__).parents[1]
 MLP_SECONDS, STUDY_SECONDS = 5, 600
@@ -195,7 +197,7 @@ def _write_table(results: list[dict], path: Path) -> None:
         cells = ["" if row[key] is None else f"{row[key]:.4g}" for key in ("value", "peer", "goal")]
         met = {None: "", True: "yes", False: "no"}[row["met"]]
         lines.append(f"| {row['name']} | {' | '.join(cells)} | {met} |")
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else provenance.cpu_name()
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else machine.cpu_name()
     write_text(path, "\n".join([f"{device}, PyTorch {torch.__version__}", "", *lines]) + "\n")
 
 

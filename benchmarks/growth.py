@@ -18,9 +18,9 @@ from chart import MET, TEXT
 from timing import ROOT, rounded, settings
 from workflow import CORES, checkout, overlay, snakemake, timed
 
-from cifar_report import datasets
-from cifar_report.identity import code_digest
-from cifar_report.training.store import Request, Store
+from cifar_report.data import datasets
+from cifar_report.runs.store import Request, Store
+from cifar_report.study.identity import code_digest
 
 SHORT = {"steps": 20, "evaluate_every": 10, "batch_size": 50, "evaluation_images": 100}
 TARGETS = ("summary.csv", "claims.json", "figures/figures.json", "numbers.tex")

@@ -33,8 +33,8 @@ def status(*names: str) -> dict[str, int]:
 
 def job(variant: str, folder: Path) -> None:
     """Trains as the store does, and prints what it took at most, in GB of 10⁹ bytes, sampled every 50 ms."""
-    from cifar_report import datasets
-    from cifar_report.kinds import entries
+    from cifar_report.data import datasets
+    from cifar_report.study.kinds import entries
     from cifar_report.training.loop import build_trainer
     from cifar_report.training.splits import splits_of
 

@@ -9,7 +9,8 @@ from typing import Any
 import pyperf
 import yaml
 
-from cifar_report import config, datasets
+from cifar_report.data import datasets
+from cifar_report.study import config
 from cifar_report.training.loop import Split
 
 ROOT = Path(__file__).resolve().parent.parent

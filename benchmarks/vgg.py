@@ -94,7 +94,7 @@ class Ours:
 
     def _recorded(self, run) -> "list[Layer]":
         """What the convolutions are given while `run` runs."""
-        from cifar_report.torch_nn.convolution import Convolution
+        from cifar_report.models.torch_nn.convolution import Convolution
 
         layers: list[Layer] = []
         hooks = [
@@ -160,7 +160,7 @@ class Plain:
 
         import torch
 
-        from cifar_report.torch_nn import vgg
+        from cifar_report.models.torch_nn import vgg
 
         split, classes = training_split(folder)
         chosen = settings("vgg")

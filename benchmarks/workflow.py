@@ -260,8 +260,8 @@ def starts() -> dict[str, Any]:
     info = []
     for name, module in (
         ("Snakemake", "snakemake.cli"),
-        ("the NumPy training loop", "cifar_report.training.numpy_trainer, cifar_report.training.store"),
-        ("the PyTorch training loop", "cifar_report.training.torch_trainer, cifar_report.training.store"),
+        ("the NumPy training loop", "cifar_report.training.numpy_trainer, cifar_report.runs.store"),
+        ("the PyTorch training loop", "cifar_report.training.torch_trainer, cifar_report.runs.store"),
     ):
         code = f"import {module}, time; print(time.process_time())"
         command = [sys.executable, "-c", code]

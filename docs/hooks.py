@@ -12,7 +12,7 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
 
 from cifar_report import cli
-from cifar_report.config import NEUTRAL
+from cifar_report.study.config import NEUTRAL
 
 ROOT = Path(__file__).parent.parent
 SCHEMA = "workflow/schemas/config.schema.yaml"

@@ -26,7 +26,7 @@ import yaml
 from safetensors import safe_open
 from test_workflow import PARTS, ROOT
 
-from cifar_report.files import to_json, write_text
+from cifar_report.base.files import to_json, write_text
 
 FAULTS = {
     "job": "SIGKILL to a process of a job",

@@ -4,11 +4,11 @@ import json
 
 import yaml
 
-from cifar_report import plan
-from cifar_report.explain import plan_of
-from cifar_report.files import sha256, to_json
-from cifar_report.identity import code_digest, run_identity
-from cifar_report.training.store import Request, Store
+from cifar_report.base.files import sha256, to_json
+from cifar_report.inspection.explain import plan_of
+from cifar_report.runs.store import Request, Store
+from cifar_report.study import plan
+from cifar_report.study.identity import code_digest, run_identity
 
 
 def requested(settings, seed, dataset, name="a run", test=True):

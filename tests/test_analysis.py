@@ -9,14 +9,15 @@ import yaml
 from scipy import stats
 from sklearn.metrics import recall_score
 
-from cifar_report import summary, tables
+from cifar_report.analysis import summary
+from cifar_report.analysis.statistics import binomial_error, t_interval
+from cifar_report.base.errors import InputError
 from cifar_report.cli import main
-from cifar_report.config import NEUTRAL
-from cifar_report.errors import InputError
-from cifar_report.results import load_run
-from cifar_report.statistics import binomial_error, t_interval
-from cifar_report.tables import escape
-from cifar_report.verify import verify
+from cifar_report.inspection.verify import verify
+from cifar_report.rendering import tables
+from cifar_report.rendering.tables import escape
+from cifar_report.runs.record import load_run
+from cifar_report.study.config import NEUTRAL
 
 
 def write_run(folder, seed=0, accuracy=0.5, status="completed", split="test", variant="mlp", **record):

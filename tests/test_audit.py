@@ -10,9 +10,12 @@ from runs import write_run
 from scipy.special import log_softmax
 from test_reruns import SCHEMA, merged
 
-from cifar_report import audit, config, datasets, explain, plan, tables
+from cifar_report.base.files import sha256, to_json
 from cifar_report.cli import main
-from cifar_report.files import sha256, to_json
+from cifar_report.data import datasets
+from cifar_report.inspection import audit, explain
+from cifar_report.rendering import tables
+from cifar_report.study import config, plan
 
 
 def rewrite(path, **changes):

@@ -19,9 +19,11 @@ from runs import obtain, requested
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from cifar_report import cli, datasets, files
-from cifar_report.config import Settings
-from cifar_report.training import store
+from cifar_report import cli
+from cifar_report.base import files
+from cifar_report.data import datasets
+from cifar_report.runs import store
+from cifar_report.study.config import Settings
 
 SETTINGS = Settings(
     kind="numpy-mlp",
@@ -154,7 +156,7 @@ def _change(path):
 def test_what_a_killed_process_left_is_removed_and_what_a_live_one_writes_is_not(tmp_path):
     path = tmp_path / "run.json"
     command = (
-        "import os, sys, pathlib; from cifar_report.files import atomic\n"
+        "import os, sys, pathlib; from cifar_report.base.files import atomic\n"
         f"with atomic(pathlib.Path({str(path)!r})) as file: file.write(b'half'); print(flush=True); sys.stdin.read()"
     )
     live, killed = (

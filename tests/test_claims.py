@@ -10,9 +10,9 @@ import pytest
 import yaml
 from scipy import stats
 
-from cifar_report import claims
-from cifar_report.errors import InputError
-from cifar_report.statistics import Interval
+from cifar_report.analysis.statistics import Interval
+from cifar_report.base.errors import InputError
+from cifar_report.rendering import claims
 
 ROOT = Path(__file__).parent.parent
 SCHEMA = ROOT / "workflow/schemas/claims.schema.yaml"

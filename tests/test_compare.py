@@ -13,10 +13,10 @@ import yaml
 from pypdf import PdfReader
 from scipy import stats
 
-from cifar_report import compare
+from cifar_report.analysis.summary import write_summary
+from cifar_report.base.errors import InputError
 from cifar_report.cli import main
-from cifar_report.errors import InputError
-from cifar_report.summary import write_summary
+from cifar_report.inspection import compare
 
 REFERENCE = Path(__file__).parent.parent / "reference/cifar10-jpeg"
 A = {"mlp-torch": [0, 1, 2, 3], "mlp-best": [0, 1, 2], "vgg": [0], "mlp-bn-torch": [0, 1]}

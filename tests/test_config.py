@@ -8,9 +8,9 @@ import pytest
 import yaml
 from snakemake.utils import update_config
 
-from cifar_report import config, plan
-from cifar_report.errors import InputError
-from cifar_report.kinds import KINDS
+from cifar_report.base.errors import InputError
+from cifar_report.study import config, plan
+from cifar_report.study.kinds import KINDS
 
 ROOT = Path(__file__).parent.parent
 SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"

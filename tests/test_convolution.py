@@ -10,11 +10,11 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from cifar_report.config import Settings
-from cifar_report.randomness import initial_parameters
-from cifar_report.torch_nn import convolution, mlp, vgg
-from cifar_report.torch_nn.convolution import Convolution, by_products
-from cifar_report.torch_nn.initial import draw_parameters
+from cifar_report.base.randomness import initial_parameters
+from cifar_report.models.torch_nn import convolution, mlp, vgg
+from cifar_report.models.torch_nn.convolution import Convolution, by_products
+from cifar_report.models.torch_nn.initial import draw_parameters
+from cifar_report.study.config import Settings
 from cifar_report.training import torch_trainer
 from cifar_report.training.batches import Order, draw_augmentation
 

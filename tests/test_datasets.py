@@ -24,8 +24,8 @@ import pytest
 import sklearn.datasets
 from PIL import Image
 
-from cifar_report import datasets
-from cifar_report.errors import InputError
+from cifar_report.base.errors import InputError
+from cifar_report.data import datasets
 
 RNG = np.random.default_rng(0)
 PIXELS = {

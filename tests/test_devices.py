@@ -7,10 +7,11 @@ import pytest
 import torch
 from runs import obtain
 
-from cifar_report import datasets, provenance
-from cifar_report.config import Settings
-from cifar_report.errors import InputError
-from cifar_report.training import devices, loop
+from cifar_report.base.errors import InputError
+from cifar_report.data import datasets
+from cifar_report.runs import devices, machine
+from cifar_report.study.config import Settings
+from cifar_report.training import loop
 
 SETTINGS = Settings(
     kind="torch-mlp",
@@ -41,7 +42,7 @@ def unusable(monkeypatch):
         def init():
             raise error
 
-        monkeypatch.setattr(provenance, "gpu_visible", lambda: True)
+        monkeypatch.setattr(machine, "gpu_visible", lambda: True)
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
         monkeypatch.setattr(torch.cuda, "init", init)
         monkeypatch.setattr(torch.version, "cuda", cuda)
@@ -127,7 +128,7 @@ def test_other_errors_keep_their_traceback():
 
 def test_jobs_spread_over_the_gpus(monkeypatch, tmp_path):
     """Three jobs at once on two GPUs; one that ends makes room. A scheduler's single device is left alone."""
-    monkeypatch.setattr(provenance, "gpu_visible", lambda: True)
+    monkeypatch.setattr(machine, "gpu_visible", lambda: True)
     monkeypatch.setattr(devices, "_held", [])
     taken = []
     for _ in range(3):

@@ -11,8 +11,8 @@ import time
 import numpy as np
 import pytest
 
-from cifar_report.downloads import fetch
-from cifar_report.errors import InputError
+from cifar_report.base.errors import InputError
+from cifar_report.data.downloads import fetch
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -232,7 +232,7 @@ def test_what_no_retry_mends_goes_to_the_next_address(server, target, fault):
 
 
 def test_a_server_that_never_ends_is_given_up(server, target, monkeypatch):
-    monkeypatch.setattr("cifar_report.downloads.LARGEST", 2 * len(CONTENT))
+    monkeypatch.setattr("cifar_report.data.downloads.LARGEST", 2 * len(CONTENT))
     with pytest.raises(InputError, match="/a: sent more than 600,000 bytes\n"):
         fetch([server.play("/a", endless)], target, SHA256, ADVICE)
     assert not target.with_name("archive.tar.gz.part").exists()

@@ -10,13 +10,13 @@ import torch
 import yaml
 from scipy.stats import binomtest
 
-from cifar_report import config
-from cifar_report.config import Settings
-from cifar_report.numpy_nn.mlp import MLP
-from cifar_report.numpy_nn.modules import CrossEntropy, LeakyReLU, Linear, Softmax, SoftmaxCrossEntropy
-from cifar_report.numpy_nn.sgd import SGD
-from cifar_report.torch_nn import vgg
-from cifar_report.torch_nn.batchnorm import BatchNormFunction
+from cifar_report.models.numpy_nn.mlp import MLP
+from cifar_report.models.numpy_nn.modules import CrossEntropy, LeakyReLU, Linear, Softmax, SoftmaxCrossEntropy
+from cifar_report.models.numpy_nn.sgd import SGD
+from cifar_report.models.torch_nn import vgg
+from cifar_report.models.torch_nn.batchnorm import BatchNormFunction
+from cifar_report.study import config
+from cifar_report.study.config import Settings
 
 ROOT = Path(__file__).parents[1]
 SLOPE = 0.3

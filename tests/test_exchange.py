@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 from runs import obtain, requested
 
-from cifar_report import cli, datasets
-from cifar_report.config import Settings
-from cifar_report.exchange import export, import_runs
-from cifar_report.files import read_json, to_json, write_text
-from cifar_report.identity import code_digest, run_identity
-from cifar_report.training import store
+from cifar_report import cli
+from cifar_report.base.files import read_json, to_json, write_text
+from cifar_report.data import datasets
+from cifar_report.runs import store
+from cifar_report.runs.exchange import export, import_runs
+from cifar_report.study.config import Settings
+from cifar_report.study.identity import code_digest, run_identity
 
 SETTINGS = Settings(
     kind="numpy-mlp",

@@ -13,11 +13,12 @@ from safetensors.numpy import save_file
 from scipy import special, stats
 from sklearn.metrics import confusion_matrix
 
-from cifar_report import figures, summary
-from cifar_report.config import Settings
-from cifar_report.datasets import SPLITS, array_digest
-from cifar_report.errors import InputError
-from cifar_report.results import load_runs, main_models, representative
+from cifar_report.analysis import summary
+from cifar_report.base.errors import InputError
+from cifar_report.data.datasets import SPLITS, array_digest
+from cifar_report.rendering import figures
+from cifar_report.runs.record import load_runs, main_models, representative
+from cifar_report.study.config import Settings
 
 CLASSES = ["cat", "dog", "a long class name", "$5 & 100 %"]
 SHAPE = (3, 8, 8)
@@ -169,7 +170,7 @@ def test_same_bytes_elsewhere_whatever_the_hash_seed_and_the_users_style(drawn, 
     code = f"""
 import sys
 from pathlib import Path
-from cifar_report import figures
+from cifar_report.rendering import figures
 assert not {{"matplotlib", "pandas", "scipy", "torch"}} & set(sys.modules)
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import test_figures

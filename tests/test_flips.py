@@ -8,11 +8,12 @@ import pytest
 import torch
 from runs import obtain, requested
 
-from cifar_report import datasets, flips
-from cifar_report.config import Settings
-from cifar_report.errors import InputError
-from cifar_report.files import read_json, to_json
-from cifar_report.training import store
+from cifar_report.analysis import flips
+from cifar_report.base.errors import InputError
+from cifar_report.base.files import read_json, to_json
+from cifar_report.data import datasets
+from cifar_report.runs import store
+from cifar_report.study.config import Settings
 
 COMMON = {
     "learning_rate": 0.0005,

@@ -11,12 +11,14 @@ import pytest
 from runs import write_run
 from test_reruns import SCHEMA, merged
 
-from cifar_report import config, datasets, forecast, plan, provenance
+from cifar_report.base.files import to_json
 from cifar_report.cli import main
-from cifar_report.config import Settings
-from cifar_report.files import to_json
-from cifar_report.forecast import PUBLICATION, START_UP, Benchmark, Data, Seconds, Task
-from cifar_report.training import store
+from cifar_report.data import datasets
+from cifar_report.inspection import forecast
+from cifar_report.inspection.forecast import PUBLICATION, START_UP, Benchmark, Data, Seconds, Task
+from cifar_report.runs import machine, store
+from cifar_report.study import config, plan
+from cifar_report.study.config import Settings
 from snakemake_logger_plugin_training.outlook import to_come
 
 REFERENCE = Path(__file__).parent.parent / "reference"
@@ -38,7 +40,7 @@ DATA = Data({"train": 80, "validation": 20, "test": 50})
 
 def earlier(settings, train, evaluate, device="cpu"):
     flops = DATA.flops(settings) or 1
-    return Benchmark(settings, device, provenance.cpu_name(), flops, train, evaluate)
+    return Benchmark(settings, device, machine.cpu_name(), flops, train, evaluate)
 
 
 def task(name, seconds, row="a", **fields):
@@ -141,7 +143,7 @@ def study(tmp_path):
 
 
 def test_a_study_costs_what_is_not_in_the_store(study, monkeypatch, capsys):
-    monkeypatch.setattr(provenance, "cpu_name", lambda: "A")
+    monkeypatch.setattr(machine, "cpu_name", lambda: "A")
     paths = forecast.earlier_runs(study.parent / ".store", study / "none")
     jobs = forecast.tasks(study, study.parent / ".store", forecast.benchmarks(paths))
     of = {job.name: job for job in jobs}

@@ -24,12 +24,15 @@ from hypothesis import strategies as st
 from runs import obtain, requested
 from snakemake.utils import update_config
 
-from cifar_report import config, datasets, figures, flips, plan, summary, tables
-from cifar_report.errors import InputError
-from cifar_report.files import array_digest, to_json
-from cifar_report.randomness import stratified_indices
-from cifar_report.results import load_run, load_runs
-from cifar_report.training import store
+from cifar_report.analysis import flips, summary
+from cifar_report.base.errors import InputError
+from cifar_report.base.files import array_digest, to_json
+from cifar_report.base.randomness import stratified_indices
+from cifar_report.data import datasets
+from cifar_report.rendering import figures, tables
+from cifar_report.runs import store
+from cifar_report.runs.record import load_run, load_runs
+from cifar_report.study import config, plan
 
 ROOT = Path(__file__).parent.parent
 SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"

@@ -18,14 +18,16 @@ import numpy as np
 import pytest
 from runs import obtain, requested
 
-from cifar_report import config, datasets, identity, plan
+from cifar_report.base.errors import InputError
+from cifar_report.base.files import to_json
 from cifar_report.cli import main
-from cifar_report.config import NEUTRAL, Settings
-from cifar_report.errors import InputError
-from cifar_report.files import to_json
-from cifar_report.identity import PACKAGE, code_digest
-from cifar_report.kinds import KINDS, entries
-from cifar_report.training import loop, store
+from cifar_report.data import datasets
+from cifar_report.runs import store
+from cifar_report.study import config, identity, plan
+from cifar_report.study.config import NEUTRAL, Settings
+from cifar_report.study.identity import PACKAGE, code_digest
+from cifar_report.study.kinds import KINDS, entries
+from cifar_report.training import loop
 
 SETTINGS = Settings(
     kind="numpy-mlp",
@@ -72,7 +74,7 @@ def package(tmp_path):
 def digests(package):
     """Of each kind, by a process that imports this copy; the message where the code is refused."""
     code = (
-        "import json\nfrom cifar_report import errors, identity\n"
+        "import json\nfrom cifar_report.base import errors\nfrom cifar_report.study import identity\n"
         f"try: print(json.dumps({{k: identity.code_digest(k) for k in {list(KINDS)}}}))\n"
         "except errors.InputError as error: print(json.dumps(str(error)))"
     )
@@ -184,15 +186,15 @@ EDITS = {
     "validation before train": ("training/splits.py", "zip(splits", "zip(held_out, splits", ALL),
     "a resumed step too many": ("training/torch_trainer.py", "self.step = step\n", "self.step = step + 1\n", TORCHES),
     "a constant": ("training/numpy_trainer.py", "EVALUATION_BATCH = 1000", "EVALUATION_BATCH = 999", {"numpy-mlp"}),
-    "the plan of the VGG": ("torch_nn/vgg.py", "PLAN = (64", "PLAN = (65", {"torch-vgg"}),
-    "a sign": ("numpy_nn/modules.py", "-= 1", "+= 1", {"numpy-mlp"}),
-    "a default argument": ("torch_nn/batchnorm.py", "eps: float = 1e-5", "eps: float = 1e-4", {"torch-mlp"}),
-    "a decorator": ("torch_nn/batchnorm.py", "    @torch.no_grad()\n", "", {"torch-mlp"}),
-    "a purpose's number": ("randomness.py", "ORDER = 1", "ORDER = 9", ALL),
-    "the data order": ("randomness.py", "spawn_key=(int(purpose), index)", "spawn_key=(int(purpose), 0)", ALL),
+    "the plan of the VGG": ("models/torch_nn/vgg.py", "PLAN = (64", "PLAN = (65", {"torch-vgg"}),
+    "a sign": ("models/numpy_nn/modules.py", "-= 1", "+= 1", {"numpy-mlp"}),
+    "a default argument": ("models/torch_nn/batchnorm.py", "eps: float = 1e-5", "eps: float = 1e-4", {"torch-mlp"}),
+    "a decorator": ("models/torch_nn/batchnorm.py", "    @torch.no_grad()\n", "", {"torch-mlp"}),
+    "a purpose's number": ("base/randomness.py", "ORDER = 1", "ORDER = 9", ALL),
+    "the data order": ("base/randomness.py", "spawn_key=(int(purpose), index)", "spawn_key=(int(purpose), 0)", ALL),
     "a hidden float": ("training/batches.py", "else 0.0)", "else 0)", ALL),
-    "what finds a kind's entries": ("kinds.py", "return pkgutil", "kind = kind.lower()\n    return pkgutil", ALL),
-    "how an enumeration counts": ("randomness.py", "ORDER = 1", f"ORDER = 1\n\n{AS_INT}", ALL),
+    "what finds a kind's entries": ("study/kinds.py", "return pkgutil", "kind = kind.lower()\n    return pkgutil", ALL),
+    "how an enumeration counts": ("base/randomness.py", "ORDER = 1", f"ORDER = 1\n\n{AS_INT}", ALL),
     "a field that is none": ("training/splits.py", "    images: Images", "    images: ClassVar[Images] = 1", ALL),
 }  # fmt: skip
 
@@ -231,7 +233,7 @@ CLASS_BODIES = {
 @pytest.mark.parametrize("name", CLASS_BODIES)
 def test_what_a_class_takes_from_elsewhere_counts(name, package, monkeypatch):
     above, body, used = CLASS_BODIES[name]
-    path, seen = package / "numpy_nn/sgd.py", []
+    path, seen = package / "models/numpy_nn/sgd.py", []
     source = path.read_text()
     for value in (0.5, 0.7):
         (package / "training/lazy.py").write_text(f"def f():\n    return {value}\n")
@@ -244,10 +246,10 @@ def test_what_a_class_takes_from_elsewhere_counts(name, package, monkeypatch):
 
 
 def test_a_neutral_default_counts_where_it_is_read(package, before):
-    edit(package, "config.py", "momentum: float = 0.0", "momentum: float = 0.9")
+    edit(package, "study/config.py", "momentum: float = 0.0", "momentum: float = 0.9")
     assert changed(before, digests(package)) == ALL
-    edit(package, "config.py", "momentum: float = 0.9", "momentum: float = 0.0")
-    edit(package, "config.py", "dropout: float = 0.0", "dropout: float = 0.5")
+    edit(package, "study/config.py", "momentum: float = 0.9", "momentum: float = 0.0")
+    edit(package, "study/config.py", "dropout: float = 0.0", "dropout: float = 0.5")
     assert changed(before, digests(package)) == TORCHES
 
 
@@ -283,13 +285,13 @@ def test_neutral_defaults_are_pinned():
 HARMLESS = {
     "an annotated constant": ("training/loop.py", "LARGEST_LOSS = 1e6", "LARGEST_LOSS: float = 1e6"),
     "another annotation": ("training/batches.py", "step: int) -> float:", "step: np.int64) -> np.float64:"),
-    "a docstring": ("numpy_nn/modules.py", '"""The modules of the network', '"""Edited. The modules of the network'),
+    "a docstring": ("models/numpy_nn/modules.py", '"""The modules', '"""Edited. The modules'),
     "a comment": ("training/splits.py", "    splits = {\n", "    # of all\n    splits = {\n"),
-    "a name that nothing reaches": ("randomness.py", "class Purpose", "def unused():\n    return 1\n\n\nclass Purpose"),
-    "another purpose": ("randomness.py", "    SHIFT = 6\n", "    SHIFT = 6\n    BOOTSTRAP = 60\n"),
-    "another setting": ("config.py", "    deterministic: bool", "    cutout: int = 0\n    deterministic: bool"),
-    "what files a run": ("training/store.py", "SHORT_RUN = 60.0", "SHORT_RUN = 61.0"),
-    "another kind": ("kinds.py", "KINDS = {", 'KINDS = {\n    "other": Kind(trainer="x.y", builder="x.z"),'),
+    "a name that nothing reaches": ("base/randomness.py", "class Purpose", "def unused():\n    pass\n\n\nclass Purpose"),
+    "another purpose": ("base/randomness.py", "    SHIFT = 6\n", "    SHIFT = 6\n    BOOTSTRAP = 60\n"),
+    "another setting": ("study/config.py", "    deterministic: bool", "    cutout: int = 0\n    deterministic: bool"),
+    "what files a run": ("runs/store.py", "SHORT_RUN = 60.0", "SHORT_RUN = 61.0"),
+    "another kind": ("study/kinds.py", "KINDS = {", 'KINDS = {\n    "other": Kind(trainer="x.y", builder="x.z"),'),
     "an import's other name": ("training/batches.py", "import math\n", "import math as m\nimport math\n"),
 }  # fmt: skip
 
@@ -345,10 +347,10 @@ REFUSED = {
     "a call in a default": ("training/splits.py", "def subset", "def x(y=np.seterr()):\n    pass\n\n\ndef subset"),
     "a decorator of one's own": ("training/splits.py", "def subset", "@splits_of\ndef x():\n    pass\n\n\ndef subset"),
     "a call in an annotation": ("training/splits.py", "size: int)", "size: np.seterr(all='warn'))"),
-    "a call in a module that is imported": ("errors.py", "class InputError", "X = print()\n\n\nclass InputError"),
-    "an import in a class": ("numpy_nn/sgd.py", "class SGD:\n", "class SGD:\n    import math\n\n"),
+    "a call in a module that is imported": ("base/errors.py", "class InputError", "X = print()\n\n\nclass InputError"),
+    "an import in a class": ("models/numpy_nn/sgd.py", "class SGD:\n", "class SGD:\n    import math\n\n"),
     "one name for two imports": ("training/splits.py", RETURN, TWICE),
-    "a class that registers its heirs": ("numpy_nn/sgd.py", "class SGD:\n", f"class SGD:\n{HEIRS}"),
+    "a class that registers its heirs": ("models/numpy_nn/sgd.py", "class SGD:\n", f"class SGD:\n{HEIRS}"),
     "heirs found by their class": ("training/splits.py", RETURN, "    return Split.__subclasses__()\n"),
     "a member of Settings that is no field": ("training/splits.py", RETURN, "    return settings.canonical()\n"),
     "a setting by a computed name": ("training/splits.py", RETURN, "    return getattr(settings, 'slope')\n"),
@@ -516,14 +518,15 @@ def test_the_job_looks_before_it_imports_and_after(package, dataset, tmp_path):
         *("--store", tmp_path / "store", "--output", tmp_path / "seed-0", "--selected"),
     ]
     call[-1:] = []
-    edited = (package / "numpy_nn/modules.py").read_text().replace("-= 1", "+= 1")
+    edited = (package / "models/numpy_nn/modules.py").read_text().replace("-= 1", "+= 1")
     between = f"""
 import sys
-from cifar_report import cli, identity
+from cifar_report import cli
+from cifar_report.study import identity
 check = identity.check_code
 def then_edit(*arguments, **named):
     check(*arguments, **named)
-    open({str(package / "numpy_nn/modules.py")!r}, "w").write({edited!r})
+    open({str(package / "models/numpy_nn/modules.py")!r}, "w").write({edited!r})
 identity.check_code = then_edit
 sys.exit(cli.main({[str(part) for part in call]!r}))
 """
@@ -545,26 +548,26 @@ sys.exit(cli.main({[str(part) for part in call]!r}))
 def test_a_stale_compiled_file_is_noticed(package):
     """Python takes a compiled file for that of a source of the same size and second."""
     environment = os.environ | {"PYTHONPATH": str(package.parent), "PYTHONDONTWRITEBYTECODE": ""}
-    path = package / "numpy_nn/modules.py"
+    path = package / "models/numpy_nn/modules.py"
     stamp = path.stat().st_mtime
-    subprocess.run([sys.executable, "-c", "import cifar_report.numpy_nn.modules"], env=environment, check=True)
+    subprocess.run([sys.executable, "-c", "import cifar_report.models.numpy_nn.modules"], env=environment, check=True)
     path.write_text(path.read_text().replace("-= 1", "+= 1"))
     os.utime(path, (stamp, stamp))
     code = (
-        "from cifar_report import identity, kinds\n"
+        "from cifar_report.study import identity, kinds\n"
         "kinds.entries('numpy-mlp')\n"
         "identity.check_code('numpy-mlp', identity.code_digest('numpy-mlp'), loaded=True)"
     )
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    assert "cifar_report.numpy_nn.modules was loaded from another source" in done.stderr
+    assert "cifar_report.models.numpy_nn.modules was loaded from another source" in done.stderr
 
 
 def test_an_edit_that_is_taken_back_is_noticed(package):
     """What was imported in between is in memory, and no file tells it."""
-    path = package / "numpy_nn/modules.py"
+    path = package / "models/numpy_nn/modules.py"
     code = f"""
 from pathlib import Path
-from cifar_report import identity, kinds
+from cifar_report.study import identity, kinds
 planned = identity.code_digest('numpy-mlp')
 identity.check_code('numpy-mlp', planned)
 path = Path({str(path)!r})
@@ -576,7 +579,7 @@ identity.check_code('numpy-mlp', planned, loaded=True)
 """
     environment = os.environ | {"PYTHONPATH": str(package.parent), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    assert "cifar_report.numpy_nn.modules was loaded from another source" in done.stderr
+    assert "cifar_report.models.numpy_nn.modules was loaded from another source" in done.stderr
 
 
 def test_a_store_that_rounds_what_it_reads_does_not_train(dataset, tmp_path, monkeypatch):

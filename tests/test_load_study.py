@@ -15,8 +15,8 @@ import pytest
 from runs import CURVE
 
 import cifar_report
-from cifar_report.errors import InputError
-from cifar_report.files import to_json
+from cifar_report.base.errors import InputError
+from cifar_report.base.files import to_json
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "reference/cifar10-jpeg"
@@ -98,7 +98,7 @@ def test_estimates_are_numbers_also_where_no_claim_could_be_tested(small):
 
 
 def test_labels_are_those_of_the_dataset(small):
-    from cifar_report import datasets
+    from cifar_report.data import datasets
 
     datasets.prepare("digits", {"source": "digits"}, 100, small / "dataset", small)
     labels = cifar_report.load_study(small).labels

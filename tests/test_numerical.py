@@ -11,14 +11,17 @@ import pytest
 import torch
 from runs import obtain, requested
 
-from cifar_report import config, datasets, figures, flips, plan, tables
-from cifar_report.config import Settings
-from cifar_report.files import array_digest
-from cifar_report.numpy_nn.modules import CrossEntropy, LeakyReLU, Linear, Softmax, SoftmaxCrossEntropy
-from cifar_report.results import load_run
-from cifar_report.summary import select, trials
-from cifar_report.torch_nn.batchnorm import AutogradBatchNorm, ManualBatchNorm
-from cifar_report.training import store
+from cifar_report.analysis import flips
+from cifar_report.analysis.summary import select, trials
+from cifar_report.base.files import array_digest
+from cifar_report.data import datasets
+from cifar_report.models.numpy_nn.modules import CrossEntropy, LeakyReLU, Linear, Softmax, SoftmaxCrossEntropy
+from cifar_report.models.torch_nn.batchnorm import AutogradBatchNorm, ManualBatchNorm
+from cifar_report.rendering import figures, tables
+from cifar_report.runs import store
+from cifar_report.runs.record import load_run
+from cifar_report.study import config, plan
+from cifar_report.study.config import Settings
 from cifar_report.training.batches import scores, statistics
 
 SCHEMA = Path(__file__).parent.parent / "workflow/schemas/config.schema.yaml"

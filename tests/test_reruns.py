@@ -21,10 +21,11 @@ from runs import write_run
 from snakemake.utils import update_config
 from test_workflow import OVERLAY, PARTS, ROOT, snakemake
 
-from cifar_report import config, explain, identity, plan, provenance
+from cifar_report.base.errors import InputError
 from cifar_report.cli import main
-from cifar_report.errors import InputError
-from cifar_report.why import why
+from cifar_report.inspection import explain
+from cifar_report.inspection.why import why
+from cifar_report.study import config, identity, plan
 
 SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
 # Beside the small study, a second search and a variant of one's own: so that every reference has another value to take.
@@ -105,40 +106,45 @@ KEYS = {
 }
 
 # The modules that each job computes with. A run's are those that decide its numbers, not those that keep it
-# (training/store.py), describe it (provenance.py) or call it (cli.py). Those that write the plan (plan.py, config.py)
-# belong to no job: what they decide stands in the plan itself.
-BASE = {"__init__.py", "errors.py", "files.py"}
-LOOP = {"training/loop.py", "training/splits.py", "training/batches.py", "randomness.py"}
-RUNS = LOOP | {"files.py"}  # which takes the digests of the arrays
-NUMPY = RUNS | {"training/numpy_trainer.py", *(f"numpy_nn/{name}.py" for name in ("modules", "mlp", "sgd"))}
-TORCH = RUNS | {"training/torch_trainer.py", "torch_nn/initial.py", "torch_nn/convolution.py"}
-TORCH_MLP = TORCH | {"torch_nn/mlp.py", "torch_nn/batchnorm.py"}
-TORCH_VGG = TORCH | {"torch_nn/vgg.py"}
-INITS = {f"{folder}__init__.py" for folder in ("", "training/", "numpy_nn/", "torch_nn/")}
-DATA = BASE | {"datasets.py", "downloads.py", "randomness.py"}
-ANALYSIS = BASE | {"results.py", "statistics.py", "config.py", "kinds.py"}
-TRAINED = {"trained.py", "training/__init__.py", "training/devices.py", "provenance.py"}
-KEPT = TRAINED | {"results.py", "config.py", "kinds.py"}
+# (runs/store.py), describe it (runs/machine.py) or call it (cli.py). Those that write the plan (study/plan.py) belong to
+# no job: what they decide stands in the plan itself.
+BASE = {"base/errors.py", "base/files.py"}
+LOOP = {"training/loop.py", "training/splits.py", "training/batches.py", "base/randomness.py"}
+RUNS = LOOP | {"base/files.py"}  # which takes the digests of the arrays
+NUMPY = RUNS | {"training/numpy_trainer.py", *(f"models/numpy_nn/{name}.py" for name in ("modules", "mlp", "sgd"))}
+TORCH = RUNS | {"training/torch_trainer.py", "models/torch_nn/initial.py", "models/torch_nn/convolution.py"}
+TORCH_MLP = TORCH | {"models/torch_nn/mlp.py", "models/torch_nn/batchnorm.py"}
+TORCH_VGG = TORCH | {"models/torch_nn/vgg.py"}
+DATA = BASE | {"data/datasets.py", "data/downloads.py", "base/randomness.py"}
+ANALYSIS = BASE | {"runs/record.py", "analysis/statistics.py", "study/config.py", "study/kinds.py"}
+TRAINED = {"analysis/trained.py", "runs/devices.py", "runs/machine.py"}
+KEPT = TRAINED | {"runs/record.py", "study/config.py", "study/kinds.py"}
 MODULES = {
     "prepare_dataset": DATA,
     "mlp-numpy": NUMPY,
     "mlp-tuned": TORCH_MLP,
     "trials": TORCH_MLP,
     "vgg": TORCH_VGG,
-    "select_trial": ANALYSIS | {"summary.py"},
-    "tabulate_search": ANALYSIS | {"summary.py"},
-    "summarise_runs": ANALYSIS | {"summary.py"},
-    "write_events": BASE | {"results.py", "config.py", "kinds.py", "events.py"},
-    "measure_shifts": DATA | RUNS | KEPT | {"shifts.py"},
-    "measure_flips": DATA | RUNS | KEPT | {"flips.py"},
-    "draw_figures": DATA | ANALYSIS | {"figures.py"},
-    "write_tables": DATA | ANALYSIS | {"tables.py", "latex.py"},
-    "test_claims": ANALYSIS | {"claims.py", "latex.py"},
-    "write_pages": BASE | {"pages.py"},
-    "check_equations": (NUMPY | TORCH_MLP | TORCH_VGG | BASE | INITS | {"equations.py", "latex.py", "config.py"})
-    - {"training/loop.py", "training/splits.py"}
-    | {"kinds.py"},
+    "select_trial": ANALYSIS | {"analysis/summary.py"},
+    "tabulate_search": ANALYSIS | {"analysis/summary.py"},
+    "summarise_runs": ANALYSIS | {"analysis/summary.py"},
+    "write_events": BASE | {"runs/record.py", "study/config.py", "study/kinds.py", "rendering/events.py"},
+    "measure_shifts": DATA | RUNS | KEPT | {"analysis/shifts.py"},
+    "measure_flips": DATA | RUNS | KEPT | {"analysis/flips.py"},
+    "draw_figures": DATA | ANALYSIS | {"rendering/figures.py"},
+    "write_tables": DATA | ANALYSIS | {"rendering/tables.py", "rendering/latex.py"},
+    "test_claims": ANALYSIS | {"rendering/claims.py", "rendering/latex.py"},
+    "write_pages": BASE | {"rendering/pages.py"},
+    "check_equations": (NUMPY | TORCH_MLP | TORCH_VGG | BASE) - {"training/loop.py", "training/splits.py"}
+    | {"rendering/equations.py", "rendering/latex.py", "study/config.py", "study/kinds.py"},
 }
+# A stage is made again for any edit of its modules, the packages that they lie in included; a run only for what it reaches.
+for job in set(MODULES) - {"mlp-numpy", "mlp-tuned", "trials", "vgg"}:
+    MODULES[job] = MODULES[job] | {
+        f"{'/'.join(module.split('/')[:depth])}/__init__.py".lstrip("/")
+        for module in MODULES[job]
+        for depth in range(module.count("/") + 1)
+    }
 SOURCES = {
     "report/*.tex": {"check_equations", "render_report"},  # the equations' labels
     "report/*.bib": {"check_equations", "render_report"},
@@ -387,8 +393,6 @@ def sources(tmp_path_factory):
         (root / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / file, root / file)
     with pytest.MonkeyPatch.context() as patch:
-        digest = functools.partial(provenance.modules_digest, package=root / "src/cifar_report")
-        patch.setattr(plan, "modules_digest", digest)
         patch.setattr(identity, "PACKAGE", root / "src/cifar_report")
         yield root
 

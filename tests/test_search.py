@@ -14,10 +14,12 @@ import pandas as pd
 import pytest
 import yaml
 
-from cifar_report import config, datasets, summary
-from cifar_report.identity import code_digest
-from cifar_report.training import halving
-from cifar_report.training.halving import Score, promoted, search
+from cifar_report.analysis import summary
+from cifar_report.data import datasets
+from cifar_report.runs import halving
+from cifar_report.runs.halving import Score, promoted, search
+from cifar_report.study import config
+from cifar_report.study.identity import code_digest
 
 GRID = {
     "hidden": [[4], [8], [4, 4]],

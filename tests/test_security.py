@@ -15,11 +15,13 @@ import pytest
 import yaml
 from pypdf import PdfReader
 
-from cifar_report import config, datasets, figures
-from cifar_report.errors import InputError
-from cifar_report.identity import code_digest
-from cifar_report.latex import escape
-from cifar_report.results import Run
+from cifar_report.base.errors import InputError
+from cifar_report.data import datasets
+from cifar_report.rendering import figures
+from cifar_report.rendering.latex import escape
+from cifar_report.runs.record import Run
+from cifar_report.study import config
+from cifar_report.study.identity import code_digest
 
 ROOT = Path(__file__).parent.parent
 SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"

@@ -9,13 +9,13 @@ import sys
 import pytest
 from runs import requested
 
-from cifar_report import datasets
-from cifar_report.config import Settings
-from cifar_report.errors import InputError
-from cifar_report.files import to_json
-from cifar_report.identity import code_digest
-from cifar_report.training import store
-from cifar_report.training.store import Store
+from cifar_report.base.errors import InputError
+from cifar_report.base.files import to_json
+from cifar_report.data import datasets
+from cifar_report.runs import store
+from cifar_report.runs.store import Store
+from cifar_report.study.config import Settings
+from cifar_report.study.identity import code_digest
 
 SETTINGS = Settings(
     kind="torch-mlp",

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cifar_report import claims
+from cifar_report.rendering import claims
 
 ROOT = Path(__file__).parent.parent
 CHAPTERS = dict(
@@ -20,8 +20,8 @@ PARTS = ("Snakefile", "config.yaml", "config", "workflow", "profiles", "report",
 NEW_KIND = """
 import numpy as np
 import yaml
-from cifar_report import config
-from cifar_report.kinds import entries
+from cifar_report.study import config
+from cifar_report.study.kinds import entries
 entry = yaml.safe_load(open("mine.yaml"))["variants"]["lenet"]
 settings = config.Settings(**{"evaluation_images": 10, "threads": 1} | {k: v for k, v in entry.items() if k != "label"})
 trainer, build = entries(settings.kind)

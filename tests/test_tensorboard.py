@@ -12,7 +12,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from cifar_report.files import to_json
+from cifar_report.base.files import to_json
 
 REFERENCE = Path(__file__).parent.parent / "reference/cifar10-jpeg"
 

@@ -20,7 +20,7 @@ from snakemake_interface_logger_plugins.common import LogEvent
 from snakemake_interface_logger_plugins.tests import TestLogHandlerBase
 from test_workflow import ROOT, snakemake
 
-from cifar_report.training import store
+from cifar_report.runs import store
 from cifar_report.training.loop import History
 from snakemake_logger_plugin_training import LogHandler, display
 

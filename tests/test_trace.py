@@ -14,12 +14,13 @@ import pandas as pd
 import pytest
 from runs import write_run
 
-from cifar_report import figures, summary, tables
+from cifar_report.analysis import summary
+from cifar_report.analysis.flips import COLUMNS as FLIP_COLUMNS
+from cifar_report.base.files import array_digest
 from cifar_report.cli import main
-from cifar_report.explain import REPOSITORY, RULES, origins
-from cifar_report.files import array_digest
-from cifar_report.flips import COLUMNS as FLIP_COLUMNS
-from cifar_report.latex import escape, num, plain
+from cifar_report.inspection.explain import REPOSITORY, RULES, origins
+from cifar_report.rendering import figures, tables
+from cifar_report.rendering.latex import escape, num, plain
 
 ROOT = Path(__file__).parent.parent
 REPORT = ROOT / "report"
@@ -108,7 +109,7 @@ def test_the_search_for_literals_finds_them():
 def test_the_level_of_intervals_is_that_of_the_code():
     from inspect import signature
 
-    from cifar_report.statistics import t_interval
+    from cifar_report.analysis.statistics import t_interval
 
     level = signature(t_interval).parameters["confidence"].default
     assert (

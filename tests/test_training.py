@@ -15,12 +15,13 @@ import torch
 from runs import obtain
 from torch import nn
 
-from cifar_report import datasets
-from cifar_report.config import Settings
-from cifar_report.identity import run_identity
-from cifar_report.numpy_nn.sgd import SGD
-from cifar_report.torch_nn import vgg
-from cifar_report.training import loop, store, torch_trainer
+from cifar_report.data import datasets
+from cifar_report.models.numpy_nn.sgd import SGD
+from cifar_report.models.torch_nn import vgg
+from cifar_report.runs import store
+from cifar_report.study.config import Settings
+from cifar_report.study.identity import run_identity
+from cifar_report.training import loop, torch_trainer
 from cifar_report.training.batches import Order, augmented, draw_augmentation, learning_rate, scores, statistics
 from cifar_report.training.splits import Split
 
@@ -114,7 +115,7 @@ def test_a_resumed_run_equals_an_undisturbed_one(dataset, tmp_path, monkeypatch)
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the name is that of an x86 processor")
 def test_a_run_tells_for_which_processor_its_arithmetic_was_chosen():
     """The environment may overrule the processor, and with it the last bits of sums."""
-    command = "import numpy; from cifar_report.training.store import _environment as e; print(e('numpy-mlp')['device'])"
+    command = "import numpy; from cifar_report.runs.store import _environment as e; print(e('numpy-mlp')['device'])"
     environment = os.environ | {"OPENBLAS_CORETYPE": "Nehalem"}
     told = subprocess.run([sys.executable, "-c", command], env=environment, capture_output=True, text=True, check=True)
     assert "'kernels': 'Nehalem'" in told.stdout
@@ -284,7 +285,7 @@ def test_nesterov_follows_torch():
 def test_the_numpy_job_never_imports_torch():
     """Nor does any training job import torchvision: imports cost seconds a job."""
     code = (
-        "import sys; import cifar_report.cli, cifar_report.training.store, cifar_report.training.{0};"
+        "import sys; import cifar_report.cli, cifar_report.runs.store, cifar_report.training.{0};"
         "print('torch' in sys.modules, 'torchvision' in sys.modules)"
     )
     for trainer, expected in (("numpy_trainer", "False False"), ("torch_trainer", "True False")):

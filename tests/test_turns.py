@@ -8,10 +8,10 @@ import time
 
 import pytest
 
-from cifar_report import datasets
-from cifar_report.config import Settings
-from cifar_report.files import to_json
-from cifar_report.identity import code_digest
+from cifar_report.base.files import to_json
+from cifar_report.data import datasets
+from cifar_report.study.config import Settings
+from cifar_report.study.identity import code_digest
 
 SETTINGS = Settings(
     kind="numpy-mlp",

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cifar_report.explain import REPOSITORY, RULES
+from cifar_report.inspection.explain import REPOSITORY, RULES
 
 Edges = set[tuple[str, str]]
 

@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cifar_report.errors import InputError
-from cifar_report.files import read_json
-from cifar_report.processes import die_with_parent
+from cifar_report.base.errors import InputError
+from cifar_report.base.files import read_json
+from cifar_report.base.processes import die_with_parent
 
 if TYPE_CHECKING:
-    from cifar_report.config import Settings
+    from cifar_report.study.config import Settings
 
 PATHS = {
     "stage": "the stage's file in plan/",
@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def prepare(stage: Path, output: Path, resources: Path) -> None:
     """Makes the dataset's arrays."""
-    from cifar_report import datasets
+    from cifar_report.data import datasets
 
     settings = read_json(stage)["settings"]
     datasets.prepare(**settings, folder=output, resources=resources)
@@ -85,8 +85,9 @@ def train(
     _begin(document["settings"]["kind"], document["code"])
     import yaml
 
-    from cifar_report import datasets, plan
-    from cifar_report.training.store import Request, Store, publish
+    from cifar_report.data import datasets
+    from cifar_report.runs.store import Request, Store, publish
+    from cifar_report.study import plan
 
     chosen = yaml.safe_load(selected.read_text())["settings"] if selected else None
     settings = plan.settings_of(document, chosen)
@@ -112,7 +113,7 @@ def train(
 
 def _begin(kind: str, code: str) -> None:
     """At the start of a job that trains, before it imports what computes: is the code that of the plan?"""
-    from cifar_report.identity import check_code
+    from cifar_report.study.identity import check_code
 
     check_code(kind, code)
 
@@ -122,28 +123,28 @@ def search_halving(stage: Path, dataset: Path, store: Path, output: Path) -> Non
     die_with_parent()
     document = read_json(stage)
     _begin(document["settings"]["kind"], document["code"])
-    from cifar_report.training import halving
+    from cifar_report.runs import halving
 
     halving.write(document, dataset, store, output)
 
 
 def select(stage: Path, search: Path, output: Path) -> None:
     """Chooses the trial of a search with the best validation accuracy."""
-    from cifar_report import summary
+    from cifar_report.analysis import summary
 
     summary.select(read_json(stage)["settings"], search, output)
 
 
 def tabulate_search(stage: Path, search: Path, output: Path) -> None:
     """Writes a row for each trial of all searches."""
-    from cifar_report import summary
+    from cifar_report.analysis import summary
 
     summary.write_search(read_json(stage)["settings"], search, output)
 
 
 def summarise(stage: Path, runs: Path, summary: Path, costs: Path) -> None:
     """Writes a row for each variant: accuracies with intervals, and what it cost."""
-    from cifar_report.summary import write_summary
+    from cifar_report.analysis.summary import write_summary
 
     write_summary(read_json(stage)["settings"], runs, summary, costs)
 
@@ -151,7 +152,7 @@ def summarise(stage: Path, runs: Path, summary: Path, costs: Path) -> None:
 def shifts(stage: Path, runs: Path, dataset: Path, output: Path) -> None:
     """Measures test accuracy on shifted images."""
     die_with_parent()
-    from cifar_report import shifts
+    from cifar_report.analysis import shifts
 
     shifts.write(read_json(stage)["settings"], runs, dataset, output)
 
@@ -159,28 +160,28 @@ def shifts(stage: Path, runs: Path, dataset: Path, output: Path) -> None:
 def flips(stage: Path, runs: Path, dataset: Path, output: Path) -> None:
     """Measures test accuracy with test-time flips."""
     die_with_parent()
-    from cifar_report import flips
+    from cifar_report.analysis import flips
 
     flips.write(read_json(stage)["settings"], runs, dataset, output)
 
 
 def events(stage: Path, runs: Path, output: Path) -> None:
     """Writes TensorBoard event files of all runs."""
-    from cifar_report import events
+    from cifar_report.rendering import events
 
     events.write(read_json(stage)["settings"], runs, output)
 
 
 def claims(stage: Path, results: Path, claims: Path, schema: Path) -> None:
     """Tests the claims and writes their verdicts, as JSON and LaTeX."""
-    from cifar_report import claims as tests
+    from cifar_report.rendering import claims as tests
 
     tests.write(read_json(stage)["settings"], results, claims, schema)
 
 
 def figures(stage: Path, results: Path) -> None:
     """Draws the figures."""
-    from cifar_report import figures
+    from cifar_report.rendering import figures
 
     settings = read_json(stage)["settings"]
     search = results / "search.csv" if settings["searches"] else None
@@ -189,42 +190,42 @@ def figures(stage: Path, results: Path) -> None:
 
 def equations(checks: Path, output: Path) -> None:
     """Writes the table of checked equations."""
-    from cifar_report import equations
+    from cifar_report.rendering import equations
 
     equations.write(checks, output)
 
 
 def tables(stage: Path, results: Path) -> None:
     """Writes the tables and the numbers of the LaTeX report."""
-    from cifar_report import tables
+    from cifar_report.rendering import tables
 
     tables.write(read_json(stage)["settings"], results)
 
 
 def pages(stage: Path, results: Path, templates: Path, output: Path) -> None:
     """Writes the tables of the HTML report as pages, and its captions."""
-    from cifar_report import pages
+    from cifar_report.rendering import pages
 
     pages.write(read_json(stage)["settings"], results, templates, output)
 
 
 def explain(results: Path, what: str) -> None:
     """Tells where a number, table, figure or file comes from: rules, runs, settings, code, commit, data."""
-    from cifar_report.explain import explain
+    from cifar_report.inspection.explain import explain
 
     print(explain(what, results))
 
 
 def why(results: Path, what: str) -> None:
     """Tells in a sentence why a file would be made again, or would not."""
-    from cifar_report.why import why
+    from cifar_report.inspection.why import why
 
     print(why(what, results))
 
 
 def verify_results(results: Path, store: Path) -> None:
     """Recomputes every digest of a study's results, offline; exit code 1 where one differs."""
-    from cifar_report.audit import audit
+    from cifar_report.inspection.audit import audit
 
     checks = audit(results, store)
     wrong = [f"{check.what}: {check.problem}" for check in checks if check.problem]
@@ -251,7 +252,7 @@ def forget(results: Path, store: Path, variant: str) -> None:
 
 def export_runs(results: Path, store: Path, output: Path) -> None:
     """Writes all finished runs of a study to a file, for another machine."""
-    from cifar_report import exchange
+    from cifar_report.runs import exchange
 
     written, missing = exchange.export(results, store, output)
     print(f"{output}: {written} run(s)" + (f"; {missing} of the study are not finished" if missing else ""))
@@ -259,7 +260,7 @@ def export_runs(results: Path, store: Path, output: Path) -> None:
 
 def import_runs(source: Path, store: Path, results: Path | None) -> None:
     """Takes finished runs that another machine exported into the store; exit code 1 where one was refused."""
-    from cifar_report import exchange
+    from cifar_report.runs import exchange
 
     counts, refused = exchange.import_runs(source, store, results)
     print("\n".join(f"{count} run(s) {what}" for what, count in sorted(counts.items())))
@@ -269,7 +270,7 @@ def import_runs(source: Path, store: Path, results: Path | None) -> None:
 
 def forecast(results: Path, store: Path | None, reference: Path, cores: int, seeds_per_job: int) -> None:
     """Tells how long a study will take, from earlier runs: core minutes by variant, and the time on so many cores."""
-    from cifar_report import forecast
+    from cifar_report.inspection import forecast
 
     for option, value in (("--cores", cores), ("--seeds-per-job", seeds_per_job)):
         if value < 1:
@@ -281,7 +282,7 @@ def forecast(results: Path, store: Path | None, reference: Path, cores: int, see
 
 def verify(results: Path, reference: Path) -> None:
     """Compares a finished study with its reference, variant by variant; exit code 1 where one differs."""
-    from cifar_report.verify import verify
+    from cifar_report.inspection.verify import verify
 
     lines, holds = verify(results, reference)
     print("\n".join(lines))
@@ -291,7 +292,7 @@ def verify(results: Path, reference: Path) -> None:
 
 def compare(a: str, b: str, output: Path | None) -> None:
     """Tells what changed between two studies or two commits: numbers, claims, curves, and what explains it."""
-    from cifar_report import compare
+    from cifar_report.inspection import compare
 
     if output:
         compare.check_output(output)

@@ -17,11 +17,11 @@ from rich.table import Table
 from rich.text import Text
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from cifar_report import forecast
-from cifar_report.errors import InputError
+from cifar_report.base.errors import InputError
+from cifar_report.inspection import forecast
 from snakemake_logger_plugin_training.outlook import Outlook, to_come
 
-# What cifar_report.training.store prints at each evaluation.
+# What cifar_report.runs.store prints at each evaluation.
 PROGRESS = re.compile(
     r"^\S+ (?P<run>.+?)  step (?P<step>\d+)/(?P<steps>\d+)  (?P<scores>.*?)  ?(?P<speed>\d+) images/s  "
     r"(?P<left>\S+) s left$",

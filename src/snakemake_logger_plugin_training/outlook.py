@@ -1,4 +1,4 @@
-"""How long the jobs of a call of Snakemake will take, by `cifar_report.forecast`."""
+"""How long the jobs of a call of Snakemake will take, by `cifar_report.inspection.forecast`."""
 
 import argparse
 import os
@@ -8,8 +8,8 @@ from dataclasses import replace
 from logging import LogRecord
 from pathlib import Path
 
-from cifar_report import forecast
-from cifar_report.errors import InputError
+from cifar_report.base.errors import InputError
+from cifar_report.inspection import forecast
 
 REFERENCE = Path("reference")  # finished studies that the repository ships
 MANY = 10_000  # jobs: beyond, a forecast takes seconds, and nobody who only asked for a dry run waits for it

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cifar_report.files import to_json, write_text
+from cifar_report.base.files import to_json, write_text
 
 CHECKS = pytest.StashKey[dict[tuple[str, str], dict[str, str]]]()
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cifar_report import equations
-from cifar_report.errors import InputError
+from cifar_report.base.errors import InputError
+from cifar_report.rendering import equations
 
 TESTS = '''
 import pytest

@@ -9,7 +9,7 @@ import scipy.special
 import sympy as sp
 import torch
 
-from cifar_report.numpy_nn.modules import CrossEntropy, LeakyReLU, Linear, Softmax, SoftmaxCrossEntropy
+from cifar_report.models.numpy_nn.modules import CrossEntropy, LeakyReLU, Linear, Softmax, SoftmaxCrossEntropy
 
 from .helpers import SLOPE, delta, gradient, matrix, one_hot, same, small_batch, small_mlp, symbols_array, vector
 

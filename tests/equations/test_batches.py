@@ -5,7 +5,7 @@ import pytest
 import sympy as sp
 import torch
 
-from cifar_report.numpy_nn.modules import CrossEntropy, LeakyReLU, Linear, Softmax, SoftmaxCrossEntropy
+from cifar_report.models.numpy_nn.modules import CrossEntropy, LeakyReLU, Linear, Softmax, SoftmaxCrossEntropy
 
 from .helpers import BATCH, SIZES, SLOPE, gradient, matrix, same, small_batch, small_mlp, symbols_array, vector
 

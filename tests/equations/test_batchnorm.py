@@ -5,7 +5,7 @@ import pytest
 import sympy as sp
 import torch
 
-from cifar_report.torch_nn.batchnorm import AutogradBatchNorm, BatchNormFunction, ManualBatchNorm
+from cifar_report.models.torch_nn.batchnorm import AutogradBatchNorm, BatchNormFunction, ManualBatchNorm
 
 from .helpers import delta, gradient, same, vector
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from cifar_report.numpy_nn import mlp as numpy_mlp
-from cifar_report.torch_nn import vgg
-from cifar_report.torch_nn.batchnorm import ManualBatchNorm
+from cifar_report.models.numpy_nn import mlp as numpy_mlp
+from cifar_report.models.torch_nn import vgg
+from cifar_report.models.torch_nn.batchnorm import ManualBatchNorm
 from cifar_report.training import numpy_trainer, torch_trainer
 
 from .helpers import settings

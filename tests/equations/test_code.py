@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from cifar_report.numpy_nn import mlp as numpy_mlp
-from cifar_report.numpy_nn.modules import CrossEntropy, LeakyReLU, Linear, Softmax, SoftmaxCrossEntropy
-from cifar_report.numpy_nn.sgd import SGD
-from cifar_report.torch_nn import mlp as torch_mlp
+from cifar_report.models.numpy_nn import mlp as numpy_mlp
+from cifar_report.models.numpy_nn.modules import CrossEntropy, LeakyReLU, Linear, Softmax, SoftmaxCrossEntropy
+from cifar_report.models.numpy_nn.sgd import SGD
+from cifar_report.models.torch_nn import mlp as torch_mlp
 
 from .helpers import BATCH, SIZES, SLOPE, settings, small_batch, small_mlp
 

@@ -9,9 +9,9 @@ import scipy.stats
 import sympy as sp
 import torch
 
-from cifar_report.numpy_nn.sgd import SGD
-from cifar_report.randomness import initial_parameters
-from cifar_report.torch_nn.initial import draw_parameters
+from cifar_report.base.randomness import initial_parameters
+from cifar_report.models.numpy_nn.sgd import SGD
+from cifar_report.models.torch_nn.initial import draw_parameters
 from cifar_report.training.batches import learning_rate
 
 from .helpers import same, settings

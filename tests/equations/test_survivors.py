@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from cifar_report.numpy_nn.modules import LeakyReLU
-from cifar_report.numpy_nn.sgd import SGD
-from cifar_report.torch_nn.batchnorm import BatchNormFunction
+from cifar_report.models.numpy_nn.modules import LeakyReLU
+from cifar_report.models.numpy_nn.sgd import SGD
+from cifar_report.models.torch_nn.batchnorm import BatchNormFunction
 
 
 @pytest.mark.equation("eq:bn-grad-gamma", "eq:bn-grad-beta", how="numeric")

@@ -8,10 +8,10 @@ from functools import cache
 from pathlib import Path
 from types import CodeType
 
-from cifar_report import numpy_nn
+from cifar_report.models import numpy_nn
 
-PACKAGE = Path(numpy_nn.__file__).parents[1]
-MODULES = ("numpy_nn.modules", "numpy_nn.mlp", "numpy_nn.sgd", "torch_nn.batchnorm")
+PACKAGE = Path(numpy_nn.__file__).parents[2]
+MODULES = ("models.numpy_nn.modules", "models.numpy_nn.mlp", "models.numpy_nn.sgd", "models.torch_nn.batchnorm")
 
 OPERATORS: dict[type[ast.operator], tuple[type[ast.operator], ...]] = {
     ast.Add: (ast.Sub, ast.Mult),

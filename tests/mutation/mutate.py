@@ -27,7 +27,7 @@ import pytest
 import yaml
 from mutants import MODULES, PACKAGE, Mutant, generate
 
-from cifar_report.files import write_text
+from cifar_report.base.files import write_text
 
 ROOT = Path(__file__).parents[2]
 EQUIVALENT = Path(__file__).with_name("equivalent.yaml")

@@ -1,7 +1,7 @@
 # What several rules need to know of the study.
 import json
 
-from cifar_report.provenance import gpu_visible
+from cifar_report.runs.machine import gpu_visible
 
 STORE = "results/.store"
 

@@ -1,1 +1,1 @@
-"""One run: the loop, its evaluation, its checkpoints and its place in the run store."""
+"""From settings, a seed and arrays to a trained network; no files."""

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from cifar_report.randomness import Purpose, generator
+from cifar_report.base.randomness import Purpose, generator
 
 if TYPE_CHECKING:
-    from cifar_report.config import Settings
+    from cifar_report.study.config import Settings
 
 Images = UInt8[np.ndarray, "n channels height width"]
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from jaxtyping import Float
 
-from cifar_report.files import array_digest
-from cifar_report.kinds import entries
+from cifar_report.base.files import array_digest
+from cifar_report.study.kinds import entries
 from cifar_report.training.batches import Images, scores
 from cifar_report.training.splits import Split, splits_of, subset
 
 if TYPE_CHECKING:
-    from cifar_report.config import Settings
+    from cifar_report.study.config import Settings
 
 LARGEST_LOSS = 1e6  # nats; beyond it a run counts as diverged: no step leads back from there
 

@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from threadpoolctl import threadpool_limits
 
-from cifar_report.numpy_nn.mlp import MLP
-from cifar_report.numpy_nn.sgd import SGD
+from cifar_report.models.numpy_nn.mlp import MLP
+from cifar_report.models.numpy_nn.sgd import SGD
 from cifar_report.training.batches import (
     Images,
     Order,
@@ -19,7 +19,7 @@ from cifar_report.training.batches import (
 )
 
 if TYPE_CHECKING:
-    from cifar_report.config import Settings
+    from cifar_report.study.config import Settings
 
 EVALUATION_BATCH = 1000
 

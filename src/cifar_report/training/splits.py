@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from cifar_report.randomness import Purpose, generator, stratified_indices
+from cifar_report.base.randomness import Purpose, generator, stratified_indices
 from cifar_report.training.batches import Images
 
 if TYPE_CHECKING:
-    from cifar_report.config import Settings
+    from cifar_report.study.config import Settings
 
 
 class Split(NamedTuple):

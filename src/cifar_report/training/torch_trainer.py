@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from cifar_report.randomness import Purpose, generator
-from cifar_report.torch_nn.convolution import Convolution
+from cifar_report.base.randomness import Purpose, generator
+from cifar_report.models.torch_nn.convolution import Convolution
 from cifar_report.training.batches import (
     Images,
     Order,
@@ -22,7 +22,7 @@ from cifar_report.training.batches import (
 )
 
 if TYPE_CHECKING:
-    from cifar_report.config import Settings
+    from cifar_report.study.config import Settings
 
 EVALUATION_BATCH = {"cpu": 100, "cuda": 2000}
 STEPS_DRAWN = 100  # whose batches are drawn and sent to the device at once

@@ -1,0 +1,1 @@
+"""From runs to facts, each computed once."""

@@ -1,0 +1,1 @@
+"""The mathematics of the report: an equation beside its function."""

@@ -1,0 +1,1 @@
+"""From facts to what a reader sees: numbers, tables, figures, pages."""

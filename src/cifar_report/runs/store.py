@@ -1,0 +1,421 @@
+"""The run store: a finished run is taken from it, an unfinished one goes on from its checkpoint, else one begins.
+
+`<store>/<identity>/` holds `checkpoint.safetensors` while a run trains and `finished/` once it has: published by one
+rename, so that it is whole or absent. Both say whose they are, and are believed only where that is what was asked for.
+Two processes that want the same run take turns (`lock`). A process may train further runs, so that its start-up is paid
+for once (`Store.share`): whoever asks later finds them here.
+"""
+
+import csv
+import errno
+import fcntl
+import gc
+import io
+import json
+import os
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+from threadpoolctl import threadpool_info
+
+from cifar_report.base.errors import InputError
+from cifar_report.base.files import atomic, read_json, sha256, to_json, write_text
+from cifar_report.data.datasets import Dataset
+from cifar_report.runs import devices, machine
+from cifar_report.study.config import NEUTRAL, Settings, check_data, digest
+from cifar_report.study.identity import check_code, run_identity
+from cifar_report.study.kinds import entries
+
+if TYPE_CHECKING:
+    from cifar_report.training.loop import Checkpoint, Outcome
+
+# Seconds: runs that take less on average share a process. Start-up, up to 8 s, is then little beside those that do not,
+# and nobody waits for longer than this for a run that another job trains on the way.
+SHORT_RUN = 60.0
+RUN_FILES = ("curve.csv", "model.safetensors", "test-logits.npy")  # besides run.json
+CURVE_COLUMNS = ("step", "samples_seen", "split", "loss", "accuracy")
+
+
+@dataclass(frozen=True)
+class Request:
+    """A run that is asked for: all that decides its numbers, and what it is called in the log."""
+
+    settings: Settings
+    seed: int
+    dataset: Dataset = field(compare=False)
+    code: str  # digest of what computes it, from the plan
+    name: str
+    test: bool = True  # whether it opens the test split; a search does not
+
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of each array that it opens."""
+        return self.dataset.digests(self.test)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Those that it makes besides run.json; without the test split, it has no logits of it."""
+        return RUN_FILES if self.test else RUN_FILES[:2]
+
+    @cached_property
+    def identity(self) -> str:
+        """By which the store knows it."""
+        return run_identity(self.settings, self.seed, self.digests, self.code)
+
+
+@dataclass(frozen=True)
+class Store:
+    """The folder of all runs, finished and not."""
+
+    folder: Path
+
+    def home(self, request: Request) -> Path:
+        """The folder of a run."""
+        return self.folder / request.identity
+
+    def obtain(self, request: Request) -> Path:
+        """The folder of the finished run, trained here unless it is there, or by another process, which is waited for.
+
+        Raises:
+            InputError: what lies there is another run or was altered; the code is not that of the plan; the data is too
+                small; memory is used up, or the device failed.
+        """
+        if not self._train_unless_there(request, wait=True):
+            print(f"{request.name}: already trained, taken from the store", flush=True)
+        return _believed(self.home(request) / "finished", request)
+
+    def share(self, request: Request, others: list[Request], at_most: int) -> Path:
+        """The folder of the finished run, and on the way some of the others, which share this process.
+
+        Others are trained where this process trains at all, as long as they are short (`SHORT_RUN`), no other process
+        has begun them, and this one has trained fewer than `at_most`. Where one fails, it is left to its own job.
+
+        Args:
+            others: runs of the same code that open the same splits.
+
+        Raises:
+            InputError: as `obtain`, of the run that is asked for.
+        """
+        trained: list[Request] = []
+        begun = time.monotonic()
+        for run in dict.fromkeys((request, *others)):
+            if len(trained) == at_most or (trained and (time.monotonic() - begun) / len(trained) > SHORT_RUN):
+                break
+            if (self.home(run) / "finished" / "run.json").is_file():
+                if run == request:
+                    break
+                continue
+            try:
+                if self._train_unless_there(run, wait=False):
+                    trained.append(run)
+            except InputError as error:
+                if run == request:
+                    raise
+                print(f"{run.name}: left to its own job: {error}", flush=True)
+                break
+        if request in trained:
+            return _believed(self.home(request) / "finished", request)
+        return self.obtain(request)
+
+    def _train_unless_there(self, request: Request, wait: bool) -> bool:
+        """Whether it was trained here: not where it is there, nor, without `wait`, where another process has it."""
+        home, settings = self.home(request), request.settings
+        with locked(home, wait) as held:
+            if not held or (home / "finished" / "run.json").is_file():
+                return False
+            check_data(settings, request.dataset.counts, request.dataset.shape, request.name)
+            if settings.kind.startswith("torch"):
+                devices.take_device(self.folder / ".devices")
+                devices.require_gpu()
+            with devices.explained(request.name):
+                _train(request, home)
+        return True
+
+
+def publish(finished: Path, output: Path, request: Request, variant: str) -> None:
+    """Copies a finished run to where a study wants it, under the study's own name for it; `run.json` comes last.
+
+    Of a trial nobody reads the weights: they stay in the store.
+
+    Raises:
+        InputError: it is not the run that was asked for, or the folder is that of another seed.
+    """
+    _believed(finished, request)
+    if output.name.startswith("seed-") and output.name != f"seed-{request.seed}":
+        raise InputError(f"{output}: expected the run of that seed, found seed {request.seed}")
+    for name in request.files if request.test else RUN_FILES[:1]:
+        with (finished / name).open("rb") as source, atomic(output / name) as target:
+            shutil.copyfileobj(source, target)
+    run = {"variant": variant} | read_json(finished / "run.json")
+    write_text(output / "run.json", to_json(run))
+
+
+def _train(request: Request, home: Path) -> None:
+    _forget_peaks()
+    commit = machine.commit()  # that of the code now in memory, whatever is checked out by the end
+    settings, name, saved = request.settings, request.name, home / "checkpoint.safetensors"
+    from cifar_report.training.loop import LARGEST_LOSS, train
+
+    entries(settings.kind)  # imported, so that the check sees all modules
+    check_code(settings.kind, request.code, loaded=True)
+    arrays = request.dataset.arrays(request.test)
+    environment = _environment(settings.kind)
+    _remove_leftovers(home)
+    checkpoint = _read(saved, request, environment) if saved.is_file() else None
+    begun = checkpoint.step if checkpoint else 0
+    print(f"{name}: {settings.steps} steps of {settings.batch_size} on {environment['device']['type']}", flush=True)
+    if checkpoint:
+        print(f"{name}: goes on from step {begun}", flush=True)
+
+    def keep(checkpoint: "Checkpoint") -> None:
+        _progress(request, checkpoint.step, checkpoint.history)
+        if checkpoint.step > begun:
+            _save(saved, request, environment, checkpoint)
+
+    outcome = train(settings, request.seed, arrays, checkpoint, keep)
+    _progress(request, outcome.step, outcome.history)
+    if outcome.status == "diverged":
+        print(
+            f"{name}: diverged: at step {outcome.step} the loss is no number or beyond {LARGEST_LOSS:g}; "
+            "a smaller learning_rate, a warm-up or batch_norm may help",
+            flush=True,
+        )
+    partial = home / f"finished.{os.getpid()}.tmp"
+    try:
+        _write(partial, request, outcome, environment, commit)
+        shutil.rmtree(home / "finished", ignore_errors=True)
+        partial.rename(home / "finished")
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    saved.unlink(missing_ok=True)
+
+
+def _write(
+    folder: Path, request: Request, outcome: "Outcome", environment: dict[str, Any], commit: dict[str, Any]
+) -> None:
+    """The files of a finished run, which tell what was trained, not what was asked for."""
+    asked = {"settings": request.settings.full(), "seed": request.seed, "data": request.digests}
+    trained = {"settings": outcome.settings.full(), "seed": outcome.seed, "data": outcome.digests}
+    if what := [name for name in asked if asked[name] != trained[name]]:
+        raise InputError(
+            f"{request.name}: expected to train what was asked for, found other {' and '.join(what)}; it is not filed; "
+            "what hands a run its settings, seed and arrays (store, datasets) was changed"
+        )
+    folder.mkdir(parents=True)
+    _write_curve(folder / "curve.csv", outcome.history.rows)
+    with atomic(folder / "model.safetensors") as file:
+        file.write(save({k: np.asarray(v, order="C") for k, v in outcome.parameters.items()}))
+    if outcome.test_logits is not None:
+        with atomic(folder / "test-logits.npy") as file:
+            np.save(file, outcome.test_logits.astype(np.float32))
+    run: dict[str, Any] = {
+        "seed": outcome.seed,
+        "status": outcome.status,
+        "step": outcome.step,
+        "identity": request.identity,
+        "code": request.code,
+        "settings": outcome.settings.full(),
+        "final": outcome.final,
+        "samples_seen": outcome.step * outcome.settings.batch_size,
+        **outcome.counts,
+        "seconds": round(outcome.history.training_seconds, 3),
+        "evaluation_seconds": round(outcome.history.evaluation_seconds, 3),
+        "peak_memory_mb": round(outcome.device_memory_mb or _peak_memory_mb(), 1),
+        "device": environment["device"],
+        "threads": outcome.settings.threads,
+        "versions": environment["versions"],
+        "commit": commit,
+        "data": {"name": request.dataset.name, "source": request.dataset.source, "digests": outcome.digests},
+        "evaluation_subsets": {split: {"images": n, "of": whole} for split, (n, whole) in outcome.images.items()},
+        "digests": {file.name: sha256(file) for file in sorted(folder.iterdir())},
+    }
+    write_text(folder / "run.json", to_json(run | {"sha256": record_digest(run)}))
+
+
+def record_digest(run: dict[str, Any]) -> str:
+    """SHA-256 of a run.json, without itself and what a study adds to it."""
+    return digest({key: value for key, value in json.loads(to_json(run)).items() if key not in ("sha256", "variant")})
+
+
+def _believed(finished: Path, request: Request) -> Path:
+    """A finished run's folder, once it is known to hold the run that is asked for, as it was trained.
+
+    Raises:
+        InputError: it holds another run, or a file was altered since.
+    """
+    run = read_json(finished / "run.json")
+    try:
+        found = {"settings": run["settings"], "seed": run["seed"], "data": run["data"]["digests"], "code": run["code"]}
+        files = {name: run["digests"].get(name) for name in request.files}
+        altered = [name for name, expected in files.items() if sha256(finished / name) != expected]
+        altered += ["run.json"] if run["sha256"] != record_digest(run) else []
+    except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
+        raise InputError(f"{finished}: expected a finished run, found a damaged one ({error}); {_ANEW}") from error
+    asked = {
+        **{"settings": request.settings.full(), "seed": request.seed, "data": request.digests, "code": request.code},
+    }
+    # A setting that came to be after the run was trained is neutral in it.
+    found["settings"] = NEUTRAL_SETTINGS | found["settings"]
+    if run["identity"] != request.identity or asked != found:
+        raise InputError(
+            f"{finished}: expected the run {request.identity[:12]} ({request.name}), found that of seed {run['seed']} "
+            f"known as {str(run['identity'])[:12]}; {_ANEW}"
+        )
+    if altered:
+        raise InputError(f"{finished / altered[0]}: was altered since the run was trained; {_ANEW}")
+    return finished
+
+
+NEUTRAL_SETTINGS = {name: list(value) if isinstance(value, tuple) else value for name, value in NEUTRAL.items()}
+_ANEW = "remove this folder, and the run is trained anew"
+
+
+def _environment(kind: str) -> dict[str, Any]:
+    """What computes: a run's last bits are those of its versions, device and processor kernels."""
+    device = {"type": "cpu", "cpu": machine.cpu_name(), "model": machine.cpu_model()}
+    packages = ["numpy"]
+    if kind.startswith("torch"):
+        import torch
+
+        packages.append("torch")
+        device["kernels"] = torch.backends.cpu.get_cpu_capability()
+        if torch.cuda.is_available():
+            device |= {"type": "cuda", "gpu": torch.cuda.get_device_name()}
+    else:
+        # For which processor the library chose its arithmetic; the environment may overrule its name.
+        chosen = {info["architecture"] for info in threadpool_info() if "architecture" in info}
+        device["kernels"] = ", ".join(sorted(chosen)) or "unknown"
+    return {"versions": machine.versions(*packages), "device": device}
+
+
+def _write_curve(path: Path, rows: list[dict[str, Any]]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, CURVE_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def _save(path: Path, request: Request, environment: dict[str, Any], checkpoint: "Checkpoint") -> None:
+    metadata = {
+        "identity": request.identity,
+        "environment": json.dumps(environment, sort_keys=True),
+        "step": str(checkpoint.step),
+        "history": json.dumps(vars(checkpoint.history)),
+        "digest": checkpoint.digest,
+    }
+    with atomic(path) as file:
+        file.write(save(checkpoint.state, metadata))
+
+
+def _read(path: Path, request: Request, environment: dict[str, Any]) -> "Checkpoint | None":
+    """The checkpoint to go on from: none that is damaged, of another run, or of another machine's arithmetic.
+
+    Beginning anew gives the same run, and all its bits are of one machine.
+    """
+    from cifar_report.training.loop import Checkpoint, History, checkpoint_digest
+
+    try:
+        with safe_open(path, "numpy") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        step, history = int(metadata["step"]), History(**json.loads(metadata["history"]))
+        made = json.loads(metadata["environment"])
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        print(f"{path}: the checkpoint is damaged ({error}); the run begins anew", flush=True)
+        return None
+    checkpoint = Checkpoint(step, state, history, metadata.get("digest", ""))
+    if checkpoint.digest != checkpoint_digest(step, state, history):
+        print(f"{path}: the checkpoint differs from its SHA-256; the run begins anew", flush=True)
+        return None
+    if metadata.get("identity") != request.identity:
+        print(f"{path}: the checkpoint is that of another run; this one begins anew", flush=True)
+        return None
+    if made != environment:
+        told = " and ".join(
+            f"{key} {made[part].get(key)} (now {environment[part].get(key)})"
+            for part in environment
+            for key in sorted({*made[part], *environment[part]})
+            if made[part].get(key) != environment[part].get(key)
+        )
+        print(
+            f"{path}: the checkpoint was made with {told}; the run begins anew, so that its bits are of one", flush=True
+        )
+        return None
+    return checkpoint
+
+
+def _remove_leftovers(home: Path) -> None:
+    """Removes what killed processes were writing; the caller holds the run's lock, so nobody writes it now."""
+    for path in home.glob("*.tmp"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _progress(request: Request, step: int, history: Any) -> None:
+    """One line: step, loss and accuracy, images a second, time left."""
+    settings = request.settings
+    last = {row["split"]: row for row in history.rows if row["step"] == step}
+    told = "  ".join(f"{split} {row['loss'] or float('nan'):.3f} {row['accuracy']:.3f}" for split, row in last.items())
+    spent = history.training_seconds + history.evaluation_seconds
+    speed = step * settings.batch_size / history.training_seconds if history.training_seconds else 0.0
+    left = (settings.steps - step) * spent / step if step else float("nan")
+    stamp = time.strftime("%H:%M:%S")
+    print(
+        f"{stamp} {request.name}  step {step}/{settings.steps}  {told}  {speed:.0f} images/s  {left:.0f} s left",
+        flush=True,
+    )
+
+
+def _forget_peaks() -> None:
+    """Frees what an earlier run of this process held, and has the peaks of memory counted anew."""
+    gc.collect()
+    with suppress(OSError):  # not on every system, nor for every user
+        Path("/proc/self/clear_refs").write_text("5")
+    if "torch" in sys.modules:
+        import torch
+
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+
+
+def _peak_memory_mb() -> float:
+    """The most main memory that this process held since `_forget_peaks`, in MB of 10⁶ bytes."""
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024 / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+
+
+@contextmanager
+def locked(home: Path, wait: bool = True) -> Iterator[bool]:
+    """Holds the lock of a run's folder; yields whether it does, which without `wait` it may not."""
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS):
+                raise
+            raise InputError(
+                f"{home}: expected a file system with locks (flock), found '{error.strerror}'; "
+                "keep results/ on a local disk"
+            ) from error
+        yield True

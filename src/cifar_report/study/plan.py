@@ -1,0 +1,233 @@
+"""The plan: a small file for each variant, trial and stage, which holds all that its jobs depend on besides data.
+
+Parsing the Snakefile writes them, each only where its content changed. They are the inputs of the jobs, so that exactly
+the jobs run again whose settings or code changed; touched files, comments and a lost `.snakemake/` rerun nothing.
+"""
+
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cifar_report.base.errors import InputError
+from cifar_report.base.files import read_json, sha256, to_json, write_text_if_changed
+from cifar_report.study.config import NEUTRAL, Search, Settings, Study, coerced, digest
+from cifar_report.study.identity import code_digest
+from cifar_report.study.kinds import KINDS
+from cifar_report.study.stages import modules_digest
+
+# The modules that do the work of each stage.
+STAGES = {
+    "prepare": ("cifar_report.data.datasets",),
+    "search": ("cifar_report.analysis.summary",),
+    "summarise": ("cifar_report.analysis.summary",),
+    "shifts": ("cifar_report.analysis.shifts",),
+    "flips": ("cifar_report.analysis.flips",),
+    "events": ("cifar_report.rendering.events",),
+    "figures": ("cifar_report.rendering.figures",),
+    "tables": ("cifar_report.rendering.tables",),
+    "claims": ("cifar_report.rendering.claims",),
+    "equations": (
+        "cifar_report.rendering.equations",
+        "cifar_report.study.config",
+        "cifar_report.training.numpy_trainer",
+        "cifar_report.training.torch_trainer",
+        *(f"cifar_report.{model}" for model in ("numpy_nn.mlp", "torch_nn.mlp", "torch_nn.vgg")),
+    ),
+    "report": (),
+    "html": ("cifar_report.rendering.pages",),
+}
+# The files of the repository that each stage reads, as patterns from its root. Their digests stand in the plan, so that
+# what was made from others is noticed however old they are.
+SOURCES = {
+    "claims": ("report/claims.yaml", "workflow/schemas/claims.schema.yaml"),
+    "equations": ("tests/equations/*.py", "report/**/*.tex", "report/**/*.bib"),
+    "report": ("report/**/*.tex", "report/**/*.bib", "workflow/scripts/render-report"),
+    "html": ("workflow/report/*.rst", "workflow/report/style.css"),
+}
+# What each stage takes of a variant's entry, besides its name.
+FIELDS = {
+    "summarise": ("seeds", "original_test_accuracy"),
+    "shifts": ("seeds",),
+    "flips": ("seeds",),
+    "events": ("seeds",),
+    "figures": ("label", "seeds", "search", "original_test_accuracy"),
+    "tables": ("label", "seeds", "search", "original_test_accuracy"),
+    "claims": ("seeds", "search"),
+    "html": ("label",),
+}
+HALVING = "cifar_report.runs.halving"  # draws and promotes the trials of a search
+
+
+def write(study: Study, config: dict[str, Any], folder: Path) -> None:
+    """Writes `<variant>.json`, `select/<search>.json` and `stages/<stage>.json`.
+
+    For each trial of a grid `search/<search>/<trial>.json`, for a search that draws them `halving/<search>.json`.
+    Beside them stands `config.yaml`, the configuration after all overlays.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    try:
+        for name, document in documents(study).items():
+            write_text_if_changed(folder / f"{name}.json", to_json(document))
+        write_text_if_changed(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+    except OSError as error:
+        raise InputError(f"{folder}: expected a folder to write results to, found {error.strerror}") from error
+
+
+def sources(stage: str, root: Path = Path()) -> list[str]:
+    """The files of the repository that a stage reads, named from its root."""
+    found = {path.relative_to(root).as_posix() for pattern in SOURCES[stage] for path in root.glob(pattern)}
+    return sorted(found)
+
+
+def documents(study: Study, root: Path = Path()) -> dict[str, dict[str, Any]]:
+    """Each plan file's content by its name without ending; `root` is that of the repository."""
+    code, trains = cache(modules_digest), cache(code_digest)
+    plans: dict[str, dict[str, Any]] = {}
+    for variant in study.variants.values():
+        plans[variant.name] = {
+            "variant": variant.name,
+            "search": variant.search,
+            "settings": coerced(variant.settings) if variant.search else variant.resolved().canonical(),
+            "code": trains(variant.settings["kind"]),
+        }
+    for search in study.searches.values():
+        for trial, settings in search.trials().items():
+            plans[f"search/{search.name}/{trial}"] = {
+                "variant": f"{search.name}-{trial[:6]}",
+                "seed": search.seed,
+                "settings": settings.canonical(),
+                "code": trains(settings.kind),
+            }
+        if search.halving:
+            plans[f"halving/{search.name}"] = {
+                "search": search.name,
+                "seed": search.seed,
+                "settings": search.base,
+                "grid": search.grid,
+                "rung_steps": search.rung_steps(),
+                "halving": asdict(search.halving),
+                "code": trains(search.base["kind"]),
+                "search_code": code(HALVING),
+            }
+        plans[f"select/{search.name}"] = {"settings": _trials(search), "code": code(*STAGES["search"])}
+    slices = _stage_settings(study)
+    for stage, modules in STAGES.items():
+        plans[f"stages/{stage}"] = {"settings": slices.get(stage, {}), "code": code(*modules)}
+        if stage in SOURCES:
+            plans[f"stages/{stage}"]["sources"] = {name: sha256(root / name) for name in sources(stage, root)}
+    return plans
+
+
+def settings_of(plan: dict[str, Any], selected: dict[str, Any] | None = None) -> Settings:
+    """The full settings of a variant's or trial's plan, with what its search selected.
+
+    Raises:
+        InputError: this code makes other settings of them than they say.
+    """
+    planned = plan["settings"] | (selected or {})
+    settings = Settings.from_mapping(planned)
+    found = settings.full()
+    if differ := [name for name, value in planned.items() if found[name] != _as_json(value)]:
+        raise InputError(
+            f"plan: settings.{differ[0]}: {planned[differ[0]]!r} is read as {found[differ[0]]!r}; the code that reads "
+            "settings changed while the study ran: call the same command again"
+        )
+    return settings
+
+
+def superseded(study: Study, store: Path) -> tuple[int, float]:
+    """How many finished runs were trained for this study by other code, and not since by this, and how long they took.
+
+    Args:
+        store: folder of all runs.
+
+    Returns:
+        Their number, and the seconds of training and evaluation together.
+    """
+    codes = {kind: code_digest(kind) for kind in KINDS}
+    wanted = [(variant.settings, set(variant.seeds)) for variant in study.variants.values()]
+    for search in study.searches.values():
+        drawn = {name: value for name, value in search.base.items() if name not in search.grid and name != "steps"}
+        wanted += [(trial.full(), {search.seed}) for trial in search.trials().values()] or [(drawn, {search.seed})]
+    parts = [(coerced(settings), seeds) for settings, seeds in wanted]
+    seconds: dict[str, float] = {}
+    there = set()
+    for path in store.glob("*/finished/run.json"):
+        try:
+            run = read_json(path)
+            # A setting that came to be since is neutral in it.
+            own = {name: _as_json(value) for name, value in (NEUTRAL | run["settings"]).items()}
+            took = run["seconds"] + run["evaluation_seconds"]
+            known = digest({"settings": own, "seed": run["seed"], "data": run["data"]["digests"]})
+            if run["code"] == codes.get(own["kind"]):
+                there.add(known)
+            elif any(
+                run["seed"] in seeds and all(own.get(name) == _as_json(value) for name, value in settings.items())
+                for settings, seeds in parts
+            ):
+                seconds[known] = took
+        except (InputError, KeyError, TypeError):
+            continue  # whoever wants that run tells what is wrong with it
+    missing = seconds.keys() - there
+    return len(missing), sum(seconds[known] for known in missing)
+
+
+def _as_json(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _stage_settings(study: Study) -> dict[str, Any]:
+    """The slice of the configuration that each stage takes."""
+    variants = [
+        {
+            "name": v.name,
+            "label": v.label,
+            "seeds": v.seeds,
+            "search": v.search,
+            "original_test_accuracy": v.original_test_accuracy,
+        }
+        for v in study.variants.values()
+    ]
+
+    def rows(stage: str) -> dict[str, Any]:
+        return {"variants": [{name: variant[name] for name in ("name", *FIELDS[stage])} for variant in variants]}
+
+    searches = {s.name: _trials(s) for s in study.searches.values()}
+    return {
+        "prepare": {
+            "name": study.dataset_name,
+            "source": study.dataset,
+            "validation_images": study.validation_images,
+        },
+        "search": searches,
+        "summarise": rows("summarise"),
+        "shifts": study.shifts
+        | {"variants": [v for v in rows("shifts")["variants"] if v["name"] in study.shifts["variants"]]},
+        "flips": {"variants": [v for v in rows("flips")["variants"] if v["name"] in study.flipped]},
+        "events": rows("events") if study.tensorboard else {"variants": []},
+        "figures": rows("figures") | {"searches": searches, "main": _main(study)},
+        "tables": rows("tables")
+        | {"searches": searches, "study": study.name, "report": study.report, "main": _main(study)}
+        | {"like": {v.name: v.like for v in study.variants.values() if v.like}},
+        "claims": rows("claims") | {"catalogue": study.catalogue},
+        "html": rows("html")
+        | {"study": study.name, "dataset": study.dataset_name}
+        | {"searches": {s.name: list(s.grid) for s in study.searches.values()}},
+    }
+
+
+def _main(study: Study) -> list[str]:
+    """The variant of each family, MLP or VGG, that `report.best` names last, of those that the study runs."""
+    named = [name for reproduced, best in study.best.items() for name in (reproduced, *best) if name in study.variants]
+    return list({study.variants[name].settings["kind"].rpartition("-")[2]: name for name in named}.values())
+
+
+def _trials(search: Search) -> dict[str, Any]:
+    """What is known of a search beforehand; the trials of a successive halving stand in its `trials.json`."""
+    known = {"method": search.method, "grid": search.grid}
+    return known | ({"rung_steps": search.rung_steps()} if search.halving else {"trials": list(search.trials())})
