@@ -282,12 +282,13 @@ def test_neutral_defaults_are_pinned():
 
 # --- and nothing else -------------------------------------------------------------------------------------------------
 
+UNUSED = "def unused():\n    pass\n\n\n"
 HARMLESS = {
     "an annotated constant": ("training/loop.py", "LARGEST_LOSS = 1e6", "LARGEST_LOSS: float = 1e6"),
     "another annotation": ("training/batches.py", "step: int) -> float:", "step: np.int64) -> np.float64:"),
     "a docstring": ("models/numpy_nn/modules.py", '"""The modules', '"""Edited. The modules'),
     "a comment": ("training/splits.py", "    splits = {\n", "    # of all\n    splits = {\n"),
-    "a name that nothing reaches": ("base/randomness.py", "class Purpose", "def unused():\n    pass\n\n\nclass Purpose"),
+    "a name that nothing reaches": ("base/randomness.py", "class Purpose", UNUSED + "class Purpose"),
     "another purpose": ("base/randomness.py", "    SHIFT = 6\n", "    SHIFT = 6\n    BOOTSTRAP = 60\n"),
     "another setting": ("study/config.py", "    deterministic: bool", "    cutout: int = 0\n    deterministic: bool"),
     "what files a run": ("runs/store.py", "SHORT_RUN = 60.0", "SHORT_RUN = 61.0"),

@@ -106,11 +106,11 @@ KEYS = {
 }
 
 # The modules that each job computes with. A run's are those that decide its numbers, not those that keep it
-# (runs/store.py), describe it (runs/machine.py) or call it (cli.py). Those that write the plan (study/plan.py) belong to
-# no job: what they decide stands in the plan itself.
+# (runs/store.py), describe it (runs/machine.py) or call it (cli.py). Those that write the plan (study/plan.py) belong
+# to no job: what they decide stands in the plan itself.
 BASE = {"base/errors.py", "base/files.py"}
 LOOP = {"training/loop.py", "training/splits.py", "training/batches.py", "base/randomness.py"}
-RUNS = LOOP | {"base/files.py"}  # which takes the digests of the arrays
+RUNS = LOOP | {"base/files.py", "study/kinds.py"}  # the digests of the arrays, and the entries of a kind
 NUMPY = RUNS | {"training/numpy_trainer.py", *(f"models/numpy_nn/{name}.py" for name in ("modules", "mlp", "sgd"))}
 TORCH = RUNS | {"training/torch_trainer.py", "models/torch_nn/initial.py", "models/torch_nn/convolution.py"}
 TORCH_MLP = TORCH | {"models/torch_nn/mlp.py", "models/torch_nn/batchnorm.py"}
@@ -138,7 +138,7 @@ MODULES = {
     "check_equations": (NUMPY | TORCH_MLP | TORCH_VGG | BASE) - {"training/loop.py", "training/splits.py"}
     | {"rendering/equations.py", "rendering/latex.py", "study/config.py", "study/kinds.py"},
 }
-# A stage is made again for any edit of its modules, the packages that they lie in included; a run only for what it reaches.
+# A stage is made again for any edit of its modules, and of the packages that they lie in; a run for what it reaches.
 for job in set(MODULES) - {"mlp-numpy", "mlp-tuned", "trials", "vgg"}:
     MODULES[job] = MODULES[job] | {
         f"{'/'.join(module.split('/')[:depth])}/__init__.py".lstrip("/")

@@ -34,7 +34,7 @@ STAGES = {
         "cifar_report.study.config",
         "cifar_report.training.numpy_trainer",
         "cifar_report.training.torch_trainer",
-        *(f"cifar_report.{model}" for model in ("numpy_nn.mlp", "torch_nn.mlp", "torch_nn.vgg")),
+        *(f"cifar_report.models.{model}" for model in ("numpy_nn.mlp", "torch_nn.mlp", "torch_nn.vgg")),
     ),
     "report": (),
     "html": ("cifar_report.rendering.pages",),
