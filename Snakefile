@@ -25,7 +25,7 @@ except InputError as error:
     raise WorkflowError(str(error)) from None
 
 
-include: "workflow/rules/lock.smk"
+include: "workflow/rules/guard.smk"
 
 
 try:
@@ -55,9 +55,7 @@ wildcard_constraints:
     trial="[0-9a-f]{16}",
 
 
-include: "workflow/rules/records.smk"
 include: "workflow/rules/common.smk"
-include: "workflow/rules/tensorboard.smk"
 
 
 rule all:
@@ -77,7 +75,7 @@ rule report:
         f"{RESULTS}/report.html",
 
 
-include: "workflow/rules/dataset.smk"
+include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/analyse.smk"
-include: "workflow/rules/report.smk"
+include: "workflow/rules/render.smk"

@@ -1,6 +1,4 @@
 # What several rules need to know of the study.
-import json
-
 from cifar_report.runs.machine import gpu_visible
 
 STORE = "results/.store"
@@ -23,17 +21,6 @@ DATASET = [
 ]
 DESCRIPTION = f"{RESULTS}/dataset/dataset.json"
 SEARCH = [f"{RESULTS}/search.csv"] if STUDY.searches else []
-
-
-def tell_superseded():
-    """Says before anything trains that runs of this study were trained by other code, and what that costs."""
-    runs, seconds = plan.superseded(STUDY, Path(STORE)) if not INNER else (0, 0.0)
-    if runs:
-        logger.warning(
-            f"{STORE}: {runs} finished run{'s' * (runs != 1)} of this study no longer count{'s' * (runs == 1)}: the code "
-            f"that trains them has changed. Training them took {seconds / 60:.0f} core minutes, and will again; to keep "
-            "them, stop and check their commit out (run.json names it)."
-        )
 
 
 def run_files(*names, variants=tuple(STUDY.variants)):
@@ -68,70 +55,6 @@ def gpus(kind):
     return int(kind.startswith("torch") and kind != "torch-mlp")
 
 
-def variant_threads(wildcards):
-    return STUDY.variants[wildcards.variant].settings["threads"]
-
-
-def variant_gpus(wildcards):
-    return gpus(STUDY.variants[wildcards.variant].settings["kind"])
-
-
-def trial_threads(wildcards):
-    return STUDY.searches[wildcards.search].trials()[wildcards.trial].threads
-
-
-def halving_threads(wildcards):
-    search = STUDY.searches[wildcards.search]
-    return search.base["threads"] * search.halving.workers
-
-
-def trial_gpus(wildcards):
-    return gpus(STUDY.searches[wildcards.search].base["kind"])
-
-
-# What a run takes, where a scheduler wants to know: MB, measured as 420, 1000 and 1200, and minutes on CIFAR-10.
-# A run that needs more is tried again with more, and goes on from its checkpoint. Other kinds ask for the most.
-MEMORY = {"numpy-mlp": 1000, "torch-mlp": 2000, "torch-vgg": 3000}
-MINUTES = {"numpy-mlp": 20, "torch-mlp": 20, "torch-vgg": 480}
-
-
-def run_kind(wildcards):
-    """The kind of model of a variant, or of all trials of a search."""
-    if "variant" in wildcards.keys():
-        return STUDY.variants[wildcards.variant].settings["kind"]
-    return STUDY.searches[wildcards.search].base["kind"]
-
-
-def run_memory(wildcards, attempt):
-    return MEMORY.get(run_kind(wildcards), max(MEMORY.values())) * attempt
-
-
-def run_minutes(wildcards, attempt):
-    return MINUTES.get(run_kind(wildcards), max(MINUTES.values())) * attempt
-
-
-def short_runs(wildcards):
-    """The group in which a run may share a job of a cluster, where the profile says with how many (`group-components`).
-
-    Runs that wait for a search, and its trials, are groups of their own: no job of a group waits for another one in it.
-    """
-    if "variant" not in wildcards.keys():
-        name = "trials"
-    else:
-        name = "tuned" if STUDY.variants[wildcards.variant].search else "runs"
-    grouped = name in workflow.group_settings.group_components
-    return name if grouped and run_kind(wildcards) != "torch-vgg" else None
-
-
-def selected_settings(wildcards):
-    search = STUDY.variants[wildcards.variant].search
-    return f"{RESULTS}/search/{search}/selected.yaml" if search else []
-
-
-def all_trials(wildcards):
-    return trial_files(wildcards.search, "run.json")
-
-
 NAMES = figure_names(plan.documents(STUDY)["stages/figures"]["settings"])
 FIGURES = [f"{RESULTS}/figures/{name}.pdf" for name in NAMES]
 
@@ -139,28 +62,6 @@ FIGURES = [f"{RESULTS}/figures/{name}.pdf" for name in NAMES]
 def caption(name):
     """A caption of the HTML report, which write_pages makes; Snakemake takes relative paths from the rule's file."""
     return str(Path(f"{RESULTS}/html/{name}.rst").absolute())
-
-
-def drawing(name):
-    """A figure as the HTML report shows it; Snakemake asks for its title when it makes that report."""
-
-    def labels(wildcards, output):
-        index = json.loads(Path(output.index).read_text())
-        return {"figure": next(f["title"] for f in index if f["name"] == name)}
-
-    groups = {
-        "curves": "Learning curves",
-        "search": "Searches",
-        "interactions": "Searches",
-        "batch": "Searches",
-    }
-    return report(
-        f"{RESULTS}/figures/{name}.svg",
-        caption=caption(f"figures/{name}"),
-        category="Figures",
-        subcategory=groups.get(name.partition("-")[0], "Comparison and errors"),
-        labels=labels,
-    )
 
 
 TITLES = {
@@ -192,11 +93,17 @@ CAPTIONS = [
     for name in ("workflow", "report", *TABLED, *(f"figures/{name}" for name in NAMES))
 ]
 STYLE = f"{RESULTS}/html/style.css"
-DRAWINGS = [drawing(name) for name in NAMES]
 SHIFTED = [name for name in STUDY.shifts["variants"] if name in STUDY.variants]
 FLIPPED = [name for name in STUDY.flipped if name in STUDY.variants]
 TRIALS = [
     path
     for search in STUDY.searches
     for path in trial_files(search, "run.json", "curve.csv")
+]
+# Event files for TensorBoard, where the study asks for them: one job, as each file takes milliseconds.
+EVENTS = [
+    f"{RESULTS}/tensorboard/{variant}/seed-{seed}/events.out.tfevents"
+    for variant in STUDY.variants
+    for seed in STUDY.variants[variant].seeds
+    if STUDY.tensorboard
 ]

@@ -1,3 +1,67 @@
+def variant_threads(wildcards):
+    return STUDY.variants[wildcards.variant].settings["threads"]
+
+
+def variant_gpus(wildcards):
+    return gpus(STUDY.variants[wildcards.variant].settings["kind"])
+
+
+def trial_threads(wildcards):
+    return STUDY.searches[wildcards.search].trials()[wildcards.trial].threads
+
+
+def halving_threads(wildcards):
+    search = STUDY.searches[wildcards.search]
+    return search.base["threads"] * search.halving.workers
+
+
+def trial_gpus(wildcards):
+    return gpus(STUDY.searches[wildcards.search].base["kind"])
+
+
+# What a run takes, where a scheduler wants to know: MB, measured as 420, 1000 and 1200, and minutes on CIFAR-10.
+# A run that needs more is tried again with more, and goes on from its checkpoint. Other kinds ask for the most.
+MEMORY = {"numpy-mlp": 1000, "torch-mlp": 2000, "torch-vgg": 3000}
+MINUTES = {"numpy-mlp": 20, "torch-mlp": 20, "torch-vgg": 480}
+
+
+def run_kind(wildcards):
+    """The kind of model of a variant, or of all trials of a search."""
+    if "variant" in wildcards.keys():
+        return STUDY.variants[wildcards.variant].settings["kind"]
+    return STUDY.searches[wildcards.search].base["kind"]
+
+
+def run_memory(wildcards, attempt):
+    return MEMORY.get(run_kind(wildcards), max(MEMORY.values())) * attempt
+
+
+def run_minutes(wildcards, attempt):
+    return MINUTES.get(run_kind(wildcards), max(MINUTES.values())) * attempt
+
+
+def short_runs(wildcards):
+    """The group in which a run may share a job of a cluster, where the profile says with how many (`group-components`).
+
+    Runs that wait for a search, and its trials, are groups of their own: no job of a group waits for another one in it.
+    """
+    if "variant" not in wildcards.keys():
+        name = "trials"
+    else:
+        name = "tuned" if STUDY.variants[wildcards.variant].search else "runs"
+    grouped = name in workflow.group_settings.group_components
+    return name if grouped and run_kind(wildcards) != "torch-vgg" else None
+
+
+def selected_settings(wildcards):
+    search = STUDY.variants[wildcards.variant].search
+    return f"{RESULTS}/search/{search}/selected.yaml" if search else []
+
+
+def all_trials(wildcards):
+    return trial_files(wildcards.search, "run.json")
+
+
 # The number of threads is a setting, which the plan passes on: `--cores 1` lowers {threads}, and must change no bit.
 # How many seeds or trials share a process is the machine's affair: a resource, set in profiles/, and no reason to rerun.
 rule train_variant:

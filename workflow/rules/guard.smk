@@ -1,3 +1,5 @@
+# What keeps a study whole: one Snakemake at a time, its plan, its records, and word of runs that no longer count.
+#
 # One Snakemake at a time works on a study. It holds an flock for its life, which ends with the process however that
 # ends: such a lock is never stale. Snakemake's own lock files are: they outlive `kill -9`.
 import fcntl
@@ -90,3 +92,32 @@ def require_lock():
         HELD = HELD or hold_lock()
         if not HELD:
             raise WorkflowError(told_of_lock())
+
+
+def tell_superseded():
+    """Says before anything trains that runs of this study were trained by other code, and what that costs."""
+    runs, seconds = plan.superseded(STUDY, Path(STORE)) if not INNER else (0, 0.0)
+    if runs:
+        logger.warning(
+            f"{STORE}: {runs} finished run{'s' * (runs != 1)} of this study no longer count{'s' * (runs == 1)}: the code "
+            f"that trains them has changed. Training them took {seconds / 60:.0f} core minutes, and will again; to keep "
+            "them, stop and check their commit out (run.json names it)."
+        )
+
+
+# Snakemake's records of what it made from what lie beside the results, so that both are copied or lost together.
+RECORDS = Path("results/.records")
+
+
+def keep_records():
+    """Makes `.snakemake/metadata` a link to them, where it is not a folder of an earlier version."""
+    link = Path(".snakemake/metadata")
+    try:
+        RECORDS.mkdir(parents=True, exist_ok=True)
+        Path(".snakemake/incomplete").mkdir(parents=True, exist_ok=True)
+        link.symlink_to(Path("..") / RECORDS)
+    except OSError:
+        pass  # it is there, or nothing can be written, which Snakemake itself tells
+
+
+keep_records()

@@ -1,0 +1,198 @@
+import json
+
+
+def drawing(name):
+    """A figure as the HTML report shows it; Snakemake asks for its title when it makes that report."""
+
+    def labels(wildcards, output):
+        index = json.loads(Path(output.index).read_text())
+        return {"figure": next(f["title"] for f in index if f["name"] == name)}
+
+    groups = {
+        "curves": "Learning curves",
+        "search": "Searches",
+        "interactions": "Searches",
+        "batch": "Searches",
+    }
+    return report(
+        f"{RESULTS}/figures/{name}.svg",
+        caption=caption(f"figures/{name}"),
+        category="Figures",
+        subcategory=groups.get(name.partition("-")[0], "Comparison and errors"),
+        labels=labels,
+    )
+
+
+DRAWINGS = [drawing(name) for name in NAMES]
+
+
+rule draw_figures:
+    input:
+        run_files("run.json", "curve.csv"),
+        ancient(run_files("model.safetensors", "test-logits.npy")),
+        TRIALS,
+        SEARCH,
+        ancient(DATASET),
+        plan=local(f"{RESULTS}/plan/stages/figures.json"),
+        dataset=DESCRIPTION,
+    output:
+        FIGURES,
+        DRAWINGS,
+        index=f"{RESULTS}/figures/figures.json",
+    log:
+        f"{RESULTS}/logs/draw_figures.log",
+    benchmark:
+        f"{RESULTS}/timings/draw_figures.tsv"
+    conda:
+        "../../environment.yml"
+    params:
+        results=subpath(output.index, ancestor=2),
+    shell:
+        "exec cifar-report figures --stage {input.plan} --results {params.results} > {log} 2>&1"
+
+
+rule check_equations:
+    input:
+        local(ancient(plan.sources("equations"))),
+        plan=local(f"{RESULTS}/plan/stages/equations.json"),
+    output:
+        checks=f"{RESULTS}/equations.json",
+        passed=f"{RESULTS}/tables/equations.tex",
+        table=f"{RESULTS}/tables/equations-table.tex",
+    log:
+        f"{RESULTS}/logs/check_equations.log",
+    benchmark:
+        f"{RESULTS}/timings/check_equations.tsv"
+    conda:
+        "../../environment.yml"
+    shell:
+        "exec > {log} 2>&1; workflow/scripts/bash -c 'exec pytest -p no:cacheprovider tests/equations"
+        " --equations-json {output.checks}'; exec cifar-report equations --checks {output.checks} --output {output.passed}"
+
+
+rule write_tables:
+    input:
+        run_files("run.json", "curve.csv"),
+        ancient(run_files("test-logits.npy")),
+        SEARCH,
+        ancient([f"{RESULTS}/dataset/test-{part}.npy" for part in ("images", "labels")]),
+        plan=local(f"{RESULTS}/plan/stages/tables.json"),
+        dataset=DESCRIPTION,
+        summary=f"{RESULTS}/summary.csv",
+        flips=f"{RESULTS}/flips.csv",
+        figures=f"{RESULTS}/figures/figures.json",
+        claims=f"{RESULTS}/claims.json",
+    output:
+        numbers=f"{RESULTS}/numbers.tex",
+        traced=f"{RESULTS}/numbers.json",
+        tables=[f"{RESULTS}/tables/{name}.tex" for name in TABLES],
+    log:
+        f"{RESULTS}/logs/write_tables.log",
+    benchmark:
+        f"{RESULTS}/timings/write_tables.tsv"
+    conda:
+        "../../environment.yml"
+    params:
+        results=subpath(output.numbers, parent=True),
+    shell:
+        "exec cifar-report tables --stage {input.plan} --results {params.results} > {log} 2>&1"
+
+
+rule render_report:
+    input:
+        local(ancient(plan.sources("report"))),
+        FIGURES,
+        rules.write_tables.output,
+        rules.test_claims.output,
+        rules.check_equations.output,
+        plan=local(f"{RESULTS}/plan/stages/report.json"),
+        script=local(ancient("workflow/scripts/render-report")),
+    output:
+        report(
+            f"{RESULTS}/report.pdf",
+            caption=caption("report"),
+            category="Report",
+            labels={"document": "The finished report"},
+        ),
+    log:
+        f"{RESULTS}/logs/render_report.log",
+    benchmark:
+        f"{RESULTS}/timings/render_report.tsv"
+    conda:
+        "../../environment.yml"
+    params:
+        results=subpath(output[0], parent=True),
+    shell:
+        "exec {input.script} report {params.results} {output} > {log} 2>&1"
+
+
+# What Snakemake's own report shows of this study: tables as pages, and captions that tell what was found.
+rule write_pages:
+    input:
+        local(ancient(plan.sources("html"))),
+        rules.summarise_runs.output,
+        SEARCH,
+        DESCRIPTION,
+        plan=local(f"{RESULTS}/plan/stages/html.json"),
+        claims=rules.test_claims.output.claims,
+        figures=rules.draw_figures.output.index,
+    output:
+        [table(page) for page in PAGES],
+        CAPTIONS,
+        STYLE,
+    log:
+        f"{RESULTS}/logs/write_pages.log",
+    benchmark:
+        f"{RESULTS}/timings/write_pages.tsv"
+    conda:
+        "../../environment.yml"
+    params:
+        results=subpath(output[0], ancestor=2),
+        output=subpath(output[0], parent=True),
+    shell:
+        "exec cifar-report pages --stage {input.plan} --results {params.results} --templates workflow/report"
+        " --output {params.output} > {log} 2>&1"
+
+
+report: caption("workflow")
+
+
+# Snakemake's own report of this study; called from inside it, so without its lock and with the same configuration.
+rule render_html:
+    input:
+        rules.all.input,
+        CAPTIONS,
+        style=STYLE,
+        config=local(f"{RESULTS}/plan/config.yaml"),
+    output:
+        f"{RESULTS}/report.html",
+    log:
+        f"{RESULTS}/logs/render_html.log",
+    benchmark:
+        f"{RESULTS}/timings/render_html.tsv"
+    conda:
+        "../../environment.yml"
+    shell:
+        "exec snakemake all --nolock --configfile {input.config} --report {output}"
+        " --report-html-stylesheet-path {input.style} > {log} 2>&1"
+
+
+if EVENTS:
+
+    rule write_events:
+        input:
+            run_files("run.json", "curve.csv"),
+            plan=local(f"{RESULTS}/plan/stages/events.json"),
+        output:
+            EVENTS,
+        log:
+            f"{RESULTS}/logs/write_events.log",
+        benchmark:
+            f"{RESULTS}/timings/write_events.tsv"
+        conda:
+            "../../environment.yml"
+        params:
+            results=subpath(output[0], ancestor=4),
+        shell:
+            "exec cifar-report events --stage {input.plan} --runs {params.results}/runs"
+            " --output {params.results}/tensorboard > {log} 2>&1"
