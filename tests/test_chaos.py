@@ -22,7 +22,7 @@ from safetensors.numpy import save_file
 from cifar_report import cli
 from cifar_report.base import files
 from cifar_report.data import datasets
-from cifar_report.runs import store
+from cifar_report.runs import checkpoints, store
 from cifar_report.study.config import Settings
 
 SETTINGS = Settings(
@@ -123,14 +123,14 @@ def test_stale_locks_of_snakemake_are_removed(study):
 def test_a_damaged_checkpoint_is_not_gone_on_from(dataset, tmp_path, monkeypatch, capsys):
     """Whether cut off or with one weight changed: the run begins anew and ends the same."""
     whole = obtain(SETTINGS, 0, dataset, tmp_path / "whole", "whole")
-    save = store._save
+    save = checkpoints.save
 
-    def save_then_die(path, request, environment, checkpoint):
-        save(path, request, environment, checkpoint)
+    def save_then_die(path, identity, environment, checkpoint):
+        save(path, identity, environment, checkpoint)
         raise KeyboardInterrupt
 
     for name, damage in {"cut": _cut, "changed": _change}.items():
-        monkeypatch.setattr(store, "_save", save_then_die)
+        monkeypatch.setattr(checkpoints, "save", save_then_die)
         with pytest.raises(KeyboardInterrupt):
             obtain(SETTINGS, 0, dataset, tmp_path / name, name)
         monkeypatch.undo()

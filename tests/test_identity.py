@@ -22,7 +22,7 @@ from cifar_report.base.errors import InputError
 from cifar_report.base.files import to_json
 from cifar_report.cli import main
 from cifar_report.data import datasets
-from cifar_report.runs import store
+from cifar_report.runs import checkpoints, machine, store
 from cifar_report.study import config, identity, plan
 from cifar_report.study.config import NEUTRAL, Settings
 from cifar_report.study.identity import PACKAGE, code_digest
@@ -465,14 +465,14 @@ def test_an_altered_finished_run_is_refused(dataset, tmp_path, file):
 
 def stopped(settings, seed, dataset, folder, monkeypatch):
     """The checkpoint of a run that was killed after step 2."""
-    save = store._save
+    save = checkpoints.save
 
     def save_then_die(*arguments):
         save(*arguments)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(store, "_save", save_then_die)
+        patch.setattr(checkpoints, "save", save_then_die)
         obtain(settings, seed, dataset, folder)
     return store.Store(folder).home(requested(settings, seed, dataset)) / "checkpoint.safetensors"
 
@@ -492,9 +492,9 @@ def test_another_seeds_checkpoint_is_not_gone_on_from(dataset, tmp_path, monkeyp
 def test_a_checkpoint_of_another_machine_is_not_gone_on_from(dataset, tmp_path, monkeypatch, capsys, part):
     """Nor of other versions: a run's bits belong to one."""
     stopped(SETTINGS, 0, dataset, tmp_path, monkeypatch)
-    found = store._environment("numpy-mlp")
+    found = machine.environment("numpy-mlp")
     other = found | {part: found[part] | {"numpy" if part == "versions" else "model": "another"}}
-    monkeypatch.setattr(store, "_environment", lambda kind: other)
+    monkeypatch.setattr(machine, "environment", lambda kind: other)
     obtain(SETTINGS, 0, dataset, tmp_path)
     told = capsys.readouterr().out
     assert "(now another); the run begins anew" in told and "goes on from" not in told
@@ -585,14 +585,14 @@ identity.check_code('numpy-mlp', planned, loaded=True)
 
 def test_a_store_that_rounds_what_it_reads_does_not_train(dataset, tmp_path, monkeypatch):
     stopped(SETTINGS, 0, dataset, tmp_path, monkeypatch)
-    read = store._read
+    read = checkpoints.read
 
     def rounded(*arguments):
         checkpoint = read(*arguments)
         state = {name: array.astype("f2").astype(array.dtype) for name, array in checkpoint.state.items()}
         return dataclasses.replace(checkpoint, state=state)
 
-    monkeypatch.setattr(store, "_read", rounded)
+    monkeypatch.setattr(checkpoints, "read", rounded)
     with pytest.raises(ValueError, match="the checkpoint is not what was saved"):
         obtain(SETTINGS, 0, dataset, tmp_path)
 

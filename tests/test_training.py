@@ -18,7 +18,7 @@ from torch import nn
 from cifar_report.data import datasets
 from cifar_report.models.numpy_nn.sgd import SGD
 from cifar_report.models.torch_nn import vgg
-from cifar_report.runs import store
+from cifar_report.runs import checkpoints, store
 from cifar_report.study.config import Settings
 from cifar_report.study.identity import run_identity
 from cifar_report.training import loop, torch_trainer
@@ -92,16 +92,16 @@ def test_a_resumed_run_equals_an_undisturbed_one(dataset, tmp_path, monkeypatch)
     )
     whole = obtain(settings, 0, dataset, tmp_path / "whole", "whole")
 
-    save = store._save
+    save = checkpoints.save
     saved = []
 
-    def save_twice_then_die(path, request, environment, checkpoint):
-        save(path, request, environment, checkpoint)
+    def save_twice_then_die(path, identity, environment, checkpoint):
+        save(path, identity, environment, checkpoint)
         saved.append(checkpoint.step)
         if len(saved) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(store, "_save", save_twice_then_die)
+    monkeypatch.setattr(checkpoints, "save", save_twice_then_die)
     with pytest.raises(KeyboardInterrupt):
         obtain(settings, 0, dataset, tmp_path / "killed", "killed")
     assert saved == [10, 20]
@@ -115,7 +115,7 @@ def test_a_resumed_run_equals_an_undisturbed_one(dataset, tmp_path, monkeypatch)
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the name is that of an x86 processor")
 def test_a_run_tells_for_which_processor_its_arithmetic_was_chosen():
     """The environment may overrule the processor, and with it the last bits of sums."""
-    command = "import numpy; from cifar_report.runs.store import _environment as e; print(e('numpy-mlp')['device'])"
+    command = "import numpy; from cifar_report.runs.machine import environment as e; print(e('numpy-mlp')['device'])"
     environment = os.environ | {"OPENBLAS_CORETYPE": "Nehalem"}
     told = subprocess.run([sys.executable, "-c", command], env=environment, capture_output=True, text=True, check=True)
     assert "'kernels': 'Nehalem'" in told.stdout

@@ -1,9 +1,13 @@
 """The machine that a result was made on: versions, commit, processor, and whether a GPU can be used."""
 
+import gc
 import importlib.metadata
 import os
 import platform
+import resource
 import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,3 +67,44 @@ def gpu_visible() -> bool:
         or any(Path("/dev").glob("nvidia[0-9]*"))
         or Path("/dev/dxg").exists()
     )
+
+
+def environment(kind: str) -> dict[str, Any]:
+    """What computes: a run's last bits are those of its versions, device and processor kernels."""
+    device = {"type": "cpu", "cpu": cpu_name(), "model": cpu_model()}
+    packages = ["numpy"]
+    if kind.startswith("torch"):
+        import torch
+
+        packages.append("torch")
+        device["kernels"] = torch.backends.cpu.get_cpu_capability()
+        if torch.cuda.is_available():
+            device |= {"type": "cuda", "gpu": torch.cuda.get_device_name()}
+    else:
+        from threadpoolctl import threadpool_info
+
+        # For which processor the library chose its arithmetic; the environment may overrule its name.
+        chosen = {info["architecture"] for info in threadpool_info() if "architecture" in info}
+        device["kernels"] = ", ".join(sorted(chosen)) or "unknown"
+    return {"versions": versions(*packages), "device": device}
+
+
+def forget_peaks() -> None:
+    """Frees what an earlier run of this process held, and has the peaks of memory counted anew."""
+    gc.collect()
+    with suppress(OSError):  # not on every system, nor for every user
+        Path("/proc/self/clear_refs").write_text("5")
+    if "torch" in sys.modules:
+        import torch
+
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+
+
+def peak_memory_mb() -> float:
+    """The most main memory that this process held since `forget_peaks`, in MB of 10⁶ bytes."""
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024 / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6

@@ -9,30 +9,25 @@ for once (`Store.share`): whoever asks later finds them here.
 import csv
 import errno
 import fcntl
-import gc
 import io
 import json
 import os
-import resource
 import shutil
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
-from threadpoolctl import threadpool_info
 
 from cifar_report.base.errors import InputError
 from cifar_report.base.files import atomic, read_json, sha256, to_json, write_text
 from cifar_report.data.datasets import Dataset
-from cifar_report.runs import devices, machine
+from cifar_report.runs import checkpoints, devices, machine
 from cifar_report.study.config import NEUTRAL, Settings, check_data, digest
 from cifar_report.study.identity import check_code, run_identity
 from cifar_report.study.kinds import entries
@@ -162,7 +157,7 @@ def publish(finished: Path, output: Path, request: Request, variant: str) -> Non
 
 
 def _train(request: Request, home: Path) -> None:
-    _forget_peaks()
+    machine.forget_peaks()
     commit = machine.commit()  # that of the code now in memory, whatever is checked out by the end
     settings, name, saved = request.settings, request.name, home / "checkpoint.safetensors"
     from cifar_report.training.loop import LARGEST_LOSS, train
@@ -170,9 +165,9 @@ def _train(request: Request, home: Path) -> None:
     entries(settings.kind)  # imported, so that the check sees all modules
     check_code(settings.kind, request.code, loaded=True)
     arrays = request.dataset.arrays(request.test)
-    environment = _environment(settings.kind)
+    environment = machine.environment(settings.kind)
     _remove_leftovers(home)
-    checkpoint = _read(saved, request, environment) if saved.is_file() else None
+    checkpoint = checkpoints.read(saved, request.identity, environment) if saved.is_file() else None
     begun = checkpoint.step if checkpoint else 0
     print(f"{name}: {settings.steps} steps of {settings.batch_size} on {environment['device']['type']}", flush=True)
     if checkpoint:
@@ -181,7 +176,7 @@ def _train(request: Request, home: Path) -> None:
     def keep(checkpoint: "Checkpoint") -> None:
         _progress(request, checkpoint.step, checkpoint.history)
         if checkpoint.step > begun:
-            _save(saved, request, environment, checkpoint)
+            checkpoints.save(saved, request.identity, environment, checkpoint)
 
     outcome = train(settings, request.seed, arrays, checkpoint, keep)
     _progress(request, outcome.step, outcome.history)
@@ -231,7 +226,7 @@ def _write(
         **outcome.counts,
         "seconds": round(outcome.history.training_seconds, 3),
         "evaluation_seconds": round(outcome.history.evaluation_seconds, 3),
-        "peak_memory_mb": round(outcome.device_memory_mb or _peak_memory_mb(), 1),
+        "peak_memory_mb": round(outcome.device_memory_mb or machine.peak_memory_mb(), 1),
         "device": environment["device"],
         "threads": outcome.settings.threads,
         "versions": environment["versions"],
@@ -281,79 +276,12 @@ NEUTRAL_SETTINGS = {name: list(value) if isinstance(value, tuple) else value for
 _ANEW = "remove this folder, and the run is trained anew"
 
 
-def _environment(kind: str) -> dict[str, Any]:
-    """What computes: a run's last bits are those of its versions, device and processor kernels."""
-    device = {"type": "cpu", "cpu": machine.cpu_name(), "model": machine.cpu_model()}
-    packages = ["numpy"]
-    if kind.startswith("torch"):
-        import torch
-
-        packages.append("torch")
-        device["kernels"] = torch.backends.cpu.get_cpu_capability()
-        if torch.cuda.is_available():
-            device |= {"type": "cuda", "gpu": torch.cuda.get_device_name()}
-    else:
-        # For which processor the library chose its arithmetic; the environment may overrule its name.
-        chosen = {info["architecture"] for info in threadpool_info() if "architecture" in info}
-        device["kernels"] = ", ".join(sorted(chosen)) or "unknown"
-    return {"versions": machine.versions(*packages), "device": device}
-
-
 def _write_curve(path: Path, rows: list[dict[str, Any]]) -> None:
     text = io.StringIO()
     writer = csv.DictWriter(text, CURVE_COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_text(path, text.getvalue())
-
-
-def _save(path: Path, request: Request, environment: dict[str, Any], checkpoint: "Checkpoint") -> None:
-    metadata = {
-        "identity": request.identity,
-        "environment": json.dumps(environment, sort_keys=True),
-        "step": str(checkpoint.step),
-        "history": json.dumps(vars(checkpoint.history)),
-        "digest": checkpoint.digest,
-    }
-    with atomic(path) as file:
-        file.write(save(checkpoint.state, metadata))
-
-
-def _read(path: Path, request: Request, environment: dict[str, Any]) -> "Checkpoint | None":
-    """The checkpoint to go on from: none that is damaged, of another run, or of another machine's arithmetic.
-
-    Beginning anew gives the same run, and all its bits are of one machine.
-    """
-    from cifar_report.training.loop import Checkpoint, History, checkpoint_digest
-
-    try:
-        with safe_open(path, "numpy") as file:
-            metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        step, history = int(metadata["step"]), History(**json.loads(metadata["history"]))
-        made = json.loads(metadata["environment"])
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        print(f"{path}: the checkpoint is damaged ({error}); the run begins anew", flush=True)
-        return None
-    checkpoint = Checkpoint(step, state, history, metadata.get("digest", ""))
-    if checkpoint.digest != checkpoint_digest(step, state, history):
-        print(f"{path}: the checkpoint differs from its SHA-256; the run begins anew", flush=True)
-        return None
-    if metadata.get("identity") != request.identity:
-        print(f"{path}: the checkpoint is that of another run; this one begins anew", flush=True)
-        return None
-    if made != environment:
-        told = " and ".join(
-            f"{key} {made[part].get(key)} (now {environment[part].get(key)})"
-            for part in environment
-            for key in sorted({*made[part], *environment[part]})
-            if made[part].get(key) != environment[part].get(key)
-        )
-        print(
-            f"{path}: the checkpoint was made with {told}; the run begins anew, so that its bits are of one", flush=True
-        )
-        return None
-    return checkpoint
 
 
 def _remove_leftovers(home: Path) -> None:
@@ -378,27 +306,6 @@ def _progress(request: Request, step: int, history: Any) -> None:
         f"{stamp} {request.name}  step {step}/{settings.steps}  {told}  {speed:.0f} images/s  {left:.0f} s left",
         flush=True,
     )
-
-
-def _forget_peaks() -> None:
-    """Frees what an earlier run of this process held, and has the peaks of memory counted anew."""
-    gc.collect()
-    with suppress(OSError):  # not on every system, nor for every user
-        Path("/proc/self/clear_refs").write_text("5")
-    if "torch" in sys.modules:
-        import torch
-
-        if torch.cuda.is_initialized():
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
-
-
-def _peak_memory_mb() -> float:
-    """The most main memory that this process held since `_forget_peaks`, in MB of 10⁶ bytes."""
-    with suppress(OSError, StopIteration):
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024 / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
 @contextmanager
