@@ -5,6 +5,16 @@ import shutil
 import pytest
 from test_workflow import PARTS, ROOT, snakemake, write_overlay
 
+from cifar_report.data import datasets
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory):
+    """The digits, 200 of them for validation. Read only: a test that changes them takes a copy of the folder."""
+    folder = tmp_path_factory.mktemp("dataset")
+    datasets.prepare("digits", {"source": "digits"}, 200, folder, folder)
+    return datasets.load(folder)
+
 
 @pytest.fixture(scope="session")
 def study(tmp_path_factory):

@@ -8,17 +8,36 @@ from cifar_report.base.files import sha256, to_json
 from cifar_report.inspection.explain import plan_of
 from cifar_report.runs.store import Request, Store
 from cifar_report.study import plan
+from cifar_report.study.config import Settings
 from cifar_report.study.identity import code_digest, run_identity
 
+BASE = {
+    "kind": "numpy-mlp",
+    "optimiser": "sgd",
+    "learning_rate": 0.002,
+    "steps": 6,
+    "batch_size": 32,
+    "preprocessing": "mean-image",
+    "evaluate_every": 2,
+    "evaluation_images": 50,
+    "threads": 1,
+    "hidden": (5,),
+}
 
-def requested(settings, seed, dataset, name="a run", test=True):
+
+def settings(**changes):
+    """Of a small MLP that trains in a moment, but for what a test changes."""
+    return Settings(**BASE | changes)
+
+
+def requested(chosen, seed, dataset, name="a run", test=True):
     """A run of this checkout's code."""
-    return Request(settings, seed, dataset, code_digest(settings.kind), name, test)
+    return Request(chosen, seed, dataset, code_digest(chosen.kind), name, test)
 
 
-def obtain(settings, seed, dataset, folder, name="a run", test=True):
+def obtain(chosen, seed, dataset, folder, name="a run", test=True):
     """The folder of the finished run, from the store in `folder`."""
-    return Store(folder).obtain(requested(settings, seed, dataset, name, test))
+    return Store(folder).obtain(requested(chosen, seed, dataset, name, test))
 
 
 CURVE = "step,samples_seen,split,loss,accuracy\n0,0,train,2.3,0.1\n"

@@ -15,42 +15,21 @@ import chaos
 import numpy as np
 import psutil
 import pytest
-from runs import obtain, requested
+from runs import obtain, requested, settings
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from cifar_report import cli
 from cifar_report.base import files
-from cifar_report.data import datasets
 from cifar_report.runs import checkpoints, store
-from cifar_report.study.config import Settings
 
-SETTINGS = Settings(
-    kind="numpy-mlp",
-    optimiser="sgd",
-    learning_rate=0.002,
-    steps=50,
-    batch_size=32,
-    preprocessing="mean-image",
-    evaluate_every=10,
-    evaluation_images=100,
-    threads=1,
-    hidden=(20,),
-    slope=0.02,
-)
+SETTINGS = settings(steps=50, evaluate_every=10, evaluation_images=100, hidden=(20,), slope=0.02)
 STORM = ["job", "job", "snakemake", "group", "job"]
 OVERLAY = chaos.OVERLAY | {
     "run": ["mlp-numpy"],
     "variants": {"mlp-numpy": {"steps": 3000, "evaluate_every": chaos.EVALUATE_EVERY}},
 }
 RUN = "results/chaos/runs/mlp-numpy/seed-0/run.json"
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("dataset")
-    datasets.prepare("digits", {"source": "digits"}, 200, folder, folder)
-    return datasets.load(folder)
 
 
 @pytest.fixture(scope="module")

@@ -5,33 +5,13 @@ import os
 
 import pytest
 import torch
-from runs import obtain
+from runs import obtain, settings
 
 from cifar_report.base.errors import InputError
-from cifar_report.data import datasets
 from cifar_report.runs import devices, machine
-from cifar_report.study.config import Settings
 from cifar_report.training import loop
 
-SETTINGS = Settings(
-    kind="torch-mlp",
-    optimiser="adam",
-    learning_rate=0.002,
-    steps=6,
-    batch_size=32,
-    preprocessing="mean-image",
-    evaluate_every=2,
-    evaluation_images=50,
-    threads=1,
-    hidden=(5,),
-)
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("dataset")
-    datasets.prepare("digits", {"source": "digits"}, 200, folder, folder)
-    return datasets.load(folder)
+SETTINGS = settings(kind="torch-mlp", optimiser="adam")
 
 
 @pytest.fixture

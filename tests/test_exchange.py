@@ -7,7 +7,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from runs import obtain, requested
+from runs import obtain, requested, settings
 
 from cifar_report import cli
 from cifar_report.base.files import read_json, to_json, write_text
@@ -17,19 +17,7 @@ from cifar_report.runs.exchange import export, import_runs
 from cifar_report.study.config import Settings
 from cifar_report.study.identity import code_digest, run_identity
 
-SETTINGS = Settings(
-    kind="numpy-mlp",
-    optimiser="sgd",
-    learning_rate=0.002,
-    steps=4,
-    batch_size=32,
-    preprocessing="mean-image",
-    evaluate_every=2,
-    evaluation_images=50,
-    threads=1,
-    hidden=(5,),
-    slope=0.02,
-)
+SETTINGS = settings(steps=4, slope=0.02)
 CODE = code_digest("numpy-mlp")
 SEARCH = {"grid": {"hidden": [[5], [6]]}, "trials": ["0123456789abcdef"]}
 
@@ -45,8 +33,8 @@ def trained(tmp_path_factory):
         "summarise": {"variants": [{"name": "mlp", "seeds": [0, 1, 2]}]},
         "search": {"mlp-grid": SEARCH},
     }
-    for stage, settings in stages.items():
-        write_text(results / f"plan/stages/{stage}.json", to_json({"settings": settings}))
+    for stage, part in stages.items():
+        write_text(results / f"plan/stages/{stage}.json", to_json({"settings": part}))
     plan = {"settings": SETTINGS.canonical()}
     write_text(results / "plan/mlp.json", to_json(plan | {"search": None}))
     write_text(results / "plan/search/mlp-grid/0123456789abcdef.json", to_json(plan))

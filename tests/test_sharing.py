@@ -7,39 +7,18 @@ import subprocess
 import sys
 
 import pytest
-from runs import requested
+from runs import requested, settings
 
 from cifar_report.base.errors import InputError
 from cifar_report.base.files import to_json
-from cifar_report.data import datasets
 from cifar_report.runs import store
 from cifar_report.runs.store import Store
-from cifar_report.study.config import Settings
 from cifar_report.study.identity import code_digest
 
-SETTINGS = Settings(
-    kind="torch-mlp",
-    optimiser="adam",
-    learning_rate=0.002,
-    steps=6,
-    batch_size=32,
-    preprocessing="mean-image",
-    evaluate_every=3,
-    evaluation_images=50,
-    threads=1,
-    hidden=(5,),
-    dropout=0.1,
-    batch_norm="torch",
-    train_on="train+validation",
+SETTINGS = settings(
+    kind="torch-mlp", optimiser="adam", evaluate_every=3, dropout=0.1, batch_norm="torch", train_on="train+validation"
 )
 FILES = ("curve.csv", "model.safetensors", "test-logits.npy")
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("dataset")
-    datasets.prepare("digits", {"source": "digits"}, 200, folder, folder)
-    return datasets.load(folder)
 
 
 def seeds(count, dataset):

@@ -12,40 +12,19 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from runs import obtain
+from runs import obtain, settings
 from torch import nn
 
 from cifar_report.data import datasets
 from cifar_report.models.numpy_nn.sgd import SGD
 from cifar_report.models.torch_nn import vgg
 from cifar_report.runs import checkpoints, store
-from cifar_report.study.config import Settings
 from cifar_report.study.identity import run_identity
 from cifar_report.training import loop, torch_trainer
 from cifar_report.training.batches import Order, augmented, draw_augmentation, learning_rate, scores, statistics
 from cifar_report.training.splits import Split
 
-MLP = Settings(
-    kind="numpy-mlp",
-    optimiser="sgd",
-    learning_rate=0.002,
-    steps=50,
-    batch_size=32,
-    preprocessing="mean-image",
-    evaluate_every=10,
-    evaluation_images=100,
-    threads=1,
-    hidden=(20, 10),
-    slope=0.02,
-    precision="float64",
-)
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("dataset")
-    datasets.prepare("digits", {"source": "digits"}, 200, folder, folder)
-    return datasets.load(folder)
+MLP = settings(steps=50, evaluate_every=10, evaluation_images=100, hidden=(20, 10), slope=0.02, precision="float64")
 
 
 @pytest.mark.parametrize(
@@ -189,7 +168,7 @@ def test_vgg_has_the_parameters_of_the_study():
     settings = dataclasses.replace(MLP, kind="torch-vgg", hidden=(), slope=0.0, batch_norm="torch")
     model = vgg.build(settings, (3, 32, 32), 10, seed=0)
     assert sum(p.numel() for p in model.parameters()) == 9_231_114
-    assert model.eval()(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+    assert model.eval()(torch.zeros(2, 3, 32, 32, dtype=torch.float64)).shape == (2, 10)
 
 
 def test_order_is_an_epoch_without_replacement():

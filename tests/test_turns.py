@@ -7,36 +7,21 @@ import sys
 import time
 
 import pytest
+from runs import settings
 
 from cifar_report.base.files import to_json
 from cifar_report.data import datasets
-from cifar_report.study.config import Settings
 from cifar_report.study.identity import code_digest
 
-SETTINGS = Settings(
-    kind="numpy-mlp",
-    optimiser="sgd",
-    learning_rate=0.002,
-    steps=2000,
-    batch_size=32,
-    preprocessing="mean-image",
-    evaluate_every=50,
-    evaluation_images=50,
-    threads=1,
-    hidden=(20,),
-)
+SETTINGS = settings(steps=2000, evaluate_every=50, hidden=(20,))
 
 
 @pytest.fixture
 def folder(tmp_path):
     datasets.prepare("digits", {"source": "digits"}, 200, tmp_path / "dataset", tmp_path)
-    for study, settings in (("one", SETTINGS), ("two", SETTINGS), ("other", dataclasses.replace(SETTINGS, slope=0.1))):
-        plan = {
-            "variant": f"mlp-{study}",
-            "search": None,
-            "settings": settings.canonical(),
-            "code": code_digest(settings.kind),
-        }
+    for study, chosen in (("one", SETTINGS), ("two", SETTINGS), ("other", dataclasses.replace(SETTINGS, slope=0.1))):
+        plan = {"variant": f"mlp-{study}", "search": None, "settings": chosen.canonical()}
+        plan["code"] = code_digest(chosen.kind)
         (tmp_path / f"{study}.json").write_text(to_json(plan))
     return tmp_path
 
