@@ -76,6 +76,7 @@ def edited(change):
             folder, _, file = name.partition("/")
             run = json.loads(members[f"{folder}/run.json"])
             change(run)
+            run["sha256"] = store.record_digest(run)
             out[f"{run['identity']}/{file}"] = to_json(run).encode() if file == "run.json" else content
         return out
 

@@ -18,7 +18,7 @@ import jsonschema
 
 from cifar_report.base.errors import InputError
 from cifar_report.base.files import atomic, read_json, sha256
-from cifar_report.runs.store import locked
+from cifar_report.runs.store import IDENTITY, RUN_FILES, identity_of, locked, record_digest
 from cifar_report.study.config import Settings
 from cifar_report.study.identity import code_digest, run_identity
 from cifar_report.study.kinds import KINDS
@@ -30,11 +30,11 @@ _DIGESTS = {
 }
 RECORD = {
     "type": "object",
-    "required": ["seed", "status", "identity", "settings", "data", "digests", "commit"],
+    "required": ["seed", "status", "identity", "settings", "data", "digests", "commit", "sha256"],
     "properties": {
         "seed": {"type": "integer", "minimum": 0},
         "status": {"enum": ["completed", "diverged"]},
-        "identity": {"type": "string"},
+        "identity": {"type": "string", "pattern": f"^{IDENTITY.pattern}$"},
         "code": {"type": "string"},
         "settings": {"type": "object", "required": ["kind"], "properties": {"kind": {"enum": list(KINDS)}}},
         "data": {
@@ -42,7 +42,9 @@ RECORD = {
             "required": ["name", "digests"],
             "properties": {"name": {"type": "string"}, "digests": _DIGESTS},
         },
-        "digests": _DIGESTS | {"required": ["curve.csv", "model.safetensors"]},
+        "digests": _DIGESTS
+        | {"required": ["curve.csv", "model.safetensors"], "propertyNames": {"enum": list(RUN_FILES)}},
+        "sha256": {"type": "string"},
         "commit": {"type": "object"},
     },
 }
@@ -73,7 +75,8 @@ def write(identities: set[str], store: Path, output: Path) -> None:
     with atomic(output) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for name in sorted(identities):
             folder = store / name / "finished"
-            for path in sorted([folder / "run.json", *(folder / n for n in _record(folder / "run.json")["digests"])]):
+            names = _record(folder / "run.json")["digests"]
+            for path in sorted(folder / file for file in ("run.json", *RUN_FILES) if file in ("run.json", *names)):
                 info = tarfile.TarInfo(f"{name}/{path.name}")
                 content = _content(path)
                 info.size, info.mode = len(content), 0o644
@@ -128,7 +131,7 @@ def _finished(results: Path) -> tuple[set[str], int]:
         drawn = [trial["trial"] for trial in read_json(listed)["trials"]] if listed.is_file() else []
         records += [folder / trial / "run.json" for trial in known.get("trials", drawn)]
     there = [path for path in records if path.is_file()]
-    return {read_json(path)["identity"] for path in there}, len(records) - len(there)
+    return {identity_of(path) for path in there}, len(records) - len(there)
 
 
 def _content(path: Path) -> bytes:
@@ -180,6 +183,8 @@ def _verify(folder: Path, codes: dict[str, str], study: dict[str, Any] | None) -
     expected = {"run.json", *run["digests"]}
     if differ := sorted(expected ^ {path.name for path in folder.iterdir()}):
         raise InputError(f"{differ[0]}: is either missing or not in run.json's list of files; copy the file anew")
+    if run["sha256"] != record_digest(run):
+        raise InputError("run.json: its own SHA-256 is another one, so it was altered; export anew")
     for name, digest in run["digests"].items():
         if (found := sha256(folder / name)) != digest:
             raise InputError(f"{name}: expected SHA-256 {digest}, found {found}; it was altered or damaged")

@@ -12,6 +12,7 @@ import fcntl
 import io
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 # Seconds: runs that take less on average share a process. Start-up, up to 8 s, is then little beside those that do not,
 # and nobody waits for longer than this for a run that another job trains on the way.
 SHORT_RUN = 60.0
+IDENTITY = re.compile(r"[0-9a-f]{64}")
 RUN_FILES = ("curve.csv", "model.safetensors", "test-logits.npy")  # besides run.json
 CURVE_COLUMNS = ("step", "samples_seen", "split", "loss", "accuracy")
 
@@ -270,6 +272,21 @@ def _believed(finished: Path, request: Request) -> Path:
     if altered:
         raise InputError(f"{finished / altered[0]}: was altered since the run was trained; {_ANEW}")
     return finished
+
+
+def identity_of(path: Path) -> str:
+    """By what a run.json says that the store knows it: the name of a folder, and so nothing else than that.
+
+    Raises:
+        InputError: it is no identity.
+    """
+    run = read_json(path)
+    found = run.get("identity") if isinstance(run, dict) else None
+    if not isinstance(found, str) or not IDENTITY.fullmatch(found):
+        raise InputError(
+            f"{path}: identity: expected 64 hexadecimal digits, found {found!r}; remove the run's folder, it is remade"
+        )
+    return found
 
 
 NEUTRAL_SETTINGS = {name: list(value) if isinstance(value, tuple) else value for name, value in NEUTRAL.items()}

@@ -1,0 +1,70 @@
+"""Runs are forgotten on purpose, all of a variant's, and nothing else ever is."""
+
+import json
+import shutil
+
+import pytest
+from runs import requested, settings
+
+from cifar_report.base.files import to_json
+from cifar_report.cli import main
+from cifar_report.runs import store
+
+SMALL = settings(steps=2, evaluate_every=1)
+
+
+@pytest.fixture
+def study(dataset, tmp_path):
+    """A variant with three seeds, of which two are published, and another one; and the call that forgets the first."""
+    results, kept = tmp_path / "results", store.Store(tmp_path / "store")
+    for seed, chosen, name in ((0, SMALL, "mlp"), (1, SMALL, "mlp"), (2, SMALL, ""), (0, settings(steps=3), "other")):
+        request = requested(chosen, seed, dataset)
+        finished = kept.obtain(request)
+        if name:
+            store.publish(finished, results / f"runs/{name}/seed-{seed}", request, name)
+    (results / "plan/stages").mkdir(parents=True)
+    document = {"search": None, "settings": SMALL.canonical(), "code": requested(SMALL, 0, dataset).code}
+    (results / "plan/mlp.json").write_text(to_json(document))
+    variants = [{"name": "mlp", "seeds": [0, 1, 2, 3]}]
+    (results / "plan/stages/summarise.json").write_text(to_json({"settings": {"variants": variants}}))
+    (results / "dataset").mkdir()
+    shutil.copy2(dataset.folder / "dataset.json", results / "dataset")
+    call = ["forget", "mlp", "--results", str(results), "--store", str(tmp_path / "store")]
+    return results, tmp_path / "store", call
+
+
+def stored(folder):
+    return {json.loads(path.read_text())["settings"]["steps"] for path in folder.glob("*/finished/run.json")}
+
+
+def test_all_seeds_of_a_variant_are_forgotten_published_or_not(study, capsys):
+    results, folder, call = study
+    (results / "summary.csv").write_text("")
+    assert main(call) == 0
+    assert stored(folder) == {3} and len(list(folder.glob("*/finished"))) == 1
+    assert [path.name for path in (results / "runs").glob("*/seed-*")] == ["seed-0"]
+    assert not (results / "summary.csv").exists()
+    assert main(call) == 1 and "name a variant that has run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seed", [0, 2], ids=["published", "trained ahead"])
+def test_while_a_run_is_trained_nothing_is_forgotten(study, capsys, seed):
+    results, folder, call = study
+    before = sorted(folder.rglob("*"))
+    runs = {path.parents[1]: json.loads(path.read_text()) for path in folder.glob("*/finished/run.json")}
+    home = next(home for home, run in runs.items() if (run["seed"], run["settings"]["steps"]) == (seed, 2))
+    with store.locked(home):
+        assert main(call) == 1
+    assert "is being trained now" in capsys.readouterr().err
+    assert sorted(folder.rglob("*")) == before and len(list(results.glob("runs/mlp/*/run.json"))) == 2
+
+
+@pytest.mark.parametrize("identity", ["", ".", "..", "../x", "/", "0" * 63, "A" * 64, None, 7, ["x"]])
+def test_no_path_is_made_from_what_a_run_json_says(study, tmp_path, capsys, identity):
+    results, _, call = study
+    path = results / "runs/mlp/seed-0/run.json"
+    path.write_text(to_json(json.loads(path.read_text()) | {"identity": identity}))
+    before = sorted(tmp_path.rglob("*"))
+    assert main(call) == 1
+    assert "identity: expected 64 hexadecimal digits" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
