@@ -1,6 +1,6 @@
 # Everything runs in .venv, made from requirements.lock; nothing has to be activated.
 .DEFAULT_GOAL := help
-.PHONY: help setup docs demo report report-cpu test twice chaos fuzz audit mutants verify verify-results bench growth terminal graphs lock format clean
+.PHONY: help setup docs demo report report-cpu test twice chaos fuzz vulnerabilities mutants verify bench growth terminal graphs lock format clean
 SHELL := /bin/bash
 PYTHON ?= python3
 CORES ?= $(shell nproc 2>/dev/null || echo 2)
@@ -49,13 +49,10 @@ mutants: $(READY) ## Mutate the code of the equations; every mutant must be kill
 	@$(RUN) python tests/mutation/mutate.py
 
 STUDY ?= cifar10-jpeg
-verify: $(READY) ## Compare a finished study with its reference: make verify STUDY=cifar10-jpeg
-	@$(RUN) cifar-report verify --results results/$(STUDY) --reference reference/$(STUDY)
+verify: $(READY) ## Recompute every digest of a study, offline; with REFERENCE=DIR, compare with that study: make verify STUDY=demo
+	@$(RUN) cifar-report verify --results results/$(STUDY) $(if $(REFERENCE),--reference $(REFERENCE))
 
-verify-results: $(READY) ## Recompute every digest of a study's results, offline: make verify-results STUDY=cifar10-jpeg
-	@$(RUN) cifar-report verify-results --results results/$(STUDY) --store results/.store
-
-audit: $(READY) ## Look the locked packages up in the databases of known vulnerabilities (needs a network)
+vulnerabilities: $(READY) ## Look the locked packages up in the databases of known vulnerabilities (needs a network)
 	@$(RUN) pip-audit --strict --require-hashes --disable-pip --requirement requirements.lock
 
 chaos: $(READY) ## Kill a small study 200 times at random; it must end the same (benchmarks/chaos.json)

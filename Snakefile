@@ -17,9 +17,7 @@ configfile: "config.yaml"
 
 
 try:
-    STUDY = studies.load(
-        config, Path(workflow.source_path("workflow/schemas/config.schema.yaml"))
-    )
+    STUDY = studies.load(config)
     RESULTS = f"results/{STUDY.name}"
 except InputError as error:
     raise WorkflowError(str(error)) from None

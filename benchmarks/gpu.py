@@ -19,7 +19,7 @@ from cifar_report.runs import exchange, machine
 from cifar_report.runs.store import Request, Store
 from cifar_report.study import config as studies
 from cifar_report.study import identity
-from cifar_report.study.config import Settings
+from cifar_report.study.settings import Settings
 from cifar_report.training.batches import statistics
 from cifar_report.training.loop import Trainer, build_trainer
 from cifar_report.training.splits import Split
@@ -80,7 +80,7 @@ def _study(images: Path | None) -> studies.Study:
     for name, changes in overlay["variants"].items():
         config["variants"][name] |= changes
     config |= {"dataset": "cifar10-jpeg"} if images else {"dataset": "digits", "validation_images": 200}
-    return studies.load(config, ROOT / "workflow/schemas/config.schema.yaml")
+    return studies.load(config)
 
 
 def _dataset(images: Path | None, folder: Path) -> datasets.Dataset:

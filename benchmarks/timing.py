@@ -101,7 +101,7 @@ def inverse(values: Sequence[float], factor: float) -> list[float]:
 def settings(variant: str) -> config.Settings:
     """Those of a variant of config.yaml."""
     document = yaml.safe_load((ROOT / "config.yaml").read_text())
-    return config.load(document, ROOT / "workflow/schemas/config.schema.yaml").variants[variant].resolved()
+    return config.load(document).variants[variant].resolved()
 
 
 def training_split(folder: Path) -> tuple[Split, int]:

@@ -12,7 +12,8 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
 
 from cifar_report import cli
-from cifar_report.study.config import NEUTRAL
+from cifar_report.study.document import schema
+from cifar_report.study.settings import NEUTRAL
 
 ROOT = Path(__file__).parent.parent
 SCHEMA = "workflow/schemas/config.schema.yaml"
@@ -67,60 +68,61 @@ def on_page_markdown(markdown, page, config, files):
 
 def configuration() -> str:
     """The page of all keys of the configuration: a table for each mapping."""
-    schema = yaml.safe_load((ROOT / SCHEMA).read_text())
-    settings = schema["properties"]["defaults"]["properties"]
+    whole = schema()
+    settings = whole["properties"]["defaults"]["properties"]
     parts = []
-    for name, mapping in _mappings(schema, "", schema["$defs"]):
+    for name, mapping in _mappings(whole, ""):
         rows = []
         for key, value in mapping["properties"].items():
-            if name != "defaults" and value is settings.get(key):
+            if name != "defaults" and value == settings.get(key):
                 continue  # a variant takes every setting, which are listed once
             if "description" not in value:
                 raise PluginError(f"{SCHEMA}: {name}.{key} has no description; write what it means")
             given = "required" if key in mapping.get("required", ()) else ""
             if name == "defaults":
                 given = f"`{_yaml(NEUTRAL[key])}`" if key in NEUTRAL else "required"
-            rows.append((f"`{key}`", _values(value, schema["$defs"]), given, _text(value["description"])))
-        about = f"{_text(mapping['description'])}.\n\n" if "description" in mapping else ""
+            elif "default" in value:
+                given = f"`{_yaml(value['default'])}`"
+            rows.append((f"`{key}`", _values(value), given, _text(value["description"])))
+        about = f"{_text(mapping['description'].rstrip('.'))}.\n\n" if name else ""
         parts.append(
             f"## {f'`{name}`' if name else 'The study'}\n\n{about}" + _table("key values default meaning", rows)
         )
     return CONFIGURATION + "\n".join(parts)
 
 
-def _mappings(schema: dict[str, Any], name: str, defs: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _mappings(schema: dict[str, Any], name: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every mapping with fixed keys, with its place in a file: `<name>` for a name of one's own, `[]` in a list."""
-    schema = _resolved(schema, defs)
     properties = dict(schema.get("properties", {}))
-    for case in schema.get("allOf", ()):
-        ((key, only),) = case["if"]["properties"].items()
-        for other, value in case["then"]["properties"].items():
-            if value is not True:
-                about = f"with `{key}: {only['const']}`: {value['description']}"
-                properties[other] = value | {"description": about}
+    required = list(schema.get("required", ()))
+    for case in schema.get("oneOf", ()):
+        source = case["properties"]["source"]
+        known = properties.setdefault("source", {"enum": [], "description": []})
+        known["enum"].append(source["const"])
+        known["description"].append(f"{source['const']}: {source['description']}")
+        for key, value in case["properties"].items():
+            about = f"with `source: {source['const']}`: {value['description']}"
+            properties.setdefault(key, value | {"description": about})
+        required = ["source"]
+    if "oneOf" in schema:
+        properties["source"]["description"] = "; ".join(properties["source"]["description"])
     if properties:
-        yield name, schema | {"properties": properties}
+        yield name, schema | {"properties": properties, "required": required}
     for key, value in properties.items():
-        yield from _mappings(value, f"{name}.{key}".lstrip("."), defs)
+        yield from _mappings(value, f"{name}.{key}".lstrip("."))
     about = {"description": schema["description"]} if "description" in schema else {}
     for key, suffix in (("additionalProperties", ".<name>"), ("items", "[]")):
         if isinstance(schema.get(key), dict):
-            yield from _mappings(about | schema[key], f"{name}{suffix}", defs)
+            yield from _mappings(about | schema[key], f"{name}{suffix}")
 
 
-def _resolved(schema: dict[str, Any], defs: dict[str, Any]) -> dict[str, Any]:
-    return defs[schema["$ref"].rpartition("/")[2]] | schema if "$ref" in schema else schema
-
-
-def _values(schema: dict[str, Any], defs: dict[str, Any]) -> str:
+def _values(schema: dict[str, Any]) -> str:
     """What a key may hold, in words."""
-    schema = _resolved(schema, defs)
     if "enum" in schema:
         return ", ".join(f"`{value}`" for value in schema["enum"])
     kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
     if kinds == ["array"]:
-        items = _values(schema["items"], defs) if "items" in schema else "values of the setting"
-        return f"list of: {items}"
+        return f"list of: {_values(schema['items']) if schema['items'] else 'values of the setting'}"
     words = {"string": "text", "boolean": "true, false", "object": "mapping", "null": "null"}
     text = " or ".join(words.get(kind, kind) for kind in kinds)
     signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}

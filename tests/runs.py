@@ -8,8 +8,8 @@ from cifar_report.base.files import sha256, to_json
 from cifar_report.inspection.explain import plan_of
 from cifar_report.runs.store import Request, Store
 from cifar_report.study import plan
-from cifar_report.study.config import Settings
 from cifar_report.study.identity import code_digest, run_identity
+from cifar_report.study.settings import Settings
 
 BASE = {
     "kind": "numpy-mlp",

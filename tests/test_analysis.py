@@ -9,15 +9,15 @@ import yaml
 from scipy import stats
 from sklearn.metrics import recall_score
 
-from cifar_report.analysis import summary
+from cifar_report.analysis import searches, selection, summary
 from cifar_report.analysis.statistics import binomial_error, t_interval
 from cifar_report.base.errors import InputError
 from cifar_report.cli import main
 from cifar_report.inspection.verify import verify
 from cifar_report.rendering import tables
-from cifar_report.rendering.tables import escape
-from cifar_report.runs.record import load_run
-from cifar_report.study.config import NEUTRAL
+from cifar_report.rendering.latex import escape
+from cifar_report.runs.finished import load_run
+from cifar_report.study.settings import NEUTRAL
 
 
 def write_run(folder, seed=0, accuracy=0.5, status="completed", split="test", variant="mlp", **record):
@@ -28,7 +28,7 @@ def write_run(folder, seed=0, accuracy=0.5, status="completed", split="test", va
         "variant": variant,
         "seed": seed,
         "status": status,
-        "identity": "a",
+        "identity": "a" * 64,
         "settings": settings | record.pop("settings", {}),
         "final": {"train": {"loss": 0.5, "accuracy": 0.9}, split: final},
         "samples_seen": 40,
@@ -99,16 +99,16 @@ def test_select_takes_the_best_on_the_validation_split(tmp_path):
     stage = search_with(
         tmp_path, {"a": (0.5, "completed", 0.1), "b": (0.6, "completed", 0.2), "c": (0.9, "diverged", 0.3)}
     )
-    summary.select(stage, tmp_path, tmp_path / "selected.yaml")
+    selection.select(stage, tmp_path, tmp_path / "selected.yaml")
     assert yaml.safe_load((tmp_path / "selected.yaml").read_text())["settings"] == {"learning_rate": 0.2}
-    table = summary.trials(stage, tmp_path)
+    table = searches.trials(stage, tmp_path)
     assert list(table["selected"]) == [False, True, False]
 
 
 def test_select_refuses_a_search_that_diverged_throughout(tmp_path):
     stage = search_with(tmp_path, {"a": (0.1, "diverged", 0.1)})
     with pytest.raises(InputError, match="every trial diverged"):
-        summary.select(stage, tmp_path, tmp_path / "selected.yaml")
+        selection.select(stage, tmp_path, tmp_path / "selected.yaml")
     assert not (tmp_path / "selected.yaml").exists()
 
 
@@ -146,7 +146,7 @@ def test_a_torn_run_is_named(tmp_path):
     with pytest.raises(InputError, match=r"run\.json.*expected JSON"):
         load_run(tmp_path / "mlp")
     (tmp_path / "mlp/run.json").write_text("{}")
-    with pytest.raises(InputError, match="'variant' is missing"):
+    with pytest.raises(InputError, match="'seed' is missing"):
         load_run(tmp_path / "mlp")
     (tmp_path / "mlp/curve.csv").write_text("step,loss\n")
     with pytest.raises(InputError, match="expected the columns"):
@@ -160,25 +160,31 @@ def test_latex_specials_are_escaped():
 def test_search_csv_has_a_row_a_trial_and_leads_to_its_curve(tmp_path):
     tmp_path = tmp_path / "search"
     stage = search_with(tmp_path / "grid", {"a": (0.5, "completed", 0.1), "b": (0.6, "completed", 0.2)})
-    summary.write_search({"grid": stage}, tmp_path, tmp_path / "search.csv")
-    table = pd.read_csv(tmp_path / "search.csv")
+    searches.write({"grid": stage}, tmp_path, tmp_path / "search.csv")
+    table = searches.read(tmp_path / "search.csv", ["grid"])
     assert list(table.columns) == [
         *("trial", "learning_rate", "validation_accuracy", "validation_loss", "status", "selected"),
         *("rung", "step", "curve", "search"),
     ]
     assert [pd.read_csv(tmp_path.parent / c)["step"].max() for c in table["curve"]] == list(table["step"])
-    assert list(table["validation_accuracy"]) == [0.5, 0.6]
+    assert list(table["validation_accuracy"]) == [0.5, 0.6] and list(table["selected"]) == [False, True]
+    assert searches.settings(table) == ["learning_rate"] and list(table["learning_rate"]) == ["0.1", "0.2"]
 
 
-def test_forget_empties_the_store_of_one_variant(tmp_path, capsys):
-    write_run(tmp_path / "results/runs/mlp/seed-0", identity="abc")
-    for identity in ("abc", "other"):
-        (tmp_path / "store" / identity).mkdir(parents=True)
-    arguments = ["forget", "mlp", "--results", str(tmp_path / "results"), "--store", str(tmp_path / "store")]
-    assert main(arguments) == 0
-    assert [p.name for p in (tmp_path / "store").iterdir()] == ["other"]
-    assert main(arguments) == 1
-    assert "name a variant that has run" in capsys.readouterr().err
+def test_search_csv_is_refused_without_a_column_or_a_search(tmp_path):
+    path = tmp_path / "search.csv"
+    with pytest.raises(InputError, match=r"search\.csv: expected a CSV file of trials, found .*No such file"):
+        searches.read(path)
+    row = {name: "1" for name in searches.TYPES} | {"search": "grid"}
+    pd.DataFrame([row]).to_csv(path, index=False)
+    with pytest.raises(InputError, match=r"no trial of the search other"):
+        searches.read(path, ["grid", "other"])
+    pd.DataFrame([row | {"rung": "first"}]).to_csv(path, index=False)
+    with pytest.raises(InputError, match=r"expected a CSV file of trials, found invalid literal"):
+        searches.read(path)
+    pd.DataFrame([row]).drop(columns="rung").to_csv(path, index=False)
+    with pytest.raises(InputError, match=r"the column rung is missing"):
+        searches.read(path)
 
 
 def test_binomial_error_is_scipys():
@@ -191,7 +197,41 @@ def test_paired_differences_take_the_seeds_that_both_completed(tmp_path):
     for seed, accuracy in ((2, 0.65), (0, 0.4), (1, 0.9)):
         write_run(tmp_path / f"b/seed-{seed}", seed, accuracy, status="diverged" if seed == 1 else "completed")
     a, b = ([load_run(tmp_path / f"{name}/seed-{seed}") for seed in (0, 1, 2)] for name in "ab")
-    assert tables.paired(a, b) == pytest.approx([0.1, 0.05])
+    differences = summary.paired_differences(summary.Facts(a), summary.Facts(b))
+    assert differences == pytest.approx([0.1, 0.05])
+
+
+def test_the_facts_of_a_variant_are_those_of_its_completed_runs(tmp_path):
+    for seed, accuracy in enumerate((0.5, 0.6, 0.7)):
+        write_run(tmp_path / f"a/seed-{seed}", seed, accuracy, status="diverged" if seed == 1 else "completed")
+    facts = summary.facts({"a": [load_run(tmp_path / f"a/seed-{seed}") for seed in range(3)]}, np.zeros(100))["a"]
+    assert (facts.seeds, facts.diverged, facts.images_seen, facts.training_flops) == (2, 1, 40, 3 * 14 * 40)
+    assert facts.accuracy["test"] == t_interval([0.5, 0.7]) and np.isnan(facts.accuracy["validation"].mean)
+    assert facts.gap.mean == pytest.approx(0.3) and facts.loss["train"].mean == 0.5
+    assert facts.test_accuracy_std == pytest.approx(stats.tstd([0.5, 0.7]))
+    assert facts.test_accuracy_binomial == binomial_error(facts.accuracy["test"].mean, 100)
+    flips = pd.DataFrame({"variant": ["b", "a", "a"], "accuracy": [0, 0.5, 0.7], "accuracy_flipped": [0, 0.6, 0.7]})
+    flipped = summary.facts({"a": facts.runs}, flips=flips)["a"]
+    assert flipped.flipped_accuracy == t_interval([0.6, 0.7]) and flipped.flip_gain.mean == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize(
+    ("quantity", "files"),
+    [
+        ("gap", ["runs/mlp/seed-0/run.json", "runs/mlp/seed-2/run.json"]),
+        ("diverged", [f"runs/mlp/seed-{seed}/run.json" for seed in range(3)]),
+        ("parameters", ["runs/mlp/seed-0/run.json"]),
+        ("calibration_error", ["runs/mlp/seed-0/test-logits.npy", "runs/mlp/seed-2/test-logits.npy"]),
+        ("flip_gain", ["flips.csv"]),
+    ],
+)
+def test_a_quantity_names_the_files_that_it_comes_from(tmp_path, quantity, files):
+    for seed in range(3):
+        write_run(tmp_path / f"mlp/seed-{seed}", seed, status="diverged" if seed == 1 else "completed")
+    facts = summary.Facts([load_run(tmp_path / f"mlp/seed-{seed}") for seed in range(3)])
+    assert facts.sources(quantity) == files
+    with pytest.raises(AttributeError):
+        facts.sources("no_such_quantity")
 
 
 def test_class_accuracy_is_scikit_learns_recall(tmp_path):
@@ -199,8 +239,8 @@ def test_class_accuracy_is_scikit_learns_recall(tmp_path):
     rng = np.random.default_rng(0)
     logits, labels = rng.normal(size=(60, 4)).astype(np.float32), rng.integers(0, 4, 60)
     np.save(tmp_path / "run/test-logits.npy", logits)
-    found = tables.Answers.of(load_run(tmp_path / "run"), labels)
-    np.testing.assert_allclose(found.class_accuracy, recall_score(labels, logits.argmax(axis=1), average=None))
+    facts = summary.Facts([load_run(tmp_path / "run")], labels)
+    np.testing.assert_allclose(facts.class_accuracy, recall_score(labels, logits.argmax(axis=1), average=None))
 
 
 def best_stage(best):
@@ -225,7 +265,8 @@ def test_best_table_leaves_out_what_the_study_does_not_run(tmp_path):
     runs = {"mlp": [load_run(tmp_path / f"mlp/{s}") for s in (0, 1)]}
     runs |= {name: [load_run(tmp_path / f"best/{s}") for s in (0, 1)] for name in ("mlp-best", "vgg-best")}
     best = {"mlp": ["mlp-best", "mlp-record"], "vgg": ["vgg-best"]}
-    lines = tables.best_table(best_stage(best), runs).splitlines()
+    facts = summary.facts(runs)
+    lines = tables.best_table(best_stage(best), facts).splitlines()
     rows = [[cell.strip() for cell in line.rstrip("\\ ").split("&")] for line in lines if "&" in line]
     assert len(rows) == 3  # with the head
     assert rows[1][:4] == ["MLP", "46.6", "40.00", "0.00"]
@@ -233,10 +274,10 @@ def test_best_table_leaves_out_what_the_study_does_not_run(tmp_path):
     assert rows[1][4].endswith(r"momentum \num{0.9}, learning rate \num{0.1}, one-cycle schedule, flips")
     assert rows[1][5] == "55.00" and rows[1][6] == "63.53"  # t of one degree of freedom is 12.706, times 0.05
     assert rows[2][:4] == [""] * 4
-    (row,) = [line for line in tables.differences_table(best_stage(best), runs).splitlines() if "MLP-BEST" in line]
+    (row,) = [line for line in tables.differences_table(best_stage(best), facts).splitlines() if "MLP-BEST" in line]
     changed = r"\num{30} steps, Nesterov momentum \num{0.9}, one-cycle schedule, flips"
     assert [cell.strip() for cell in row.split("&")][2:5] == [changed, "2", "15.00"]
-    assert tables.best_table(best_stage({"mlp": ["mlp-record"]}), runs).startswith("%")
+    assert tables.best_table(best_stage({"mlp": ["mlp-record"]}), facts).startswith("%")
 
 
 def test_a_key_missing_from_settings_is_named_also_beside_the_defaults(tmp_path):

@@ -1,21 +1,24 @@
-"""`verify-results` and `why` on a small study written by hand: what was changed is named, and nothing else."""
+"""`verify` and `explain` on a small study written by hand: what was changed is named, and nothing else."""
 
 import json
 import os
 import shutil
+from base64 import urlsafe_b64encode
 
 import numpy as np
 import pytest
 from runs import write_run
 from scipy.special import log_softmax
-from test_reruns import SCHEMA, merged
+from test_reruns import merged
 
 from cifar_report.base.files import sha256, to_json
 from cifar_report.cli import main
 from cifar_report.data import datasets
-from cifar_report.inspection import audit, explain
+from cifar_report.inspection import explain, verify
 from cifar_report.rendering import tables
 from cifar_report.study import config, plan
+
+RUN = "runs/vgg/seed-0"
 
 
 def rewrite(path, **changes):
@@ -26,15 +29,17 @@ def rewrite(path, **changes):
 def tabulate(stage, results):
     """Stands in for `tables.write`: what it writes follows from the summary alone."""
     (results / "tables").mkdir(exist_ok=True)
-    for name in (*(f"tables/{name}.tex" for name in tables.TABLES), "numbers.tex", "numbers.json"):
-        (results / name).write_text(f"{name} of {(results / 'summary.csv').read_text()}")
+    summary = (results / "summary.csv").read_text()
+    for name in (*(f"tables/{name}.tex" for name in tables.TABLES), "numbers.tex"):
+        (results / name).write_text(f"{name} of {summary}")
+    (results / "numbers.json").write_text(to_json({"columns": {"text": summary, "files": ["summary.csv"]}}))
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("written")
     results, document = folder / "results/small", merged()
-    plan.write(config.load(document, SCHEMA), document, results / "plan")
+    plan.write(config.load(document), document, results / "plan")
     datasets.prepare("digits", {"source": "digits"}, 200, results / "dataset", folder)
     data = datasets.load(results / "dataset")
     labels = data.split("test")[1]
@@ -43,34 +48,46 @@ def written(tmp_path_factory):
     (results / "summary.csv").write_text("variant\n")
     tabulate({}, results)
     rng = np.random.default_rng(0)
-    for file, origin in explain.origins(results / "plan").items():
-        name, _, kind = file.rpartition("/")
-        if origin.rule in ("train_variant", "train_trial") and kind == "run.json":
-            write_run(results, name, data.digests())
-            path = results / name
-            if name.startswith("runs/"):
-                logits = rng.normal(size=(len(labels), 10)).astype(np.float32)
-                np.save(path / "test-logits.npy", logits)
-                loss = -log_softmax(logits.astype(float), axis=1)[np.arange(len(labels)), labels].mean()
-                final = {"test": {"loss": loss, "accuracy": float((logits.argmax(1) == labels).mean())}}
-                digests = {file.name: sha256(file) for file in sorted(path.iterdir()) if file.name != "run.json"}
-                rewrite(path / "run.json", final=final, digests=digests)
-            record = json.loads((path / "run.json").read_text())
-            kept = shutil.copytree(path, folder / "results/.store" / record["identity"] / "finished")
-            del record["variant"]
-            (kept / "run.json").write_text(to_json(record))
+    for name in explain.planned_runs(results):
+        write_run(results, name, data.digests())
+        path = results / name
+        if name.startswith("runs/"):
+            logits = rng.normal(size=(len(labels), 10)).astype(np.float32)
+            np.save(path / "test-logits.npy", logits)
+            loss = -log_softmax(logits.astype(float), axis=1)[np.arange(len(labels)), labels].mean()
+            final = {"test": {"loss": loss, "accuracy": float((logits.argmax(1) == labels).mean())}}
+            digests = {file.name: sha256(file) for file in sorted(path.iterdir()) if file.name != "run.json"}
+            rewrite(path / "run.json", final=final, digests=digests)
+        inputs = [f"results/small/{file}" for file in ("dataset/dataset.json", explain.plan_of(name))]
+        write_records(
+            results, "train_variant", inputs, [f"results/small/{name}/{file.name}" for file in path.iterdir()]
+        )
+        record = json.loads((path / "run.json").read_text())
+        kept = shutil.copytree(path, folder / "results/.store" / record["identity"] / "finished")
+        del record["variant"]
+        (kept / "run.json").write_text(to_json(record))
+    write_records(results, "write_tables", [f"results/small/{RUN}/run.json"], ["results/small/tables/summary.tex"])
     return folder
+
+
+def write_records(results, rule, inputs, outputs):
+    """Snakemake's records of a job's outputs, without checksums; files are named as Snakemake names them."""
+    folder = results.parent / ".records"
+    folder.mkdir(exist_ok=True)
+    record = {"rule": rule, "input": inputs, "input_checksums": {}, "log": [f"{outputs[0]}.log"], "job_hash": 1}
+    for name in outputs:
+        (folder / urlsafe_b64encode(name.encode()).decode()).write_text(json.dumps(record))
 
 
 @pytest.fixture
 def results(written, tmp_path, monkeypatch):
-    monkeypatch.setattr(audit.tables, "write", tabulate)
+    monkeypatch.setattr(verify.tables, "write", tabulate)
     shutil.copytree(written / "results", tmp_path / "results")
     return tmp_path / "results/small"
 
 
 def problems(results):
-    checks = audit.audit(results, results.parent / ".store")
+    checks = verify.recompute(results, results.parent / ".store")
     assert len(checks) > 60
     return {check.what: check.problem for check in checks if check.problem}
 
@@ -81,12 +98,9 @@ def flip(path):
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
 
 
-RUN = "runs/vgg/seed-0"
-
-
 def test_a_study_as_it_was_made_holds(results, capsys):
     assert problems(results) == {}
-    arguments = ["verify-results", "--results", str(results), "--store", str(results.parent / ".store")]
+    arguments = ["verify", "--results", str(results)]
     assert main(arguments) == 0
     assert "checks hold" in capsys.readouterr().out
     flip(results / RUN / "model.safetensors")
@@ -154,7 +168,7 @@ def test_the_store(results):
     assert set(problems(results)) == {f"{names[0]}/curve.csv", f"{names[1]}: name", ".store/000000000000: name"}
 
 
-# --- why --------------------------------------------------------------------------------------------------------------
+# --- whether a file would be made again -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -180,8 +194,8 @@ def test_the_store(results):
         ),
     ],
 )
-def test_why_a_run(results, capsys, file, spoil, sentence):
-    """Without Snakemake's records; with them test_reruns compares it with Snakemake."""
+def test_whether_and_why_a_run_would_be_made_again(results, capsys, file, spoil, sentence):
+    """By records without checksums; test_reruns compares it with Snakemake."""
     for path in results.rglob("*"):
         os.utime(path, (1_000_000_000, 1_000_000_000))
     path, planned = results / RUN / file, results / "plan/vgg.json"
@@ -201,11 +215,42 @@ def test_why_a_run(results, capsys, file, spoil, sentence):
     elif spoil == "flip":
         flip(path)
         os.utime(path, (1_000_000_000, 1_000_000_000))
-    assert main(["why", f"{RUN}/{file}", "--results", str(results)]) == 0
-    assert capsys.readouterr().out == f"{RUN}/{file} {sentence}\n"
+    assert main(["explain", f"{RUN}/{file}", "--results", str(results)]) == 0
+    last = capsys.readouterr().out.rpartition("\n\n")[2]
+    assert " ".join(last.split()) == f"{RUN}/{file} {sentence}"
 
 
-def test_why_what_is_made_from_a_run(results, capsys):
+def test_what_is_made_from_a_run_that_is_missing(results, capsys):
     (results / RUN / "run.json").unlink()
-    main(["why", "tab:summary", "--results", str(results)])
-    assert "tables/summary.tex would be made again: " in capsys.readouterr().out
+    assert main(["explain", "tab:summary", "--results", str(results)]) == 0
+    shown = capsys.readouterr().out
+    assert f"{RUN}  not trained yet" in shown
+    assert f"tables/summary.tex would be made again: {RUN}/run.json, which it is made from, would be: it is" in shown
+
+
+def test_a_run_that_the_study_does_not_ask_for_any_more(results):
+    path = results / "plan/stages/summarise.json"
+    rewrite(path, settings={"variants": []})
+    sentence = f"{RUN}/run.json would not be made again: the study does not ask for this run any more."
+    assert explain.made_again(f"{RUN}/run.json", explain.FinishedStudy(results)) == sentence
+
+
+def test_a_study_without_records_is_told_how_to_get_them(results, capsys):
+    damaged = next((results.parent / ".records").iterdir())
+    damaged.write_text("{")
+    assert len(explain.FinishedStudy(results).records) > 5
+    shutil.rmtree(results.parent / ".records")
+    assert main(["explain", "report.pdf", "--results", str(results)]) == 1
+    assert ".records: expected Snakemake's records of what" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "instead"),
+    [
+        (["why", "report.pdf", "--results", "results/demo"], "explain report.pdf --results results/demo"),
+        (["verify-results", "--results", "results/demo"], "verify --results results/demo"),
+        (["why", "--results=results/demo", "-h"], "explain --results=results/demo -h"),
+    ],
+)
+def test_a_command_that_has_gone_names_the_one_to_use(capsys, command, instead):
+    assert main(command) == 2 and f"use cifar-report {instead}\n" in capsys.readouterr().err

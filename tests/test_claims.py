@@ -10,12 +10,13 @@ import pytest
 import yaml
 from scipy import stats
 
+from cifar_report.analysis.claims import file, verdicts
+from cifar_report.analysis.claims.comparisons import Evidence, Measured
 from cifar_report.analysis.statistics import Interval
 from cifar_report.base.errors import InputError
-from cifar_report.rendering import claims
+from cifar_report.rendering import claims as latex
 
 ROOT = Path(__file__).parent.parent
-SCHEMA = ROOT / "workflow/schemas/claims.schema.yaml"
 SHIPPED = ROOT / "report/claims.yaml"
 KEYS = ["id", "statement", "verdict", "estimate", "ci95_low", "ci95_high", "runs", "reason"]
 CONTRAST = {"kind": "contrast", "metric": "accuracy", "split": "test", "paired": True}
@@ -61,7 +62,7 @@ class Study:
         self._write(self.folder / "search/grid" / trial, f"grid-{trial}", 0, status, {}, curve)
 
     def search(self, rows: list[dict]):
-        table = pd.DataFrame(rows).assign(validation_loss=1.0, selected=False, search="grid")
+        table = pd.DataFrame(rows).assign(validation_loss=1.0, selected=False, rung=1, step=10, curve="", search="grid")
         table.to_csv(self.folder / "search.csv", index=False)
 
     def _write(self, folder: Path, name: str, seed: int, status: str, final: dict, curve):
@@ -73,21 +74,12 @@ class Study:
         table.to_csv(folder / "curve.csv", index=False)
 
     def evaluate(self, *entries: dict, catalogue=None) -> list[dict]:
-        file = self.folder / "claims.yaml"
-        file.write_text(yaml.safe_dump(list(entries), sort_keys=False))
-        search, shifts = self.folder / "search.csv", self.folder / "shifts.csv"
-        return claims.evaluate(
-            file,
-            SCHEMA,
-            self.stage(catalogue),
-            self.folder / "runs",
-            search if search.exists() else None,
-            shifts if shifts.exists() else None,
-            self.folder / "dataset/test-labels.npy",
-        )
+        path = self.folder / "claims.yaml"
+        path.write_text(yaml.safe_dump(list(entries), sort_keys=False))
+        return verdicts.evaluate(file.load(path, catalogue), Evidence.of(self.stage(), self.folder))
 
-    def stage(self, catalogue=None) -> dict:
-        return {"variants": list(self.variants.values())} | ({"catalogue": catalogue} if catalogue else {})
+    def stage(self) -> dict:
+        return {"variants": list(self.variants.values())}
 
 
 @pytest.fixture
@@ -96,7 +88,7 @@ def study(tmp_path):
 
 
 def claim(comparison: dict, smallest: float = 0.01, **more) -> dict:
-    sentences = {verdict: f"{verdict}: {{interval}}" for verdict in claims.VERDICTS[:3]}
+    sentences = {verdict: f"{verdict}: {{interval}}" for verdict in verdicts.VERDICTS[:3]}
     return {
         "id": "a-claim",
         "title": "A & B",
@@ -115,7 +107,7 @@ def interval_of(found: dict) -> tuple[float, float]:
 
 def test_the_shipped_claims_are_those_of_the_study_and_name_variants_of_its_catalogue():
     catalogue = yaml.safe_load((ROOT / "config.yaml").read_text())["variants"]
-    assert [entry["id"] for entry in claims.load(SHIPPED, SCHEMA, catalogue)] == STUDY_IDS + OWN_IDS
+    assert [entry.id for entry in file.load(SHIPPED, catalogue)] == STUDY_IDS + OWN_IDS
 
 
 def test_a_paired_contrast_is_scipys_paired_t_interval(study):
@@ -178,8 +170,8 @@ def test_the_gap_between_the_original_networks_is_the_sum_of_both_main_effects(s
     ],
 )
 def test_a_verdict_follows_from_the_interval(low, high, direction, expected):
-    measured = claims.Measured(Interval((low + high) / 2, low, high))
-    assert claims.verdict(measured, 0.01, direction) == expected
+    measured = Measured(Interval((low + high) / 2, low, high))
+    assert verdicts.verdict(measured, 0.01, direction) == expected
 
 
 @pytest.mark.parametrize(
@@ -223,7 +215,7 @@ def test_a_diverged_run_leaves_with_its_pair_and_is_named(study):
     assert found["estimate"] == pytest.approx(0.105)
     assert found["runs"] == 4
     assert "left out: a seed 2 (diverged)" in found["reason"]
-    assert r"Left out: a seed 2 (diverged)." in claims.paragraph(found)
+    assert r"Left out: a seed 2 (diverged)." in latex.paragraph(found)
 
 
 def test_a_split_that_runs_do_not_have_leaves_a_claim_untested(study):
@@ -233,7 +225,7 @@ def test_a_split_that_runs_do_not_have_leaves_a_claim_untested(study):
 
 
 @pytest.mark.parametrize(
-    ("verdicts", "expected"),
+    ("parts", "expected"),
     [
         (["supported", "supported"], "supported"),
         (["supported", "inconclusive"], "inconclusive"),
@@ -241,8 +233,8 @@ def test_a_split_that_runs_do_not_have_leaves_a_claim_untested(study):
         (["untested", "supported", "refuted"], "refuted"),
     ],
 )
-def test_a_claim_of_several_parts_stands_and_falls_with_them(verdicts, expected):
-    assert claims.joint_verdict(verdicts) == expected
+def test_a_claim_of_several_parts_stands_and_falls_with_them(parts, expected):
+    assert verdicts.joint_verdict(parts) == expected
 
 
 def test_a_claim_reports_the_part_that_decided_and_shows_but_does_not_judge_the_rest(study):
@@ -403,7 +395,12 @@ TEXT = """\
         ("metric: accuracy\n", "metric: acuracy\n", "8: claim 'a-claim': comparison.metric: expected one of"),
         ("split: test", "split: testing", "9: claim 'a-claim': comparison.split: expected one of"),
         ("kind: contrast", "kind: contras", "6: claim 'a-claim': comparison.kind: expected one of"),
-        ("paired: true", "paired: perhaps", "10: claim 'a-claim': comparison.paired: 'perhaps' is not of type"),
+        ("paired: true", "paired: perhaps", "10: claim 'a-claim': comparison.paired: input should be a valid boolean"),
+        ("    paired: true\n", "", "5: claim 'a-claim': comparison.paired: expected this key, found none"),
+        ("    kind: contrast\n", "", "5: claim 'a-claim': comparison.kind: expected this key, found none"),
+        ("b: -1", "b: 0", "7: claim 'a-claim': comparison.weights.b: expected another number than 0"),
+        ("variant: a,", "variant: a, pixels: 1,", "15: claim 'a-claim': also.0.comparison.pixels: unknown key, with"),
+        ("label: effect", "label: effect\n      why: so", "14: claim 'a-claim': also.0: expected smallest_effect"),
         ("  why: because", "  wy: because", "12: claim 'a-claim': wy: unknown key, with the value 'because'; did you"),
         ("b: -1", "bb: -1", "7: claim 'a-claim': comparison.weights.bb: 'bb' is not among the variants; did you mean"),
         ("variant: a", "variant: z", "15: claim 'a-claim': also.0.comparison.variant: 'z' is not among the variants"),
@@ -411,34 +408,41 @@ TEXT = """\
         ("{estimate}", "{estimat}", "18: claim 'a-claim': sentences.supported: unknown placeholder {estimat}; did"),
         ("{reason}", "No reason", "21: claim 'a-claim': sentences.untested: expected a sentence with {reason} in it"),
         ("label: effect", "label: difference", "14: claim 'a-claim': also.0.label: 'difference' is the label of"),
-        ("smallest_effect: 0.01\n", "smallest_effect: few\n", "11: claim 'a-claim': smallest_effect: 'few' is not of"),
+        (
+            "smallest_effect: 0.01\n",
+            "smallest_effect: few\n",
+            "11: claim 'a-claim': smallest_effect: input should be a valid",
+        ),
     ],
 )
 def test_what_is_wrong_in_the_claims_is_named_with_its_line(tmp_path, old, new, expected):
     assert TEXT.count(old) == 1
-    file = tmp_path / "claims.yaml"
-    file.write_text(TEXT.replace(old, new))
+    path = tmp_path / "claims.yaml"
+    path.write_text(TEXT.replace(old, new))
     with pytest.raises(InputError) as raised:
-        claims.load(file, SCHEMA, ["a", "b"])
-    assert str(raised.value).startswith(f"{file}:{expected}")
+        file.load(path, ["a", "b"])
+    assert str(raised.value).startswith(f"{path}:{expected}")
 
 
 def test_a_repeated_id_no_yaml_and_no_file_are_named(tmp_path):
-    file = tmp_path / "claims.yaml"
-    file.write_text(TEXT + TEXT)
+    path = tmp_path / "claims.yaml"
+    path.write_text(TEXT + TEXT)
     with pytest.raises(InputError, match=r"claims.yaml:22: claim 'a-claim': id: .* in line 1 too"):
-        claims.load(file, SCHEMA)
-    file.write_text("- id: [")
+        file.load(path)
+    path.write_text("- id: [")
     with pytest.raises(InputError, match=r"claims.yaml: expected YAML, .* line 1"):
-        claims.load(file, SCHEMA)
+        file.load(path)
+    path.write_text("")
+    with pytest.raises(InputError, match=r"claims.yaml:1: input should be a valid list, found None"):
+        file.load(path)
     with pytest.raises(InputError, match=r"none.yaml: expected the claims, found No such file"):
-        claims.load(tmp_path / "none.yaml", SCHEMA)
+        file.load(tmp_path / "none.yaml")
 
 
 def test_without_a_catalogue_every_variant_is_taken_to_exist(tmp_path):
-    file = tmp_path / "claims.yaml"
-    file.write_text(TEXT)
-    assert claims.load(file, SCHEMA)[0]["id"] == "a-claim"
+    path = tmp_path / "claims.yaml"
+    path.write_text(TEXT)
+    assert file.load(path)[0].id == "a-claim"
 
 
 def test_the_same_runs_give_the_same_files_and_latex_shows_what_json_says(study):
@@ -449,7 +453,8 @@ def test_the_same_runs_give_the_same_files_and_latex_shows_what_json_says(study)
     names = ("claims.json", "tables/claims.tex", "tables/claims-text.tex")
     written = []
     for _ in range(2):
-        claims.write(study.stage(), study.folder, SHIPPED, SCHEMA)
+        verdicts.write(study.stage(), study.folder, SHIPPED)
+        latex.write(study.folder)
         written.append({name: (study.folder / name).read_bytes() for name in names})
     assert written[0] == written[1]
     found = json.loads(written[0]["claims.json"])
@@ -460,7 +465,7 @@ def test_the_same_runs_give_the_same_files_and_latex_shows_what_json_says(study)
     for entry in found:
         title = entry["title"].replace("%", r"\%")
         assert rf"\paragraph{{{title}: {entry['verdict']}.}}" in text
-        assert rf"\textbf{{{title}}}}} & {claims._SYMBOLS[entry['verdict']]} {entry['verdict']}" in table
+        assert rf"\textbf{{{title}}}}} & {latex.SYMBOLS[entry['verdict']]} {entry['verdict']}" in table
 
 
 def test_latex_is_escaped_and_numbers_are_siunitx(study):
@@ -472,8 +477,8 @@ def test_latex_is_escaped_and_numbers_are_siunitx(study):
     assert found["sentence"] == (
         "a_b & more: 6.0 percentage points (95 % interval 3.5 to 8.5), 3 seeds, above 1 percentage point"
     )
-    text = claims.paragraph(found)
+    text = latex.paragraph(found)
     assert r"\emph{A beats B by 100 \%.}" in text
     interval = r"\num{6.0} percentage points (\qty{95}{\percent} interval \num{3.5} to \num{8.5})"
     assert rf"a\_b \& more: {interval}, \num{{3}} seeds, above \num{{1}} percentage point" in text
-    assert r"a\_b & \num{6.0} & [\num{3.5}, \num{8.5}] & $>$\,\num{1} & \num{6} & " in claims.table([found])
+    assert r"a\_b & \num{6.0} & [\num{3.5}, \num{8.5}] & $>$\,\num{1} & \num{6} & " in latex.table([found])

@@ -1,30 +1,39 @@
 """A wrong configuration is refused before any job starts, by a message that names the key and the value."""
 
 import copy
-from dataclasses import MISSING, fields
+import subprocess
+import sys
 from pathlib import Path
 
+import jsonschema
 import pytest
 import yaml
 from snakemake.utils import update_config
 
 from cifar_report.base.errors import InputError
-from cifar_report.study import config, plan
+from cifar_report.study import config, document, plan
 from cifar_report.study.kinds import KINDS
 
 ROOT = Path(__file__).parent.parent
 SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
 
 
-def load(change=None, overlay=None):
-    document = yaml.safe_load((ROOT / "config.yaml").read_text())
+OVERLAYS = [None, *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "config").glob("*.yaml"))]
+
+
+def written(change=None, overlay=None):
+    whole = yaml.safe_load((ROOT / "config.yaml").read_text())
     if overlay:
-        update_config(document, yaml.safe_load((ROOT / overlay).read_text()))
-    update_config(document, copy.deepcopy(change or {}))
-    return config.load(document, SCHEMA)
+        update_config(whole, yaml.safe_load((ROOT / overlay).read_text()))
+    update_config(whole, copy.deepcopy(change or {}))
+    return whole
 
 
-@pytest.mark.parametrize("overlay", [None, *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "config").glob("*.yaml"))])
+def load(change=None, overlay=None):
+    return config.load(written(change, overlay))
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
 def test_shipped_studies_are_valid_and_have_names_of_their_own(overlay):
     study = load(overlay=overlay)
     assert study.variants and study.searches
@@ -44,7 +53,19 @@ WRONG = {
     "variants.mlp-numpy.steps=-5": "variants.mlp-numpy.steps: -5",
     "variants.mlp-numpy.steps=0": "variants.mlp-numpy.steps: 0",
     "variants.mlp-numpy.steps=many": "variants.mlp-numpy.steps: 'many'",
-    "variants.mlp-numpy.kind=numpy-mpl": "'numpy-mpl'",
+    "variants.mlp-numpy.steps=2.0": "variants.mlp-numpy.steps: 2.0, expected an integer",
+    "variants.mlp-numpy.steps=true": "variants.mlp-numpy.steps: True, expected an integer",
+    "variants.mlp-numpy.steps='3'": "expected an integer; YAML took it for text: write 3 without quotes",
+    "variants.mlp-numpy.learning_rate=1e-3": "expected a number; YAML took it for text: write 1.0e-3",
+    "variants.mlp-numpy.learning_rate=1.5e3": "write 1.5e+3",
+    "search.mlp-grid.grid=[{setting: momentum, values: [1e-3]}]": "grid.momentum: '1e-3', expected a number; YAML took",
+    "variants.mlp-numpy.initial_std=true": "variants.mlp-numpy.initial_std: True, expected a number or null",
+    "variants.mlp-numpy.initial_std=1e-4": "expected a number or null; YAML took it for text: write 1.0e-4",
+    "variants.mlp-numpy.flip=1": "variants.mlp-numpy.flip: 1, expected true or false",
+    "variants.mlp-numpy.momentum=1": "variants.mlp-numpy.momentum: 1, expected less than 1",
+    "variants.mlp-numpy.hidden=100": "variants.mlp-numpy.hidden: 100, expected a list",
+    "variants.mlp-numpy.hidden=[0]": "variants.mlp-numpy.hidden.0: 0, expected at least 1",
+    "variants.mlp-numpy.kind=numpy-mpl": "'numpy-mpl', expected 'numpy-mlp', 'torch-mlp' or 'torch-vgg'; did",
     "variants.mlp-numpy.batch_norm=manual": "variants.mlp-numpy.batch_norm: 'manual', but a numpy-mlp",
     "variants.mlp-numpy.optimiser=adam": "variants.mlp-numpy.optimiser: 'adam'",
     "variants.mlp-torch.like=mlp-nump": "did you mean 'mlp-numpy'",
@@ -56,15 +77,22 @@ WRONG = {
     "study=two words": "study: 'two words' is not allowed",
     "dataset=cifar100": "dataset: 'cifar100' is not among the datasets",
     "datasets.cifar10-jpeg.sha256=abc": "a SHA-256 is 64 hexadecimal digits",
-    "datasets.digits.path=here": "unknown key 'path'",
+    "datasets.digits.path=here": "datasets.digits: unknown key 'path' = 'here'",
+    "datasets.digits.source=cifar": "source: 'cifar', expected 'cifar10', 'image-folder', 'digits'; did you mean",
+    "datasets.cifar10-jpeg.source=digits": "datasets.cifar10-jpeg: unknown key 'path'",
+    "datasets.mine={path: here}": "datasets.mine: 'source' is missing",
+    "datasets.mine={source: image-folder}": "datasets.mine: 'path' is missing",
+    "datasets.cifar10.mirrors=[ftp://x]": "mirrors.0: 'ftp://x' is not allowed: an address begins",
+    "report.titel=x": "report: unknown key 'titel' = 'x'; did you mean 'title'",
+    "report=text": "report: 'text', expected a mapping",
     "run=[mlp-numpi]": "did you mean 'mlp-numpy'",
-    "seeds=[]": "seeds",
-    "seeds=[1, 1]": "seeds",
+    "seeds=[]": "seeds: [], expected at least 1 in the list",
+    "seeds=[1, 1]": "seeds: has 1 twice, expected each once",
     "validation_images=0": "needs a validation split",
     "search.mlp-grid.grid=[{setting: widths, values: [1]}]": "'widths'",
     "search.mlp-grid.grid=[{setting: steps, values: [-1]}]": "steps",
     "search.mlp-grid.grid=[{setting: hidden, values: [100]}]": "hidden",
-    "search.mlp-grid.grid=[{setting: batch_norm, values: [by-hand]}]": "'by-hand' is not one of",
+    "search.mlp-grid.grid=[{setting: batch_norm, values: [by-hand]}]": "'by-hand', expected 'none', 'autograd'",
     "search.mlp-grid.method=random": "search.mlp-grid.method: 'random'",
     "search.mlp-grid.trials=3": "search.mlp-grid.trials: 3, but a grid trains every combination",
     "search.mlp-grid.method=successive-halving": "'trials' is missing; successive halving takes trials, batch",
@@ -100,16 +128,50 @@ def test_the_message_names_the_key_and_the_value(change):
     assert WRONG[change] in str(error.value)
 
 
+def test_the_schema_is_up_to_date():
+    """The file for editors says what the types say; `load` does not read it."""
+    command = [sys.executable, "-m", "cifar_report.study.document"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert SCHEMA.read_text() == done.stdout, f"run {' '.join(command[1:])} > {SCHEMA.relative_to(ROOT)}"
+
+
+def test_the_schema_takes_what_is_shipped_and_refuses_what_no_type_takes():
+    validator = jsonschema.Draft202012Validator(document.schema())
+    validator.check_schema(document.schema())
+    for overlay in OVERLAYS:
+        assert not list(validator.iter_errors(written(overlay=overlay)))
+    for change in ({"study": "two words"}, {"seeds": [1, 1]}, {"datasets": {"digits": {"path": "here"}}}, {"cores": 4}):
+        assert not validator.is_valid(written(change))
+
+
 def test_schema_and_settings_agree():
     """The same names in both, and every neutral default is a value that the schema allows."""
-    schema = yaml.safe_load(SCHEMA.read_text())
-    properties = schema["properties"]["defaults"]["properties"]
+    properties = document.schema()["properties"]["defaults"]["properties"]
     assert set(properties) == set(config.SETTINGS)
     assert set(properties["kind"]["enum"]) == set(KINDS)
-    for field in fields(config.Settings):
-        if field.default is not MISSING:
-            value = list(field.default) if isinstance(field.default, tuple) else field.default
-            config.validate(value, properties[field.name], field.name)
+    for name, value in config.NEUTRAL.items():
+        jsonschema.validate(list(value) if isinstance(value, tuple) else value, properties[name])
+
+
+def test_kinds_refuse_and_take_settings_that_there_are():
+    properties = document.schema()["properties"]["defaults"]["properties"]
+    for kind in KINDS.values():
+        assert set(kind.refuses) < set(config.NEUTRAL) and not set(kind.refuses) & set(kind.takes)
+        assert all(set(values) < set(properties[name]["enum"]) for name, values in kind.takes.items())
+
+
+def test_no_settings_are_made_of_what_they_cannot_be():
+    settings = load().variants["mlp-numpy"].resolved()
+    for wrong, words in (
+        ({"steps": 0}, "settings: steps: 0, expected at least 1"),
+        ({"steps": True}, "settings: steps: True, expected an integer"),
+        ({"hidden": [2.0]}, r"settings: hidden.0: 2.0, expected an integer"),
+        ({"widths": [3]}, r"settings: unknown key 'widths' = \[3\]"),
+    ):
+        with pytest.raises(InputError, match=words):
+            config.Settings.from_mapping(settings.full() | wrong)
+    with pytest.raises(InputError, match="settings: 'kind' is missing"):
+        config.Settings.from_mapping({name: value for name, value in settings.full().items() if name != "kind"})
 
 
 def test_like_inherits_settings_but_no_label():

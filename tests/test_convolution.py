@@ -14,7 +14,7 @@ from cifar_report.base.randomness import initial_parameters
 from cifar_report.models.torch_nn import convolution, mlp, vgg
 from cifar_report.models.torch_nn.convolution import Convolution, by_products
 from cifar_report.models.torch_nn.initial import draw_parameters
-from cifar_report.study.config import Settings
+from cifar_report.study.settings import Settings
 from cifar_report.training import torch_trainer
 from cifar_report.training.batches import Order, draw_augmentation
 

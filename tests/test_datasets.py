@@ -25,7 +25,7 @@ import sklearn.datasets
 from PIL import Image
 
 from cifar_report.base.errors import InputError
-from cifar_report.data import datasets
+from cifar_report.data import archives, datasets, sources
 
 RNG = np.random.default_rng(0)
 PIXELS = {
@@ -47,7 +47,7 @@ FILES = {name: encoded(pixels) for name, pixels in PIXELS.items()}
 
 
 def read(path, **source):
-    return datasets._read_image_folder("datasets.mine", {"path": str(path)} | source, None)
+    return sources.read_image_folder("datasets.mine", {"path": str(path)} | source, None)
 
 
 def refused(path, *words, **source):
@@ -62,7 +62,7 @@ def refused(path, *words, **source):
 
 def assert_right(result):
     """Class names, labels and pixels against what was drawn, in the order of class and name."""
-    names, train, test = result
+    names, train, test, _ = result
     assert names == ["cat", "dog"]
     for split, (images, labels) in (("train", train), ("test", test)):
         expected = [name for name in sorted(PIXELS) if name.startswith(split)]
@@ -136,14 +136,14 @@ BLACK_AND_WHITE = np.repeat(RNG.integers(0, 2, (6, 8, 1), dtype=np.uint8) * 255,
 def test_what_has_room_for_colour_becomes_rgb(tmp_path, mode, form):
     """Three equal channels stay three, a palette is looked up, opaque alpha dropped."""
     files = dict.fromkeys(FILES, encoded(BLACK_AND_WHITE, form, mode))
-    for images, _ in read(unpack(tmp_path, files))[1:]:
+    for images, _ in read(unpack(tmp_path, files))[1:3]:
         np.testing.assert_array_equal(images.transpose(0, 2, 3, 1), [BLACK_AND_WHITE] * len(images))
 
 
 @pytest.mark.parametrize("mode, form", [("L", "PNG"), ("1", "PNG"), ("L", "PPM"), ("1", "TIFF"), ("L", "BMP")])
 def test_grey_has_one_channel(tmp_path, mode, form):
     files = dict.fromkeys(FILES, encoded(BLACK_AND_WHITE, form, mode))
-    for images, _ in read(unpack(tmp_path, files))[1:]:
+    for images, _ in read(unpack(tmp_path, files))[1:3]:
         assert images.dtype == np.uint8 and images.flags.c_contiguous
         np.testing.assert_array_equal(images, [BLACK_AND_WHITE[None, :, :, 0]] * len(images))
 
@@ -171,7 +171,7 @@ def test_a_dataset_of_grey_images(tmp_path):
 def test_one_image_with_colour_makes_all_rgb(tmp_path, coloured, packed):
     """The first or the last to be read, in train or in test: grey is there three times, as Pillow converts it."""
     files = {name: encoded(pixels[:, :, 0]) for name, pixels in PIXELS.items()} | {coloured: FILES[coloured]}
-    _, *splits = read(PACKED[packed](tmp_path / "x", files))
+    _, *splits, _ = read(PACKED[packed](tmp_path / "x", files))
     for split, (images, _) in zip(("train", "test"), splits, strict=True):
         expected = [
             np.array(Image.open(io.BytesIO(files[name])).convert("RGB")).transpose(2, 0, 1)
@@ -197,15 +197,15 @@ def member(name, kind=tarfile.REGTYPE, size=0, link=""):
         (member("/etc/outside.png"), "leads out"),
         (member("../outside", tarfile.DIRTYPE), "leads out"),
         (member("train/cat/9.png", tarfile.SYMTYPE, link="/etc/passwd"), "found a link or device"),
-        (member("train/cat/9.png", tarfile.LNKTYPE, link="train/cat/0.png"), "found a link or device"),
         (member("train/cat", tarfile.SYMTYPE, link="/etc"), "found a link or device"),
         (member("train/cat/9.png", tarfile.CHRTYPE), "found a link or device"),
         (member("train/cat/9.png", tarfile.BLKTYPE), "found a link or device"),
         (member("train/cat/9.png", tarfile.FIFOTYPE), "found a link or device"),
         (member("train/cat/9.png", size=60_000_000), "at most 50,000,000 bytes"),
         (member("notes.txt", size=1 << 40), "at most 50,000,000 bytes"),
-        (member("attributes", tarfile.XHDTYPE, size=1 << 40), "at most 50,000,000 bytes"),
-        (member("long name", tarfile.GNUTYPE_LONGNAME, size=1 << 40), "at most 50,000,000 bytes"),
+        (member("notes.txt", size=-(1 << 40)), "at most 50,000,000 bytes"),
+        (member("", tarfile.XHDTYPE, size=1 << 40), "headers of at most 1,000,000 bytes"),
+        (member("", tarfile.GNUTYPE_LONGNAME, size=1 << 40), "headers of at most 1,000,000 bytes"),
     ],
 )
 def test_hostile_tars_are_refused(tmp_path, info, words, ending):
@@ -277,9 +277,9 @@ def test_a_link_to_the_folder_itself_is_fine(tmp_path):
 def test_too_many_entries_are_refused(tmp_path, packed, monkeypatch):
     path = PACKED[packed](tmp_path / "x", FILES)
     entries = 16 if packed == "folder" else 11
-    monkeypatch.setitem(datasets.LIMITS, "entries", entries)
+    monkeypatch.setitem(archives.LIMITS, "entries", entries)
     assert_right(read(path))
-    monkeypatch.setitem(datasets.LIMITS, "entries", entries - 1)
+    monkeypatch.setitem(archives.LIMITS, "entries", entries - 1)
     refused(path, f"at most {entries - 1} entries", "use fewer")
 
 
@@ -301,9 +301,9 @@ def test_a_zip_of_ten_million_entries_is_refused_unread(tmp_path, wide):
 @pytest.mark.parametrize("packed", PACKED)
 def test_a_file_too_large_for_an_image_is_refused(tmp_path, packed, monkeypatch):
     path = PACKED[packed](tmp_path / "x", FILES | {"train/cat/notes.txt": bytes(1001)})
-    monkeypatch.setitem(datasets.LIMITS, "file", 1001)
+    monkeypatch.setitem(archives.LIMITS, "file", 1001)
     assert_right(read(path))
-    monkeypatch.setitem(datasets.LIMITS, "file", 1000)
+    monkeypatch.setitem(archives.LIMITS, "file", 1000)
     refused(path, "train/cat/notes.txt: expected at most 1,000 bytes", "found 1,001; remove it")
 
 
@@ -313,16 +313,16 @@ def test_files_too_large_together_are_refused(tmp_path, packed, monkeypatch):
     files = FILES | {f"train/cat/{i}.txt": bytes(10_000) for i in range(20)}
     path = PACKED[packed](tmp_path / "x", files)
     size = sum(map(len, files.values()))
-    monkeypatch.setitem(datasets.LIMITS, "unpacked", size)
+    monkeypatch.setitem(archives.LIMITS, "unpacked", size)
     assert_right(read(path))
-    monkeypatch.setitem(datasets.LIMITS, "unpacked", size - 1)
+    monkeypatch.setitem(archives.LIMITS, "unpacked", size - 1)
     refused(path, f"at most {size - 1:,} bytes unpacked", "use fewer")
 
 
 @pytest.mark.parametrize("packed", [name for name in PACKED if name not in ("folder", "tar")])
 def test_an_archive_that_is_a_bomb_is_refused(tmp_path, packed):
     """A few kilobytes that unpack to the largest file allowed."""
-    path = PACKED[packed](tmp_path / "x", FILES | {"train/cat/9.png": bytes(datasets.LIMITS["file"])})
+    path = PACKED[packed](tmp_path / "x", FILES | {"train/cat/9.png": bytes(archives.LIMITS["file"])})
     assert path.stat().st_size < 100_000
     refused(path, "train/cat/9.png", "not an image")
 
@@ -330,7 +330,7 @@ def test_an_archive_that_is_a_bomb_is_refused(tmp_path, packed):
 def test_headers_are_not_kept(tmp_path):
     """tarfile keeps each header that it reads: a gigabyte for a million of them."""
     path = tarred(tmp_path / "x.tar", {f"{i}.txt": b"" for i in range(10_000)})
-    entries = datasets._entries(path)
+    entries = archives.entries(path)
     next(entries)
     tracemalloc.start()
     for _ in range(9_990):
@@ -343,9 +343,9 @@ def test_headers_are_not_kept(tmp_path):
 
 def test_pixels_are_limited(tmp_path, monkeypatch):
     folder = unpack(tmp_path, FILES)
-    monkeypatch.setitem(datasets.LIMITS, "pixels", 10 * 6 * 8 * 3)
+    monkeypatch.setitem(archives.LIMITS, "pixels", 10 * 6 * 8 * 3)
     assert_right(read(folder))
-    monkeypatch.setitem(datasets.LIMITS, "pixels", 10 * 6 * 8 * 3 - 1)
+    monkeypatch.setitem(archives.LIMITS, "pixels", 10 * 6 * 8 * 3 - 1)
     refused(folder, "bytes of pixels", "use fewer")
 
 
@@ -353,8 +353,8 @@ def test_the_limit_of_pixels_goes_by_the_arrays(tmp_path, monkeypatch):
     """Grey takes a third, unless one image has colour."""
     files = {name: encoded(pixels[:, :, 0]) for name, pixels in PIXELS.items()}
     folder = unpack(tmp_path, files)
-    monkeypatch.setitem(datasets.LIMITS, "pixels", 10 * 6 * 8)
-    assert [images.shape[1] for images, _ in read(folder)[1:]] == [1, 1]
+    monkeypatch.setitem(archives.LIMITS, "pixels", 10 * 6 * 8)
+    assert [images.shape[1] for images, _ in read(folder)[1:3]] == [1, 1]
     unpack(tmp_path, {"train/dog/2.png": FILES["train/dog/2.png"]})
     refused(folder, "bytes of pixels", "use fewer")
 
@@ -520,17 +520,17 @@ def official(path, monkeypatch, bomb=None):
     monkeypatch.setattr(CIFAR10, "train_list", [[name, md5[name]] for name in sorted(md5) if "data" in name])
     monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", md5["test_batch"]]])
     monkeypatch.setattr(CIFAR10, "meta", CIFAR10.meta | {"md5": md5["batches.meta"]})
-    monkeypatch.setattr(datasets, "CIFAR10_SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
-    monkeypatch.setattr(datasets, "CIFAR10_MD5", hashlib.md5(path.read_bytes()).hexdigest())
+    monkeypatch.setattr(sources, "CIFAR10_SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
+    monkeypatch.setattr(sources, "CIFAR10_MD5", hashlib.md5(path.read_bytes()).hexdigest())
     return path
 
 
 def read_official(resources, **source):
-    return datasets._read_cifar10("datasets.cifar10", source, resources)
+    return sources.read_cifar10("datasets.cifar10", source, resources)
 
 
 def assert_official(result):
-    names, train, test = result
+    names, train, test, _ = result
     assert names == NAMES
     for (images, labels), batches in ((train, list(BATCHES)[:5]), (test, ["test_batch"])):
         assert images.dtype == np.uint8 and labels.dtype == np.int64 and images.flags.c_contiguous
@@ -591,7 +591,7 @@ def test_no_unverified_byte_is_unpickled(tmp_path, monkeypatch, constant):
     marker = tmp_path / "marker"
     path = official(tmp_path / "mine.tgz", monkeypatch, Bomb(marker))
     with monkeypatch.context() as official_one:
-        official_one.setattr(datasets, constant, "0" * 32)
+        official_one.setattr(sources, constant, "0" * 32)
         with pytest.raises(InputError, match=rf"{path}: expected .* {'0' * 32}, found .*fetch it again"):
             read_official(tmp_path, archive=str(path))
     assert not marker.exists()
@@ -615,7 +615,7 @@ def test_a_wrong_official_archive_is_refused(tmp_path, monkeypatch):
 
 def test_the_digits():
     """Against scikit-learn's own images: each is there once, scaled from 0..16 to 0..255, three pixels wide."""
-    names, *splits = datasets._read_digits("datasets.digits", {}, None)
+    names, *splits, _ = sources.read_digits("datasets.digits", {}, None)
     digits = sklearn.datasets.load_digits()
     assert names == [str(i) for i in range(10)]
     assert [images.shape for images, _ in splits] == [(1437, 1, 32, 32), (360, 1, 32, 32)]

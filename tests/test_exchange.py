@@ -14,8 +14,9 @@ from cifar_report.base.files import read_json, to_json, write_text
 from cifar_report.data import datasets
 from cifar_report.runs import store
 from cifar_report.runs.exchange import export, import_runs
-from cifar_report.study.config import Settings
+from cifar_report.runs.record import record_digest
 from cifar_report.study.identity import code_digest, run_identity
+from cifar_report.study.settings import Settings
 
 SETTINGS = settings(steps=4, slope=0.02)
 CODE = code_digest("numpy-mlp")
@@ -76,7 +77,7 @@ def edited(change):
             folder, _, file = name.partition("/")
             run = json.loads(members[f"{folder}/run.json"])
             change(run)
-            run["sha256"] = store.record_digest(run)
+            run["sha256"] = record_digest(run)
             out[f"{run['identity']}/{file}"] = to_json(run).encode() if file == "run.json" else content
         return out
 

@@ -13,12 +13,18 @@ from safetensors.numpy import save_file
 from scipy import special, stats
 from sklearn.metrics import confusion_matrix
 
-from cifar_report.analysis import summary
+from cifar_report.analysis import searches
+from cifar_report.analysis.selection import main_models, representative
+from cifar_report.analysis.statistics import confusion_counts, reliability
 from cifar_report.base.errors import InputError
 from cifar_report.data.datasets import SPLITS, array_digest
 from cifar_report.rendering import figures
-from cifar_report.runs.record import load_runs, main_models, representative
-from cifar_report.study.config import Settings
+from cifar_report.rendering.figures import predictions
+from cifar_report.rendering.figures.searches import batch_sizes, search_effects
+from cifar_report.rendering.figures.style import SKY, VERMILLION
+from cifar_report.rendering.figures.weights import SHADES, first_layer
+from cifar_report.runs.finished import load_runs
+from cifar_report.study.settings import Settings
 
 CLASSES = ["cat", "dog", "a long class name", "$5 & 100 %"]
 SHAPE = (3, 8, 8)
@@ -108,7 +114,7 @@ def write_study(root: Path) -> None:
         folder.mkdir(parents=True)
         settings = {"hidden": tuple(GRID["hidden"][i // 2]), "batch_size": GRID["batch_size"][i % 2]}
         write_run(folder, "grid", 100, "torch-mlp", ["train", "validation"], rng, diverged=i == 0, **settings)
-    summary.write_search(STAGE["searches"], root / "search", root / "search.csv")
+    searches.write(STAGE["searches"], root / "search", root / "search.csv")
 
 
 def draw(root: Path, output: Path) -> None:
@@ -252,28 +258,28 @@ def test_comparison_shows_means_t_intervals_seeds_and_originals(runs, styled):
 
 
 def test_search_shows_every_configuration_the_means_and_the_selected(study, tmp_path, styled):
-    table = figures.read_search(study / "search.csv", ["grid"])
-    hidden, batch = figures.search_effects("grid", table).figure.axes
+    table = searches.read(study / "search.csv", ["grid"])
+    hidden, batch = search_effects("grid", table).figure.axes
     done = pd.read_csv(study / "search.csv").query("status == 'completed'")
     selected = 100 * done.loc[done["selected"], "validation_accuracy"].item()
     for axes, setting, labels in ((hidden, "hidden", ["4", "2 × 4"]), (batch, "batch_size", ["10", "20"])):
         assert [tick.get_text() for tick in axes.get_xticklabels()] == labels
-        points = np.concatenate([line.get_ydata() for line in axes.lines if line.get_markerfacecolor() == figures.SKY])
+        points = np.concatenate([line.get_ydata() for line in axes.lines if line.get_markerfacecolor() == SKY])
         np.testing.assert_allclose(np.sort(points), np.sort(100 * done["validation_accuracy"]))
         means = 100 * done.groupby(setting, sort=False)["validation_accuracy"].mean()
         in_order = means.loc[["4", "4-4"] if setting == "hidden" else [10, 20]]
         np.testing.assert_allclose(axes.lines[-1].get_ydata(), in_order)
-        rings = [line.get_ydata() for line in axes.lines if line.get_markeredgecolor() == figures.VERMILLION]
+        rings = [line.get_ydata() for line in axes.lines if line.get_markeredgecolor() == VERMILLION]
         np.testing.assert_allclose(np.concatenate(rings), [selected])
     with pytest.raises(InputError, match=r"missing.csv: expected a CSV file"):
-        figures.read_search(tmp_path / "missing.csv", ["grid"])
+        searches.read(tmp_path / "missing.csv", ["grid"])
     with pytest.raises(InputError, match="no trial of the search other"):
-        figures.read_search(study / "search.csv", ["other"])
+        searches.read(study / "search.csv", ["other"])
 
 
 def test_batch_sizes_are_drawn_against_steps_and_against_images(study, styled):
-    table = figures.read_search(study / "search.csv", ["grid"])
-    left, right = figures.batch_sizes("grid", table, study / "search" / "grid").figure.axes
+    table = searches.read(study / "search.csv", ["grid"])
+    left, right = batch_sizes("grid", table, study / "search" / "grid").figure.axes
     chosen = table.loc[table["selected"]].iloc[0]
     alike = table[(table["hidden"] == chosen["hidden"]) & (table["status"] == "completed")]
     for trial, size in zip(alike["trial"], alike["batch_size"], strict=True):
@@ -298,7 +304,7 @@ def test_model_shown_is_the_best_in_validation_else_the_first_vgg(runs):
 def test_samples_are_the_first_right_of_each_class_and_the_surest_wrong():
     targets = np.array([0, 0, 1, 1, 2, 0])
     logits = np.array([[1, 2, 0], [2, 1, 0], [0, 9, 0], [0, 5, 1], [3, 1, 0], [9, 0, 0]], dtype=np.float32)
-    right, wrong = figures.choose_samples(logits, targets, 3)
+    right, wrong = predictions.choose_samples(logits, targets, 3)
     assert right.tolist() == [1, 2]
     assert wrong.tolist() == [4, 0]
 
@@ -308,9 +314,9 @@ def test_confusion_matrix_is_scikit_learns(runs, study, styled):
     targets = np.load(study / "dataset/test-labels.npy")
     logits = run.test_logits()
     wanted = confusion_matrix(targets, logits.argmax(axis=1), labels=range(4))
-    np.testing.assert_array_equal(figures.confusion_counts(logits, targets), wanted)
+    np.testing.assert_array_equal(confusion_counts(logits, targets), wanted)
     models = [("VGG", run, logits), ("MLP", runs["mlp-tuned"][0], runs["mlp-tuned"][0].test_logits())]
-    panels = figures.confusion(models, targets, CLASSES).figure.axes
+    panels = predictions.confusion(models, targets, CLASSES).figure.axes
     assert [axes.get_title() for axes in panels] == ["VGG", "MLP"]
     for axes, (_, _, logits) in zip(panels, models, strict=True):
         shares = 100 * confusion_matrix(targets, logits.argmax(axis=1), labels=range(4), normalize="true")
@@ -321,32 +327,32 @@ def test_confusion_matrix_is_scikit_learns(runs, study, styled):
 def test_first_layer_is_the_lowest_numbered_matrix_in_one_scale(runs, styled):
     run = runs["mlp-numpy"][0]
     weight = run.weights()["linear.0.weight"].astype(np.float64)
-    images = figures.first_layer(run, "MLP", SHAPE).figure.axes[0].images
+    images = first_layer(run, "MLP", SHAPE).figure.axes[0].images
     assert len(images) == len(weight)
     largest = weight[np.argmax(np.linalg.norm(weight, axis=1))].reshape(SHAPE).transpose(1, 2, 0)
     limit = np.quantile(np.abs(weight), 0.995)
-    shade = 1 / (figures.SHADES - 1)
+    shade = 1 / (SHADES - 1)
     np.testing.assert_allclose(images[0].get_array(), np.clip(0.5 + largest / (2 * limit), 0, 1), atol=0.51 * shade)
 
 
 def test_one_channel_is_drawn_in_grey(study, runs, styled, tmp_path):
     """Weights of linear layers and convolutions, and test images: red, green and blue alike, no colour map."""
     run, shape = runs["mlp-numpy"][0], (1, 8, 24)
-    layer = figures.first_layer(run, "MLP", shape)
+    layer = first_layer(run, "MLP", shape)
     weight = run.weights()["linear.0.weight"].astype(np.float64)
     largest = weight[np.argmax(np.linalg.norm(weight, axis=1))].reshape(8, 24)
-    limit, shade = np.quantile(np.abs(weight), 0.995), 1 / (figures.SHADES - 1)
+    limit, shade = np.quantile(np.abs(weight), 0.995), 1 / (SHADES - 1)
     picture = layer.figure.axes[0].images[0].get_array()
     np.testing.assert_allclose(picture[:, :, 0], np.clip(0.5 + largest / (2 * limit), 0, 1), atol=0.51 * shade)
     assert "the scale from black to white, the same for all units" in layer.caption
 
     save_file({"0.weight": largest.astype(np.float32).reshape(-1, 1, 3, 4)}, tmp_path / "model.safetensors")
-    filters = figures.first_layer(dataclasses.replace(run, folder=tmp_path), "VGG", shape)
+    filters = first_layer(dataclasses.replace(run, folder=tmp_path), "VGG", shape)
 
     images = np.load(study / "dataset/test-images.npy")[:, :1]
     targets, logits = np.load(study / "dataset/test-labels.npy"), run.test_logits()
-    panels = figures.samples("MLP", run, logits, images, targets, CLASSES)
-    right, wrong = figures.choose_samples(logits, targets, len(CLASSES))
+    panels = predictions.samples("MLP", run, logits, images, targets, CLASSES)
+    right, wrong = predictions.choose_samples(logits, targets, len(CLASSES))
     shown = [image.get_array() for image in panels.figure.axes[0].images]
     np.testing.assert_array_equal([image[:, :, 0] for image in shown], images[[*right, *wrong], 0])
     for drawing in (layer, filters, panels):
@@ -358,7 +364,7 @@ def test_one_channel_is_drawn_in_grey(study, runs, styled, tmp_path):
 def test_expected_calibration_error_by_hand():
     """Four images at 0.95, three of them right, and one at 0.55 that is right: (4 · 0.20 + 1 · 0.45) / 5 = 0.25."""
     logits = np.log([[0.95, 0.05]] * 4 + [[0.45, 0.55]])
-    bins = figures.reliability(logits, np.array([0, 0, 0, 1, 1]))
+    bins = reliability(logits, np.array([0, 0, 0, 1, 1]))
     assert bins.expected_calibration_error() == pytest.approx(0.25, abs=1e-12)
     assert bins.count[[8, 14]].tolist() == [1, 4] and bins.count.sum() == 5
     np.testing.assert_allclose(bins.accuracy[[8, 14]], [1.0, 0.75])
@@ -375,7 +381,7 @@ def test_expected_calibration_error_is_that_of_pandas_bins(runs, study):
         bins = table.groupby(pd.cut(table["confidence"], np.linspace(0, 1, 16)), observed=True)
         gaps = (bins["right"].mean() - bins["confidence"].mean()).abs() * bins.size() / len(table)
         assert len(gaps) > 3
-        assert figures.reliability(logits, targets).expected_calibration_error() == pytest.approx(gaps.sum())
+        assert reliability(logits, targets).expected_calibration_error() == pytest.approx(gaps.sum())
 
 
 def test_models_shown_in_detail_are_those_named_else_one_a_family(runs):

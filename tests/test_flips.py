@@ -8,12 +8,12 @@ import pytest
 import torch
 from runs import obtain, requested
 
-from cifar_report.analysis import flips
+from cifar_report.analysis.perturbed import FLIP_COLUMNS, measure_flips
 from cifar_report.base.errors import InputError
 from cifar_report.base.files import read_json, to_json
 from cifar_report.data import datasets
 from cifar_report.runs import store
-from cifar_report.study.config import Settings
+from cifar_report.study.settings import Settings
 
 COMMON = {
     "learning_rate": 0.0005,
@@ -53,9 +53,9 @@ def study(tmp_path_factory):
 
 def test_flips_are_the_mean_of_both_softmaxes(study, tmp_path):
     stage = {"variants": [{"name": name, "seeds": [0]} for name in VARIANTS]}
-    flips.write(stage, study / "runs", study / "dataset", tmp_path / "flips.csv")
+    measure_flips(stage, study / "runs", study / "dataset", tmp_path / "flips.csv")
     table = pd.read_csv(tmp_path / "flips.csv")
-    assert list(table.columns) == flips.COLUMNS and list(table["variant"]) == list(VARIANTS)
+    assert list(table.columns) == FLIP_COLUMNS and list(table["variant"]) == list(VARIANTS)
     labels = torch.from_numpy(np.load(study / "dataset/test-labels.npy"))
     for row in table.itertuples():
         run = read_json(study / f"runs/{row.variant}/seed-0/run.json")
@@ -74,8 +74,8 @@ def test_flips_are_the_mean_of_both_softmaxes(study, tmp_path):
 
 
 def test_a_study_that_measures_no_flips_has_an_empty_table(study, tmp_path):
-    flips.write({"variants": []}, study / "runs", study / "dataset", tmp_path / "flips.csv")
-    assert list(pd.read_csv(tmp_path / "flips.csv").columns) == flips.COLUMNS
+    measure_flips({"variants": []}, study / "runs", study / "dataset", tmp_path / "flips.csv")
+    assert list(pd.read_csv(tmp_path / "flips.csv").columns) == FLIP_COLUMNS
 
 
 def test_a_run_that_diverged_has_no_row(study, tmp_path):
@@ -83,7 +83,7 @@ def test_a_run_that_diverged_has_no_row(study, tmp_path):
     record = read_json(tmp_path / "mlp-numpy/seed-0/run.json") | {"status": "diverged"}
     (tmp_path / "mlp-numpy/seed-0/run.json").write_text(to_json(record))
     stage = {"variants": [{"name": "mlp-numpy", "seeds": [0]}]}
-    flips.write(stage, tmp_path, study / "dataset", tmp_path / "flips.csv")
+    measure_flips(stage, tmp_path, study / "dataset", tmp_path / "flips.csv")
     assert pd.read_csv(tmp_path / "flips.csv").empty
 
 
@@ -92,4 +92,4 @@ def test_logits_of_another_test_split_are_refused(study, tmp_path):
     np.save(tmp_path / "mlp-numpy/seed-0/test-logits.npy", np.zeros((3, 10), dtype=np.float32))
     stage = {"variants": [{"name": "mlp-numpy", "seeds": [0]}]}
     with pytest.raises(InputError, match=r"mlp-numpy/seed-0/test-logits\.npy: expected a row for each of the \d+ test"):
-        flips.write(stage, tmp_path, study / "dataset", tmp_path / "flips.csv")
+        measure_flips(stage, tmp_path, study / "dataset", tmp_path / "flips.csv")

@@ -23,10 +23,11 @@ from cifar_report.base.files import to_json
 from cifar_report.cli import main
 from cifar_report.data import datasets
 from cifar_report.runs import checkpoints, machine, store
+from cifar_report.runs.record import record_digest
 from cifar_report.study import config, identity, plan
-from cifar_report.study.config import NEUTRAL, Settings
 from cifar_report.study.identity import PACKAGE, code_digest
 from cifar_report.study.kinds import KINDS, entries
+from cifar_report.study.settings import NEUTRAL, Settings
 from cifar_report.training import loop
 
 SETTINGS = Settings(
@@ -246,10 +247,12 @@ def test_what_a_class_takes_from_elsewhere_counts(name, package, monkeypatch):
 
 
 def test_a_neutral_default_counts_where_it_is_read(package, before):
-    edit(package, "study/config.py", "momentum: float = 0.0", "momentum: float = 0.9")
+    momentum = 'momentum: Annotated[Share, means("of sgd")] = 0.'
+    dropout = 'dropped in training; not of a numpy-mlp")] = 0.'
+    edit(package, "study/settings.py", f"{momentum}0", f"{momentum}9")
     assert changed(before, digests(package)) == ALL
-    edit(package, "study/config.py", "momentum: float = 0.9", "momentum: float = 0.0")
-    edit(package, "study/config.py", "dropout: float = 0.0", "dropout: float = 0.5")
+    edit(package, "study/settings.py", f"{momentum}9", f"{momentum}0")
+    edit(package, "study/settings.py", f"{dropout}0", f"{dropout}5")
     assert changed(before, digests(package)) == TORCHES
 
 
@@ -290,9 +293,13 @@ HARMLESS = {
     "a comment": ("training/splits.py", "    splits = {\n", "    # of all\n    splits = {\n"),
     "a name that nothing reaches": ("base/randomness.py", "class Purpose", UNUSED + "class Purpose"),
     "another purpose": ("base/randomness.py", "    SHIFT = 6\n", "    SHIFT = 6\n    BOOTSTRAP = 60\n"),
-    "another setting": ("study/config.py", "    deterministic: bool", "    cutout: int = 0\n    deterministic: bool"),
+    "another setting": ("study/settings.py", "    deterministic: A", "    cutout: int = 0\n    deterministic: A"),
     "what files a run": ("runs/store.py", "SHORT_RUN = 60.0", "SHORT_RUN = 61.0"),
-    "another kind": ("study/kinds.py", "KINDS = {", 'KINDS = {\n    "other": Kind(trainer="x.y", builder="x.z"),'),
+    "another kind": (
+        "study/kinds.py",
+        "KINDS = {",
+        'KINDS = {\n    "other": Kind(trainer="x.y", builder="x.z", family="x", backend="x", words="x"),',
+    ),
     "an import's other name": ("training/batches.py", "import math\n", "import math as m\nimport math\n"),
 }  # fmt: skip
 
@@ -457,7 +464,7 @@ def test_an_altered_finished_run_is_refused(dataset, tmp_path, file):
         else:
             run["settings"]["momentum"] = 0.5
         (finished / "run.json").write_text(
-            to_json(run | {"sha256": store.record_digest(run)} if file != "final accuracy" else run)
+            to_json(run | {"sha256": record_digest(run)} if file != "final accuracy" else run)
         )
     with pytest.raises(InputError, match="remove this folder, and the run is trained anew"):
         obtain(SETTINGS, 0, dataset, tmp_path)
@@ -515,7 +522,7 @@ def test_the_job_looks_before_it_imports_and_after(package, dataset, tmp_path):
     document = {"variant": "mlp", "search": None, "settings": SETTINGS.canonical(), "code": code_digest("numpy-mlp")}
     (tmp_path / "mlp.json").write_text(to_json(document))
     call = [
-        *("train", "--plan", tmp_path / "mlp.json", "--dataset", dataset.folder, "--seed", "0"),
+        *("train-variant", "--plan", tmp_path / "mlp.json", "--dataset", dataset.folder, "--seed", "0"),
         *("--store", tmp_path / "store", "--output", tmp_path / "seed-0", "--selected"),
     ]
     call[-1:] = []

@@ -11,17 +11,19 @@ import pytest
 import torch
 from runs import obtain, requested
 
-from cifar_report.analysis import flips
-from cifar_report.analysis.summary import select, trials
+from cifar_report.analysis import summary
+from cifar_report.analysis.perturbed import FLIP_COLUMNS
+from cifar_report.analysis.searches import trials
+from cifar_report.analysis.selection import select
 from cifar_report.base.files import array_digest
 from cifar_report.data import datasets
 from cifar_report.models.numpy_nn.modules import CrossEntropy, LeakyReLU, Linear, Softmax, SoftmaxCrossEntropy
 from cifar_report.models.torch_nn.batchnorm import AutogradBatchNorm, ManualBatchNorm
 from cifar_report.rendering import figures, tables
 from cifar_report.runs import store
-from cifar_report.runs.record import load_run
+from cifar_report.runs.finished import load_run
 from cifar_report.study import config, plan
-from cifar_report.study.config import Settings
+from cifar_report.study.settings import Settings
 from cifar_report.training.batches import scores, statistics
 
 SCHEMA = Path(__file__).parent.parent / "workflow/schemas/config.schema.yaml"
@@ -292,10 +294,10 @@ def test_a_diverged_run_is_ranked_last_and_named(digits, tmp_path):
     study |= {"validation_images": 200, "seeds": [0], "shifts": {"variants": [], "images": 1}, "run": ["good", "wild"]}
     settings = {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(MLP).items()}
     study |= {"variants": {"good": settings, "wild": {"like": "good", "learning_rate": 1e30}}}
-    stage = plan.documents(config.load(study, SCHEMA))["stages/tables"]["settings"]
+    stage = plan.documents(config.load(study))["stages/tables"]["settings"]
     variants, runs = stage["variants"], {"good": [good], "wild": [wild]}
-    answers = {"good": [], "wild": []}
-    numbers = tables.numbers(stage, runs, digits, None, [], [], pd.DataFrame(columns=flips.COLUMNS), answers)
+    facts = summary.facts(runs, digits.split("test")[1], pd.DataFrame(columns=FLIP_COLUMNS))
+    numbers = tables.numbers(stage, facts, digits, None, [], [])
     assert numbers["study.diverged"]["text"] == r"\num{1}" and numbers["wild.diverged"]["text"] == r"\num{1}"
     assert "wild.test-accuracy" not in numbers and "good.test-accuracy" in numbers
     with figures.style():

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from cifar_report.study.config import Settings
+from cifar_report.study.settings import Settings
 from cifar_report.training.loop import build_trainer
 from cifar_report.training.splits import Split, splits_of
 

@@ -1,7 +1,7 @@
 """What reruns after which change: exactly the jobs that depend on it, for every key of the config and source file.
 
-The tables say what depends on what, by hand. The plan files before and after a change, and the rules of `explain`, say
-what would rerun; a sample of the changes is put to Snakemake itself, on a study whose files are there but empty.
+The tables say what depends on what, by hand. The plan files before and after a change, and what Snakemake makes from
+what, say what would rerun; a sample of the changes is put to Snakemake itself, on a study whose files hold nothing.
 """
 
 import ast
@@ -13,7 +13,6 @@ import re
 import shutil
 import subprocess
 from fnmatch import fnmatch
-from pathlib import Path
 
 import pytest
 import yaml
@@ -23,8 +22,8 @@ from test_workflow import OVERLAY, PARTS, ROOT, snakemake
 
 from cifar_report.base.errors import InputError
 from cifar_report.cli import main
-from cifar_report.inspection import explain
-from cifar_report.inspection.why import why
+from cifar_report.inspection.explain import FinishedStudy, made_again
+from cifar_report.rendering import figures
 from cifar_report.study import config, identity, plan
 
 SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
@@ -115,28 +114,40 @@ NUMPY = RUNS | {"training/numpy_trainer.py", *(f"models/numpy_nn/{name}.py" for 
 TORCH = RUNS | {"training/torch_trainer.py", "models/torch_nn/initial.py", "models/torch_nn/convolution.py"}
 TORCH_MLP = TORCH | {"models/torch_nn/mlp.py", "models/torch_nn/batchnorm.py"}
 TORCH_VGG = TORCH | {"models/torch_nn/vgg.py"}
-DATA = BASE | {"data/datasets.py", "data/downloads.py", "base/randomness.py"}
-ANALYSIS = BASE | {"runs/record.py", "analysis/statistics.py", "study/config.py", "study/kinds.py"}
-TRAINED = {"analysis/trained.py", "runs/devices.py", "runs/machine.py"}
-KEPT = TRAINED | {"runs/record.py", "study/config.py", "study/kinds.py"}
+STUDY = {f"study/{name}.py" for name in ("config", "document", "kinds", "search", "settings", "validation")}
+READ = BASE | STUDY | {"runs/finished.py", "runs/record.py"}
+DATA = BASE | {"base/randomness.py", *(f"data/{name}.py" for name in ("archives", "datasets", "downloads", "sources"))}
+TRAINED = {"runs/devices.py", "runs/machine.py", *(f"training/{name}.py" for name in ("batches", "loop", "splits"))}
+FACTS = {f"analysis/{name}.py" for name in ("searches", "statistics", "summary")}
+FIGURES = ("accuracy", "catalogue", "predictions", "searches", "style", "weights")
 MODULES = {
     "prepare_dataset": DATA,
     "mlp-numpy": NUMPY,
     "mlp-tuned": TORCH_MLP,
     "trials": TORCH_MLP,
     "vgg": TORCH_VGG,
-    "select_trial": ANALYSIS | {"analysis/summary.py"},
-    "tabulate_search": ANALYSIS | {"analysis/summary.py"},
-    "summarise_runs": ANALYSIS | {"analysis/summary.py"},
-    "write_events": BASE | {"runs/record.py", "study/config.py", "study/kinds.py", "rendering/events.py"},
-    "measure_shifts": DATA | RUNS | KEPT | {"analysis/shifts.py"},
-    "measure_flips": DATA | RUNS | KEPT | {"analysis/flips.py"},
-    "draw_figures": DATA | ANALYSIS | {"rendering/figures.py"},
-    "write_tables": DATA | ANALYSIS | {"rendering/tables.py", "rendering/latex.py"},
-    "test_claims": ANALYSIS | {"rendering/claims.py", "rendering/latex.py"},
+    "select_trial": READ | {"analysis/searches.py", "analysis/selection.py"},
+    "tabulate_search": READ | {"analysis/searches.py"},
+    "summarise_runs": READ | {"analysis/statistics.py", "analysis/summary.py"},
+    "write_events": READ | {"rendering/events.py"},
+    "measure_shifts": READ | DATA | TRAINED | {"analysis/perturbed.py"},
+    "measure_flips": READ | DATA | TRAINED | {"analysis/perturbed.py"},
+    "draw_figures": READ
+    | DATA
+    | FACTS
+    | {"analysis/selection.py", *(f"rendering/figures/{name}.py" for name in FIGURES)},
+    "write_tables": READ
+    | DATA
+    | FACTS
+    | {"analysis/selection.py", "runs/devices.py", "runs/machine.py"}
+    | {f"rendering/{name}.py" for name in ("latex", "numbers", "tables", "words")},
+    "test_claims": READ
+    | FACTS
+    | {f"analysis/claims/{name}.py" for name in ("file", "comparisons", "verdicts")}
+    | {"rendering/claims.py", "rendering/latex.py"},
     "write_pages": BASE | {"rendering/pages.py"},
-    "check_equations": (NUMPY | TORCH_MLP | TORCH_VGG | BASE) - {"training/loop.py", "training/splits.py"}
-    | {"rendering/equations.py", "rendering/latex.py", "study/config.py", "study/kinds.py"},
+    "check_equations": (NUMPY | TORCH_MLP | TORCH_VGG | BASE | STUDY) - {"training/loop.py", "training/splits.py"}
+    | {"rendering/equations.py", "rendering/latex.py"},
 }
 # A stage is made again for any edit of its modules, and of the packages that they lie in; a run for what it reaches.
 for job in set(MODULES) - {"mlp-numpy", "mlp-tuned", "trials", "vgg"}:
@@ -149,7 +160,6 @@ SOURCES = {
     "report/*.tex": {"check_equations", "render_report"},  # the equations' labels
     "report/*.bib": {"check_equations", "render_report"},
     "report/claims.yaml": {"test_claims"},
-    "workflow/schemas/claims.schema.yaml": {"test_claims"},
     "tests/equations/*.py": {"check_equations"},
     "workflow/scripts/render-report": {"render_report"},
     "workflow/report/*": {"write_pages"},
@@ -193,20 +203,60 @@ def merged(**changes):
     return whole
 
 
-def state(document, folder, root=ROOT):
-    """Each plan file's content and each file's origin, named as in results/."""
-    study = config.load(document, SCHEMA)
-    plans = plan.documents(study, root) | {"config": document}
-    (folder / "stages").mkdir(exist_ok=True)
-    for name in plan.STAGES:
-        (folder / f"stages/{name}.json").write_text(json.dumps(plans[f"stages/{name}"]))
-    files = {
-        f"{study.name}/{file}": (origin.rule, {f"{study.name}/{name}" for name in origin.inputs})
-        for file, origin in explain.origins(folder).items()
-    }
-    contents = {f"{study.name}/plan/{name}.json": json.dumps(plan) for name, plan in plans.items()}
-    contents[f"{study.name}/plan/config.yaml"] = contents.pop(f"{study.name}/plan/config.json")
-    return contents, files
+def checkout(folder):
+    """The parts of the repository that Snakemake reads."""
+    for part in PARTS:
+        make = shutil.copytree if (ROOT / part).is_dir() else shutil.copy2
+        make(ROOT / part, folder / part)
+    return folder
+
+
+def jobs_planned(folder, *arguments):
+    """The jobs of a dry run: rule, inputs and outputs of each, named as in results/, and its variant if it has one."""
+    output = snakemake(folder, "report", "--dry-run", *arguments)[1]
+    jobs = []
+    for block in re.split(r"^(?:local)?rule ", output, flags=re.MULTILINE)[1:]:
+        listed = dict(re.findall(r"^    (input|output): (.*)$", block, re.MULTILINE))
+        if "output" in listed:
+            names = (listed[key].replace("results/", "").split(", ") for key in ("input", "output"))
+            jobs.append((block.partition(":")[0], *map(set, names)))
+    return jobs
+
+
+@pytest.fixture(scope="module")
+def state(tmp_path_factory):
+    """A function: each plan file's content and each file's rule and inputs, named as in results/.
+
+    Snakemake is asked once what it makes from what for each set of runs, searches and figures. What else a study may
+    change is told by the plan's contents alone, but for the names of trials, which are digests of their settings.
+    """
+    folder = checkout(tmp_path_factory.mktemp("planned"))
+    known = {}
+
+    def ask(document, root=ROOT):
+        study = config.load(document)
+        plans = plan.documents(study, root)
+        stages = {name: plans[f"stages/{name}"]["settings"] for name in plan.STAGES}
+        trials = [
+            f"{search}/{trial}" for search, entry in stages["search"].items() for trial in entry.get("trials", ())
+        ]
+        key = repr([study.name, [name for name in plans if name.count("/") < 2], len(trials), document["tensorboard"]])
+        key += repr([[(v["name"], v["seeds"], v.get("search")) for v in stages["tables"]["variants"]]])
+        key += repr([[v["name"] for v in stages[name]["variants"]] for name in ("shifts", "flips")])
+        key += repr(figures.names(stages["figures"]))
+        if key not in known:
+            write_config(folder, document)
+            known[key] = trials, jobs_planned(folder, "--forceall")
+        renamed = dict(zip(known[key][0], trials, strict=True))
+
+        def now(names):
+            return {re.sub(r"(?<=search/)[\w-]+/[0-9a-f]{16}", lambda name: renamed[name[0]], name) for name in names}
+
+        files = {file: (rule, now(inputs)) for rule, inputs, outputs in known[key][1] for file in now(outputs)}
+        contents = {f"{study.name}/plan/{name}.json": json.dumps(plan) for name, plan in plans.items()}
+        return contents | {f"{study.name}/plan/config.yaml": json.dumps(document)}, files
+
+    return ask
 
 
 def would_rerun(before, after):
@@ -246,9 +296,9 @@ def rule_of(name):
 
 
 @pytest.fixture(scope="module")
-def before(tmp_path_factory):
+def before(state):
     """The study as it is."""
-    return state(merged(), tmp_path_factory.mktemp("plan"))
+    return state(merged())
 
 
 def leaves(document, where=()):
@@ -302,7 +352,7 @@ REFUSED = {
     "datasets.cifar10-jpeg.source": "unknown key 'path'",
     "search.mlp-halving.method": "a grid trains every combination",
     "search.mlp-halving.grid": "the space holds 2 configurations",
-    "variants.mlp-numpy.optimiser": "numpy-mlp is trained by sgd",
+    "variants.mlp-numpy.optimiser": "numpy-mlp takes sgd",
     "variants.mlp-torch.kind": "torch-vgg has no such setting",
     "variants.vgg.kind": "numpy-mlp",
 }
@@ -331,47 +381,47 @@ KEYS_OF_CONFIG = [".".join(where) for where in leaves(merged())]
 
 
 @pytest.mark.parametrize("key", KEYS_OF_CONFIG)
-def test_a_key_reruns_what_depends_on_it_and_nothing_else(before, tmp_path, key):
+def test_a_key_reruns_what_depends_on_it_and_nothing_else(before, state, key):
     value = functools.reduce(lambda inner, name: inner[name], key.split("."), merged())
     document = changed(key, another(key, value))
     assert document != merged()
     if key in REFUSED:
         with pytest.raises(InputError, match=REFUSED[key]):
-            config.load(document, SCHEMA)
+            config.load(document)
     else:
-        assert would_rerun(before, state(document, tmp_path)) == with_readers(row(KEYS, key) | {"render_html"})
+        assert would_rerun(before, state(document)) == with_readers(row(KEYS, key) | {"render_html"})
 
 
 NEEDED = {"nesterov": {"momentum": 0.9}, "alternate_flips": {"flip": True}, "bias_rate": {"batch_norm": "manual"}}
 
 
 @pytest.mark.parametrize("setting", sorted(set(SETTINGS) - {"kind", "batch_size", "dirac"}))
-def test_a_setting_of_one_variant_reruns_that_one(before, tmp_path, setting):
+def test_a_setting_of_one_variant_reruns_that_one(before, state, setting):
     """Those that nobody has set as well; the kind, what is searched and what a VGG alone has cannot be set there."""
     document = merged()
     entry = document["variants"]["mlp-tuned"]
     entry |= NEEDED.get(setting, {})
-    was = config.load(document, SCHEMA).variants["mlp-tuned"].settings.get(setting, config.NEUTRAL.get(setting))
+    was = config.load(document).variants["mlp-tuned"].settings.get(setting, config.NEUTRAL.get(setting))
     entry[setting] = another(setting, was)
-    assert would_rerun(before, state(document, tmp_path)) == with_readers({"mlp-tuned", "render_html"})
+    assert would_rerun(before, state(document)) == with_readers({"mlp-tuned", "render_html"})
 
 
-def test_a_variant_less_retrains_nothing(before, tmp_path):
-    after = state(merged(run=["mlp-tuned", "vgg"]), tmp_path)
+def test_a_variant_less_retrains_nothing(before, state):
+    after = state(merged(run=["mlp-tuned", "vgg"]))
     assert would_rerun(before, after) == with_readers({*ROWS, "measure_flips", "render_html"})
 
 
-def test_event_files_rerun_nothing_else(before, tmp_path):
-    without = state(merged(tensorboard=False), tmp_path)
+def test_event_files_rerun_nothing_else(before, state):
+    without = state(merged(tensorboard=False))
     assert would_rerun(without, before) == {"write_events", "render_html"}
 
 
-def test_the_order_of_keys_means_nothing_but_to_the_page_that_shows_it(before, tmp_path):
+def test_the_order_of_keys_means_nothing_but_to_the_page_that_shows_it(before, state):
     document = merged()
     document["variants"] = dict(sorted(document["variants"].items()))
     document["variants"]["vgg"] = dict(reversed(document["variants"]["vgg"].items()))
     catalogue = {"test_claims"}  # lists all variants, for the hint where a claim names none of them
-    assert would_rerun(before, state(document, tmp_path)) == with_readers({"render_html", *catalogue})
+    assert would_rerun(before, state(document)) == with_readers({"render_html", *catalogue})
 
 
 # --- every source file ------------------------------------------------------------------------------------------------
@@ -405,22 +455,22 @@ def more(text):
     return ast.unparse(tree) + "\nADDED = 1\n"
 
 
-def after_edit(root, file, folder, edit):
+def after_edit(state, root, file, edit):
     path = root / file
     whole = path.read_text()
     path.write_text(edit(whole))
     try:
-        return state(merged(), folder, root)
+        return state(merged(), root)
     finally:
         path.write_text(whole)
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_a_file_reruns_what_depends_on_it_and_nothing_else(before, sources, tmp_path, file):
+def test_a_file_reruns_what_depends_on_it_and_nothing_else(before, state, sources, file):
     edit = more if file.endswith(".py") else "{}\n".format
-    assert would_rerun(before, after_edit(sources, file, tmp_path, edit)) == with_readers(roots(file))
+    assert would_rerun(before, after_edit(state, sources, file, edit)) == with_readers(roots(file))
     if file.startswith("src/"):
-        comment = after_edit(sources, file, tmp_path, "{}\n# a comment\n".format)
+        comment = after_edit(state, sources, file, "{}\n# a comment\n".format)
         assert would_rerun(before, comment) == set()
 
 
@@ -453,23 +503,19 @@ def test_the_tests_of_equations_import_nothing_that_their_stage_leaves_out():
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     """The small study with results that hold nothing, which Snakemake takes for made."""
-    folder = tmp_path_factory.mktemp("study")
-    for part in PARTS:
-        make = shutil.copytree if (ROOT / part).is_dir() else shutil.copy2
-        make(ROOT / part, folder / part)
+    folder = checkout(tmp_path_factory.mktemp("study"))
     write_config(folder, merged())
-    snakemake(folder, "report", "--dry-run")
+    made = {file: rule for rule, _, outputs in jobs_planned(folder, "--forceall") for file in outputs}
     results = folder / "results/small"
-    found = explain.origins(results / "plan")
-    for file in found:
-        (results / file).parent.mkdir(parents=True, exist_ok=True)
-        (results / file).write_text(file)
+    for file in made:
+        (results.parent / file).parent.mkdir(parents=True, exist_ok=True)
+        (results.parent / file).write_text(file)
     (results / "search/mlp-grid/selected.yaml").write_text("settings: {batch_size: 20}\n")
-    digests = {Path(file).stem: file for file in found if file.endswith(".npy") and file.startswith("dataset/")}
+    digests = {path.stem: path.name for path in (results / "dataset").glob("*.npy")}
     (results / "dataset/dataset.json").write_text(json.dumps({"sha256": digests}))
-    for file, origin in found.items():
-        if origin.rule in ("train_variant", "train_trial") and file.endswith("run.json"):
-            write_run(results, file.removesuffix("/run.json"), digests)
+    for file, rule in made.items():
+        if rule in ("train_variant", "train_trial") and file.endswith("run.json"):
+            write_run(results, file.removeprefix("small/").removesuffix("/run.json"), digests)
     snakemake(folder, "report", "--touch", "--forceall")
     return folder
 
@@ -480,20 +526,13 @@ def write_config(folder, document):
 
 
 def jobs_of(folder):
-    """The jobs of a dry run, each as its rule, variant or `trials`; `cifar-report why` agrees on all of them."""
-    output = snakemake(folder, "report", "--dry-run")[1]
-    jobs = set()
-    for block in re.split(r"^(?:local)?rule ", output, flags=re.MULTILINE)[1:]:
-        rule = block.partition(":")[0]
-        variant = re.search(r"^    wildcards: variant=([\w-]+)", block, re.MULTILINE)
-        jobs.add(variant[1] if variant else "trials" if rule == "train_trial" else rule)
-    results = folder / "results/small"
-    told = {}
-    for file, origin in explain.origins(results / "plan").items():
-        told.setdefault((group(origin.rule, f"small/{file}"), Path(file).parent), []).append(why(file, results))
-    again = {name for (name, _), sentences in told.items() if any("would be made again" in text for text in sentences)}
-    assert again == jobs - {"all", "report"}
-    return again
+    """The jobs of a dry run, each as its rule, variant or `trials`; `cifar-report explain` agrees on every file."""
+    planned = [(group(rule, file), file) for rule, _, outputs in jobs_planned(folder) for file in outputs]
+    study = FinishedStudy(folder / "results/small")
+    again = {file for file in study.records if " would be made again: " in made_again(file, study)}
+    remade = {file.removeprefix("small/") for _, file in planned}
+    assert again == remade & set(study.records)
+    return {name for name, _ in planned}
 
 
 SAMPLE = ["report.title", "seeds", "variants.vgg.label", "variants.mlp-torch.optimiser", "search.mlp-grid.grid"]
@@ -506,7 +545,7 @@ def test_snakemake_agrees_on_a_key(study, key):
     expected = {job.removesuffix("+") for job in with_readers(row(KEYS, key) | {"render_html"})}
     assert jobs_of(study) == expected
     if key == "variants.mlp-torch.optimiser":
-        assert why("runs/mlp-tuned/seed-1/curve.csv", study / "results/small") == (
+        assert made_again("runs/mlp-tuned/seed-1/curve.csv", FinishedStudy(study / "results/small")) == (
             "runs/mlp-tuned/seed-1/curve.csv would be made again: "
             "optimiser is adamw now and was adam (plan/mlp-tuned.json)."
         )

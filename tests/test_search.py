@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from cifar_report.analysis import summary
+from cifar_report.analysis import searches, selection
 from cifar_report.data import datasets
 from cifar_report.runs import halving
 from cifar_report.runs.halving import Score, promoted, search
@@ -44,7 +44,7 @@ PLAN = {
     "grid": GRID,
     "rung_steps": [4, 12, 36],
     "halving": {"trials": 9, "batch": 3, "reduction": 3, "rungs": 3, "workers": 1},
-    "code": code_digest("torch-mlp"),
+    "code": code_digest("numpy-mlp"),
 }
 STAGE = {"method": "successive-halving", "grid": GRID, "rung_steps": PLAN["rung_steps"]}
 
@@ -133,8 +133,8 @@ def found(plan, data, folder):
     """trials.json, selected.yaml and search.csv of a search."""
     trials = folder / "search" / "small"
     halving.write(plan, data, folder / "store", trials)
-    summary.select(STAGE, trials, trials / "selected.yaml")
-    summary.write_search({"small": STAGE}, folder / "search", folder / "search.csv")
+    selection.select(STAGE, trials, trials / "selected.yaml")
+    searches.write({"small": STAGE}, folder / "search", folder / "search.csv")
     files = (trials / "trials.json", trials / "selected.yaml", folder / "search.csv")
     return folder, [file.read_text() for file in files]
 

@@ -19,7 +19,7 @@ from cifar_report.base.errors import InputError
 from cifar_report.data import datasets
 from cifar_report.rendering import figures
 from cifar_report.rendering.latex import escape
-from cifar_report.runs.record import Run
+from cifar_report.runs.finished import Run
 from cifar_report.study import config
 from cifar_report.study.identity import code_digest
 
@@ -54,7 +54,7 @@ def test_names_that_become_paths_are_plain(name):
         {"search": document["search"] | {name: document["search"]["mlp-grid"]}},
     ):
         with pytest.raises(InputError, match=r"^config"):
-            config.load(document | change, SCHEMA)
+            config.load(document | change)
 
 
 # --- shells -----------------------------------------------------------------------------------------------------------
@@ -208,7 +208,7 @@ def test_no_source_unpickles_listens_or_starts_a_shell(path):
         for module in modules:
             assert not module.startswith("socket.")
             assert not any(module == m or module.startswith(f"{m}.") for m in UNWANTED_MODULES), module
-            assert not module.startswith("torchvision") or path.stem == "datasets"
+            assert not module.startswith("torchvision") or path.stem == "sources"
         if isinstance(node, ast.Attribute) and name_of(node.value) == "socket":
             assert node.attr == "gethostname"  # the machine's name opens no socket
         if isinstance(node, ast.Call):
@@ -239,7 +239,10 @@ def test_a_training_job_listens_on_nothing_and_unpickles_nothing(kind, tmp_path)
     places = {"plan": "plan.json", "dataset": "dataset", "store": "store", "output": "run"}
     arguments = [part for name, path in places.items() for part in (f"--{name}", str(tmp_path / path))]
     done = subprocess.run(
-        [sys.executable, "-c", HOOK, "train", "--seed", "0", *arguments], capture_output=True, text=True, check=True
+        [sys.executable, "-c", HOOK, "train-variant", "--seed", "0", *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     seen = json.loads(done.stderr.splitlines()[-1])
     assert seen["code"] == 0 and seen["listening"] == []
@@ -272,6 +275,6 @@ def test_the_environment_is_made_of_the_lock_alone():
 
 
 def test_the_lock_can_be_audited():
-    """`make audit` asks for the known vulnerabilities of what is locked, and installs nothing for it."""
+    """`make vulnerabilities` asks for the known vulnerabilities of what is locked, and installs nothing for it."""
     rule = re.search(r"^audit:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert rule and "pip-audit --strict --require-hashes --disable-pip --requirement requirements.lock" in rule[1]

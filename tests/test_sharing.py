@@ -87,8 +87,9 @@ def test_a_job_finds_its_siblings_and_a_finished_one_imports_no_torch(dataset, t
     def job(seed):
         arguments = ["--dataset", str(dataset.folder), "--store", "store", "--output", f"run-{seed}"]
         arguments += ["--plan", f"{seed}.json", "--stage", "stage.json", "--seeds-per-job", "2"]
-        arguments += ["--trial"] if trial else ["--seed", str(seed)]
-        call = f"from cifar_report.cli import main; main({['train', *arguments]})"
+        command = "train-trial" if trial else "train-variant"
+        arguments += [] if trial else ["--seed", str(seed)]
+        call = f"from cifar_report.cli import main; main({[command, *arguments]})"
         code = f"import sys; {call}; print('torch' in sys.modules)"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
         return done.stdout.splitlines()

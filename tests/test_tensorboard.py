@@ -22,7 +22,7 @@ def write(study, *variants, folder="tensorboard"):
     stage = {"settings": {"variants": [{"name": name, "seeds": seeds} for name, seeds in variants]}}
     (study / "events.json").write_text(to_json(stage))
     code = "import sys; from cifar_report.cli import main; code = main(sys.argv[1:]); print('torch' in sys.modules)"
-    command = [sys.executable, "-c", f"{code}; sys.exit(code)", "events", "--stage", study / "events.json"]
+    command = [sys.executable, "-c", f"{code}; sys.exit(code)", "write-events", "--stage", study / "events.json"]
     command += ["--runs", study / "runs", "--output", study / folder]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 

@@ -1,6 +1,5 @@
-"""Numbers are traced: none is typed, each names its files, and the chain agrees with Snakemake's own plan."""
+"""Numbers are traced: none is typed, each names its files, and Snakemake's records lead back from there."""
 
-import fnmatch
 import json
 import os
 import re
@@ -13,14 +12,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from runs import write_run
+from test_audit import write_records
 
-from cifar_report.analysis import summary
-from cifar_report.analysis.flips import COLUMNS as FLIP_COLUMNS
+from cifar_report.analysis import searches, selection, summary
+from cifar_report.analysis.perturbed import FLIP_COLUMNS
 from cifar_report.base.files import array_digest
 from cifar_report.cli import main
-from cifar_report.inspection.explain import REPOSITORY, RULES, origins
 from cifar_report.rendering import figures, tables
 from cifar_report.rendering.latex import escape, num, plain
+from cifar_report.rendering.words import shortened
 
 ROOT = Path(__file__).parent.parent
 REPORT = ROOT / "report"
@@ -117,8 +117,9 @@ def test_the_level_of_intervals_is_that_of_the_code():
     )
 
 
-def test_each_table_and_figure_leads_back_to_its_rule():
-    rule_of = {output: rule.name for rule in RULES for output in rule.outputs}
+def test_each_table_and_figure_leads_back_to_its_rule(dag):
+    rule_of = {output.removeprefix("results/demo/"): rule for rule, _, outputs in dag[1] for output in outputs}
+    rule_of["figures/{figure}.pdf"] = rule_of["figures/figures.json"]
     for path in (REPORT / "sections").glob("*.tex"):
         text = path.read_text()
         floats = re.findall(r"\\begin\{(?:table|figure)\}.*?\\end\{(?:table|figure)\}", text, re.DOTALL)
@@ -164,29 +165,10 @@ def dag(tmp_path_factory):
     return folder / "results/demo", jobs
 
 
-def test_the_rules_agree_with_snakemake(dag):
-    """Every file that a job of the demo makes: its rule, and all that the rule reads."""
-    results, jobs = dag
-    found = origins(results / "plan")
-    made = set()
-    for rule, inputs, outputs in jobs:
-        studied = {name.removeprefix("results/demo/") for name in inputs if name.startswith("results/demo/")}
-        sources = {name for name in inputs if not name.startswith("results/demo/")}
-        for output in (name.removeprefix("results/demo/") for name in outputs):
-            made.add(output)
-            origin = found[output]
-            assert origin.rule == rule, output
-            patterns = [p.removeprefix(REPOSITORY) for p in origin.inputs if p.startswith(REPOSITORY)]
-            assert {name for name in origin.inputs if not name.startswith(REPOSITORY)} == studied, output
-            assert all(any(fnmatch.fnmatch(source, pattern) for pattern in patterns) for source in sources), output
-            assert all(fnmatch.filter(sources, pattern) for pattern in patterns), output
-    assert made == set(found)
-
-
 @pytest.fixture(scope="module")
 def study(dag):
     """The demo study as if it had been computed: its runs are written by hand, the last of mlp-numpy diverged."""
-    results, _ = dag
+    results, jobs = dag
     stages = {path.stem: json.loads(path.read_text())["settings"] for path in (results / "plan/stages").glob("*.json")}
     (results / "dataset").mkdir()
     description = {"name": "digits", "source": "digits", "class_names": ["a", "b"], "shape": [3, 32, 32]}
@@ -201,7 +183,7 @@ def study(dag):
             write_run(results, f"search/{search}/{trial}", digests, 0.5 + place / 100)
         if "trials" not in entry:
             write_drawn(results, search, digests)
-        summary.select(entry, results / "search" / search, results / "search" / search / "selected.yaml")
+        selection.select(entry, results / "search" / search, results / "search" / search / "selected.yaml")
     for variant in stages["tables"]["variants"]:
         for seed in variant["seeds"]:
             diverged = (variant["name"], seed) == ("mlp-numpy", variant["seeds"][-1])
@@ -210,7 +192,7 @@ def study(dag):
             np.save(results / folder / "test-logits.npy", np.eye(2, dtype=np.float32))
     flips = [(v["name"], 0, 2, 1.0, 0.9, 0.5, 0.75) for v in stages["flips"]["variants"]]
     pd.DataFrame(flips, columns=FLIP_COLUMNS).to_csv(results / "flips.csv", index=False)
-    summary.write_search(stages["search"], results / "search", results / "search.csv")
+    searches.write(stages["search"], results / "search", results / "search.csv")
     summary.write_summary(stages["summarise"], results / "runs", results / "summary.csv", results / "costs.csv")
     drawn = [
         {"name": name, "title": "T", "caption": "50 %", "facts": {}, "sources": ["runs/vgg/seed-0/run.json"]}
@@ -220,6 +202,8 @@ def study(dag):
     (results / "figures/figures.json").write_text(json.dumps(drawn))
     (results / "claims.json").write_text("[]")
     tables.write(stages["tables"], results)
+    for job in jobs:
+        write_records(results, *job)
     return results
 
 
@@ -240,12 +224,12 @@ def explained(capsys, results, what):
     return code, shown.out + shown.err
 
 
-def test_numbers_name_their_files(study):
+def test_numbers_name_their_files(dag, study):
     """The JSON holds what LaTeX prints; every file is one of the study; a mean names the runs that completed."""
     found = json.loads((study / "numbers.json").read_text())
     lines = (study / "numbers.tex").read_text().splitlines()
     assert lines[1:] == [f"\\setresult{{{key}}}{{{number['text']}}}" for key, number in found.items()]
-    known = {*origins(study / "plan"), "plan/stages/tables.json"}
+    known = {name.removeprefix("results/demo/") for _, *files in dag[1] for names in files for name in names}
     assert not {file for number in found.values() for file in number["files"]} - known
     mean = found["mlp-numpy.test-accuracy"]
     assert mean["runs"] == [f"runs/mlp-numpy/seed-{seed}/run.json" for seed in (0, 1)]
@@ -262,14 +246,15 @@ def test_explain_a_number(study, capsys):
         "numbers.tex  <- write_tables",
         "  runs/mlp-tuned/seed-*/run.json  <- train_variant",
         "    plan/mlp-tuned.json",
+        "    dataset/*  <- prepare_dataset",
+        "      plan/stages/prepare.json",
         "    search/mlp-grid/selected.yaml  <- select_trial",
         "      plan/select/mlp-grid.json",
         "      search/mlp-grid/*/run.json  <- train_trial",
         "        plan/search/mlp-grid/*.json",
-        "        dataset/*  <- prepare_dataset",
-        "          plan/stages/prepare.json",
-        "    dataset/*  <- prepare_dataset, as above",
+        "        dataset/*  <- prepare_dataset, as above",
     ]
+    assert text.rpartition("\n\n")[2].startswith("numbers.tex would be made again: ")
     assert len(re.findall(r"runs/mlp-tuned/seed-\d  completed, identity \w{12}, as the plan", foot)) == 3
     document = json.loads((study / "plan/mlp-tuned.json").read_text())
     for part in (
@@ -318,8 +303,8 @@ def test_a_run_of_another_plan_is_told(study, capsys):
 
 def test_paths_are_shortened():
     runs = [f"runs/{name}/seed-{seed}/run.json" for name in ("mlp-a", "mlp-b", "mlp-c") for seed in (0, 1, 2)]
-    assert tables.shortened(runs) == "runs/mlp-*/seed-*/run.json"
-    assert tables.shortened(["a/train-images.npy", "a/train-labels.npy", "b.csv"]) == (
+    assert shortened(runs) == "runs/mlp-*/seed-*/run.json"
+    assert shortened(["a/train-images.npy", "a/train-labels.npy", "b.csv"]) == (
         "a/{train-images.npy,train-labels.npy}, b.csv"
     )
 

@@ -28,7 +28,7 @@ def folder(tmp_path):
 
 def train(folder, study):
     arguments = (
-        *("train", "--plan", f"{study}.json", "--dataset", "dataset", "--seed", "0"),
+        *("train-variant", "--plan", f"{study}.json", "--dataset", "dataset", "--seed", "0"),
         *("--store", "store", "--output", f"results/{study}"),
     )
     command = [sys.executable, "-m", "cifar_report.cli", *arguments]

@@ -8,11 +8,21 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
-
-from cifar_report.inspection.explain import REPOSITORY, RULES
+from typing import NamedTuple
 
 Edges = set[tuple[str, str]]
+
+
+class Job(NamedTuple):
+    """A job of the demo's report. Files are named from the study's folder, where they lie in it."""
+
+    rule: str
+    inputs: list[str]
+    outputs: list[str]
+    wildcards: dict[str, str]
+
 
 STYLE = """
   bgcolor=transparent; rankdir={direction}; nodesep=0.18; ranksep={gap}; pad=0.1;
@@ -28,31 +38,46 @@ KINDS = {
 }
 
 
+def snakemake(*arguments: str) -> str:
+    """What Snakemake says of the demo's report."""
+    command = [sys.executable, "-m", "snakemake", "--configfile", "config/demo.yaml", *arguments, "--", "report"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
 def rulegraph(*arguments: str) -> Edges:
-    """Who is read by whom, as `snakemake --rulegraph` says of the demo's report."""
-    command = [sys.executable, "-m", "snakemake", "--configfile", "config/demo.yaml", *arguments]
-    dot = subprocess.run([*command, "--rulegraph", "--", "report"], check=True, capture_output=True, text=True).stdout
+    """Who is read by whom."""
+    dot = snakemake(*arguments, "--rulegraph")
     names = dict(re.findall(r'^\t(\d+)\[label = "(\w+)"', dot, re.MULTILINE))
     return {(names[a], names[b]) for a, b in re.findall(r"^\t(\d+) -> (\d+)$", dot, re.MULTILINE)}
 
 
+@cache
+def jobs() -> list[Job]:
+    """All jobs, those that write TensorBoard files among them, as a dry run lists them."""
+    found = []
+    for block in re.split(
+        r"^(?:local)?rule ", snakemake("--dry-run", "--forceall", "--config", "tensorboard=True"), flags=re.MULTILINE
+    )[1:]:
+        listed = dict(re.findall(r"^    (input|output|wildcards): (.*)$", block, re.MULTILINE))
+        if "output" in listed:
+            files = (listed[key].replace("results/demo/", "").split(", ") for key in ("input", "output"))
+            wildcards = dict(part.split("=") for part in listed.get("wildcards", "").split(", ") if part)
+            found.append(Job(block.partition(":")[0], *files, wildcards))
+    return found
+
+
 def dataflow() -> Edges:
     """Which files are made from which, by the rules that make them; `config.yaml` and `report/` are the sources."""
-    makers = {output: rule.name for rule in RULES for output in rule.outputs}
-    makers |= {"search/{search}/{trial}/run.json": "train_trial", "{table_of_searches}": "tabulate_search"}
-    makers |= {"{trials_of_search}": "search_halving", "search/{search_of_variant}/selected.yaml": "select_trial"}
+    makers = {output: job.rule for job in jobs() for output in job.outputs}
     edges = set()
-    for rule in RULES:
-        for pattern in rule.inputs:
-            file = re.sub(r"\{(?:shifted|flipped)\}", "{variant}", pattern)
-            if file.startswith(REPOSITORY):
-                source = file.removeprefix(REPOSITORY).partition("/")[0] + "/"
-                if source in ("report/", "tests/"):
-                    edges.add((source, rule.name))
+    for job in jobs():
+        for file in job.inputs:
+            if file in makers:
+                edges.add((makers[file], job.rule))
             elif file.startswith("plan/"):
-                edges.add(("config.yaml", rule.name))
-            else:
-                edges.add((makers[file], rule.name))
+                edges.add(("config.yaml", job.rule))
+            elif file.startswith(("report/", "tests/")):
+                edges.add((file.partition("/")[0] + "/", job.rule))
     return edges
 
 
@@ -72,19 +97,18 @@ def reduced(edges: Edges) -> Edges:
 
 
 def files(rule: str) -> str:
-    """What a rule makes, in a few words: files, or the folders of several."""
-    outputs = next((r.outputs for r in RULES if r.name == rule), [rule])
+    """What a rule makes, in a few words: files, or the folders of several; <wildcard> for what stands in a name."""
+    job = next((job for job in jobs() if job.rule == rule), None)
+    if job is None:
+        return rule
+    outputs = job.outputs
+    for name, value in job.wildcards.items():
+        outputs = [re.sub(rf"(?<=[/-]){value}(?=[/.])", f"<{name}>", output) for output in outputs]
     if len(outputs) == 1:
-        return _readable(outputs[0])
-    places = dict.fromkeys(o.rpartition("/")[0] + "/" if "/" in o else o for o in outputs)
-    folders = tuple(place for place in places if place.endswith("/"))
-    shown = [p for p in places if not p.startswith(tuple(folder for folder in folders if folder != p))]
-    return "\\n".join(map(_readable, shown))
-
-
-def _readable(pattern: str) -> str:
-    """A pattern of paths with <wildcard> for what stands in it."""
-    return re.sub(r"\{(?:drawing_|its_)?(\w+)\}", r"<\1>", pattern)
+        return outputs[0]
+    depth = None if job.wildcards else 1  # of the folders that are told
+    places = dict.fromkeys("/".join(o.split("/")[:-1][:depth]) + "/" if "/" in o else o for o in outputs)
+    return "\\n".join(places)
 
 
 def colour(rule: str) -> str:
@@ -94,7 +118,7 @@ def colour(rule: str) -> str:
 def svg(edges: Edges, direction: str, gap: float, labels: dict[str, str]) -> str:
     """The picture, as Graphviz lays it out."""
     nodes = sorted({node for edge in edges for node in edge})
-    rules = {rule.name for rule in RULES}
+    rules = {job.rule for job in jobs()}
     lines = [STYLE.format(direction=direction, gap=gap)]
     for node in nodes:
         look = f'fillcolor="{colour(node)}"' if node in rules else 'style=filled, fillcolor="#f1f5f9"'

@@ -1,24 +1,24 @@
-"""The command line: one subcommand for each rule of the workflow."""
+"""The command line: a subcommand for each rule of the workflow, of the rule's name, and one for each question."""
 
 import argparse
 import os
-import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cifar_report.base.errors import InputError
 from cifar_report.base.files import read_json
 from cifar_report.base.processes import die_with_parent
 
 if TYPE_CHECKING:
-    from cifar_report.study.config import Settings
+    from cifar_report.study.settings import Settings
 
 PATHS = {
     "stage": "the stage's file in plan/",
     "runs": "folder of <variant>/seed-<n>/",
     "search": "folder of the trials",
-    "dataset": "folder that `prepare` made",
+    "dataset": "folder that prepare-dataset made",
     "results": "folder of the study",
     "store": "folder of all runs, finished and not",
     "reference": "folder of the reference study",
@@ -26,17 +26,39 @@ PATHS = {
     "summary": "summary.csv to write",
     "costs": "costs.csv to write",
     "claims": "claims.yaml",
-    "schema": "schema of claims.yaml",
     "templates": "folder of the captions' templates",
     "checks": "what the equations' tests reported",
     "output": "file or folder to write",
 }
+# Subcommands of earlier versions, and what does the same now.
+GONE = {
+    "why": "explain",
+    "verify-results": "verify",
+    "prepare": "prepare-dataset",
+    "train": "train-variant",  # of a search's trial: train-trial
+    "select": "select-trial",
+    "summarise": "summarise-runs",
+    "shifts": "measure-shifts",
+    "flips": "measure-flips",
+    "events": "write-events",
+    "claims": "test-claims",
+    "figures": "draw-figures",
+    "equations": "check-equations",
+    "tables": "write-tables",
+    "pages": "write-pages",
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one subcommand; returns the exit code, 1 with a message where the input is wrong."""
-    parser = _parser()
-    options = vars(parser.parse_args(arguments))
+    """Runs one subcommand; returns the exit code, 1 with a message where the input is wrong, 2 where it has gone."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if words and words[0] in GONE:
+        print(
+            f"cifar-report: {words[0]} has gone; use cifar-report {' '.join([GONE[words[0]], *words[1:]])}",
+            file=sys.stderr,
+        )
+        return 2
+    options = vars(_parser().parse_args(arguments))
     command = options.pop("command")
     try:
         command(**options)
@@ -57,7 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def prepare(stage: Path, output: Path, resources: Path) -> None:
+def prepare_dataset(stage: Path, output: Path, resources: Path) -> None:
     """Makes the dataset's arrays."""
     from cifar_report.data import datasets
 
@@ -65,121 +87,143 @@ def prepare(stage: Path, output: Path, resources: Path) -> None:
     datasets.prepare(**settings, folder=output, resources=resources)
 
 
-def train(
+def train_variant(
     run_plan: Path,
     dataset: Path,
-    seed: int,  # of a variant; a trial's stands in its plan
+    seed: int,
     store: Path,
     output: Path,
     selected: Path | None,
-    trial: bool,
     stage: Path | None,
     seeds_per_job: int,
 ) -> None:
-    """Trains one seed of a variant, or one trial of a search, unless the store holds that run already.
+    """Trains one seed of a variant, unless the store holds that run already.
 
-    While start-up outweighs training, other seeds or trials of the stage that no job has begun are trained on the way.
+    While start-up outweighs training, other seeds that no job has begun are trained on the way.
     """
-    die_with_parent()
-    document = read_json(run_plan)
-    _begin(document["settings"]["kind"], document["code"])
+    document = _begin(run_plan)
     import yaml
 
-    from cifar_report.data import datasets
-    from cifar_report.runs.store import Request, Store, publish
     from cifar_report.study import plan
 
     chosen = yaml.safe_load(selected.read_text())["settings"] if selected else None
-    settings = plan.settings_of(document, chosen)
-    name = document["variant"]
-    others = []
+    settings, name = plan.settings_of(document, chosen), document["variant"]
+    seeds: list[int] = []
     if stage and seeds_per_job > 1:
-        listed = read_json(stage)["settings"]
-        if trial:
-            plans = [read_json(run_plan.with_name(f"{other}.json")) for other in listed["trials"]]
-            others = [(p["variant"], plan.settings_of(p), p["seed"]) for p in plans if p["code"] == document["code"]]
-        else:
-            seeds = next(variant["seeds"] for variant in listed["variants"] if variant["name"] == name)
-            others = [(name, settings, other) for other in seeds]
+        seeds = next(v["seeds"] for v in read_json(stage)["settings"]["variants"] if v["name"] == name)
+    runs = [(settings, number, f"{name} seed {number}") for number in (seed, *seeds)]
+    _train(runs, document["code"], dataset, store, output, name, seeds_per_job, test=True)
+
+
+def train_trial(
+    run_plan: Path, dataset: Path, store: Path, output: Path, stage: Path | None, seeds_per_job: int
+) -> None:
+    """Trains one trial of a search, which opens no test array, unless the store holds that run already.
+
+    While start-up outweighs training, other trials that no job has begun are trained on the way.
+    """
+    document = _begin(run_plan)
+    from cifar_report.study import plan
+
+    plans = [document]
+    if stage and seeds_per_job > 1:
+        listed = [read_json(run_plan.with_name(f"{trial}.json")) for trial in read_json(stage)["settings"]["trials"]]
+        plans += [other for other in listed if other["code"] == document["code"]]
+    runs = [(plan.settings_of(p), p["seed"], f"{p['variant']} seed {p['seed']}") for p in plans]
+    _train(runs, document["code"], dataset, store, output, document["variant"], seeds_per_job, test=False)
+
+
+def _train(
+    runs: "list[tuple[Settings, int, str]]",
+    code: str,
+    dataset: Path,
+    store: Path,
+    output: Path,
+    name: str,
+    at_most: int,
+    test: bool,
+) -> None:
+    """Trains the first of some runs, and others on the way; publishes the first under a study's name for it."""
+    from cifar_report.data import datasets
+    from cifar_report.runs.store import Request, Store, publish
+
     data = datasets.load(dataset)
-
-    def request(label: str, settings: "Settings", seed: int) -> Request:
-        return Request(settings, seed, data, document["code"], f"{label} seed {seed}", test=not trial)
-
-    wanted = request(name, settings, document["seed"] if trial else seed)
-    finished = Store(store).share(wanted, [request(*other) for other in others], seeds_per_job)
-    publish(finished, output, wanted, name)
+    wanted, *others = (Request(settings, seed, data, code, label, test) for settings, seed, label in runs)
+    publish(Store(store).share(wanted, others, at_most), output, wanted, name)
 
 
-def _begin(kind: str, code: str) -> None:
-    """At the start of a job that trains, before it imports what computes: is the code that of the plan?"""
+def _begin(document_of_job: Path) -> dict[str, Any]:
+    """The plan of a job that trains; before it imports what computes: is the code that of the plan?"""
+    die_with_parent()
     from cifar_report.study.identity import check_code
 
-    check_code(kind, code)
+    document = read_json(document_of_job)
+    check_code(document["settings"]["kind"], document["code"])
+    return document
 
 
 def search_halving(stage: Path, dataset: Path, store: Path, output: Path) -> None:
     """Searches by successive halving: draws, trains and promotes all its trials."""
-    die_with_parent()
-    document = read_json(stage)
-    _begin(document["settings"]["kind"], document["code"])
+    document = _begin(stage)
     from cifar_report.runs import halving
 
     halving.write(document, dataset, store, output)
 
 
-def select(stage: Path, search: Path, output: Path) -> None:
+def select_trial(stage: Path, search: Path, output: Path) -> None:
     """Chooses the trial of a search with the best validation accuracy."""
-    from cifar_report.analysis import summary
+    from cifar_report.analysis import selection
 
-    summary.select(read_json(stage)["settings"], search, output)
+    selection.select(read_json(stage)["settings"], search, output)
 
 
 def tabulate_search(stage: Path, search: Path, output: Path) -> None:
     """Writes a row for each trial of all searches."""
-    from cifar_report.analysis import summary
+    from cifar_report.analysis import searches
 
-    summary.write_search(read_json(stage)["settings"], search, output)
+    searches.write(read_json(stage)["settings"], search, output)
 
 
-def summarise(stage: Path, runs: Path, summary: Path, costs: Path) -> None:
+def summarise_runs(stage: Path, runs: Path, summary: Path, costs: Path) -> None:
     """Writes a row for each variant: accuracies with intervals, and what it cost."""
     from cifar_report.analysis.summary import write_summary
 
     write_summary(read_json(stage)["settings"], runs, summary, costs)
 
 
-def shifts(stage: Path, runs: Path, dataset: Path, output: Path) -> None:
+def measure_shifts(stage: Path, runs: Path, dataset: Path, output: Path) -> None:
     """Measures test accuracy on shifted images."""
     die_with_parent()
-    from cifar_report.analysis import shifts
+    from cifar_report.analysis.perturbed import measure_shifts
 
-    shifts.write(read_json(stage)["settings"], runs, dataset, output)
+    measure_shifts(read_json(stage)["settings"], runs, dataset, output)
 
 
-def flips(stage: Path, runs: Path, dataset: Path, output: Path) -> None:
+def measure_flips(stage: Path, runs: Path, dataset: Path, output: Path) -> None:
     """Measures test accuracy with test-time flips."""
     die_with_parent()
-    from cifar_report.analysis import flips
+    from cifar_report.analysis.perturbed import measure_flips
 
-    flips.write(read_json(stage)["settings"], runs, dataset, output)
+    measure_flips(read_json(stage)["settings"], runs, dataset, output)
 
 
-def events(stage: Path, runs: Path, output: Path) -> None:
+def write_events(stage: Path, runs: Path, output: Path) -> None:
     """Writes TensorBoard event files of all runs."""
     from cifar_report.rendering import events
 
     events.write(read_json(stage)["settings"], runs, output)
 
 
-def claims(stage: Path, results: Path, claims: Path, schema: Path) -> None:
+def test_claims(stage: Path, results: Path, claims: Path) -> None:
     """Tests the claims and writes their verdicts, as JSON and LaTeX."""
-    from cifar_report.rendering import claims as tests
+    from cifar_report.analysis.claims import verdicts
+    from cifar_report.rendering import claims as latex
 
-    tests.write(read_json(stage)["settings"], results, claims, schema)
+    verdicts.write(read_json(stage)["settings"], results, claims)
+    latex.write(results)
 
 
-def figures(stage: Path, results: Path) -> None:
+def draw_figures(stage: Path, results: Path) -> None:
     """Draws the figures."""
     from cifar_report.rendering import figures
 
@@ -188,21 +232,21 @@ def figures(stage: Path, results: Path) -> None:
     figures.write(settings, results / "runs", results / "dataset", search, results / "figures")
 
 
-def equations(checks: Path, output: Path) -> None:
+def check_equations(checks: Path, output: Path) -> None:
     """Writes the table of checked equations."""
     from cifar_report.rendering import equations
 
     equations.write(checks, output)
 
 
-def tables(stage: Path, results: Path) -> None:
+def write_tables(stage: Path, results: Path) -> None:
     """Writes the tables and the numbers of the LaTeX report."""
     from cifar_report.rendering import tables
 
     tables.write(read_json(stage)["settings"], results)
 
 
-def pages(stage: Path, results: Path, templates: Path, output: Path) -> None:
+def write_pages(stage: Path, results: Path, templates: Path, output: Path) -> None:
     """Writes the tables of the HTML report as pages, and its captions."""
     from cifar_report.rendering import pages
 
@@ -210,44 +254,17 @@ def pages(stage: Path, results: Path, templates: Path, output: Path) -> None:
 
 
 def explain(results: Path, what: str) -> None:
-    """Tells where a number, table, figure or file comes from: rules, runs, settings, code, commit, data."""
+    """Tells where a number, table, figure or file comes from, and whether and why it would be made again."""
     from cifar_report.inspection.explain import explain
 
     print(explain(what, results))
 
 
-def why(results: Path, what: str) -> None:
-    """Tells in a sentence why a file would be made again, or would not."""
-    from cifar_report.inspection.why import why
-
-    print(why(what, results))
-
-
-def verify_results(results: Path, store: Path) -> None:
-    """Recomputes every digest of a study's results, offline; exit code 1 where one differs."""
-    from cifar_report.inspection.audit import audit
-
-    checks = audit(results, store)
-    wrong = [f"{check.what}: {check.problem}" for check in checks if check.problem]
-    print("\n".join([*wrong, f"{len(checks) - len(wrong)} of {len(checks)} checks hold"]))
-    if wrong:
-        raise InputError(f"{results}: differs in {len(wrong)} places from what was made, listed above")
-
-
 def forget(results: Path, store: Path, variant: str) -> None:
     """Removes a variant's runs from a study and the store, and the study's summary, so that they are trained anew."""
-    found = sorted((results / "runs" / variant).glob("seed-*/run.json"))
-    if not found:
-        raise InputError(
-            f"{results / 'runs' / variant}: expected runs to forget, found none; name a variant that has run"
-        )
-    for path in found:
-        shutil.rmtree(store / read_json(path)["identity"], ignore_errors=True)
-        shutil.rmtree(path.parent)
-    # Snakemake makes a missing file again if something that it is asked for is missing as well.
-    for name in ("summary.csv", "costs.csv"):
-        (results / name).unlink(missing_ok=True)
-    print(f"{variant}: forgot {len(found)} run(s)")
+    from cifar_report.runs.forget import forget
+
+    print(f"{variant}: forgot {forget(results, store, variant)} run(s)")
 
 
 def export_runs(results: Path, store: Path, output: Path) -> None:
@@ -268,38 +285,43 @@ def import_runs(source: Path, store: Path, results: Path | None) -> None:
         raise InputError("\n".join(["these runs were refused:", *refused]))
 
 
-def forecast(results: Path, store: Path | None, reference: Path, cores: int, seeds_per_job: int) -> None:
+def forecast(results: Path, store: Path | None, reference: Path, cores: int) -> None:
     """Tells how long a study will take, from earlier runs: core minutes by variant, and the time on so many cores."""
     from cifar_report.inspection import forecast
 
-    for option, value in (("--cores", cores), ("--seeds-per-job", seeds_per_job)):
-        if value < 1:
-            raise InputError(f"{option}: expected 1 or more, found {value}")
+    if cores < 1:
+        raise InputError(f"--cores: expected 1 or more, found {cores}")
     store = store or results.parent / ".store"
-    known = forecast.benchmarks(forecast.earlier_runs(store, reference))
-    print(forecast.report(forecast.tasks(results, store, known, seeds_per_job, cores), cores))
+    print(forecast.report(forecast.tasks(results, store, forecast.earlier_runs(store, reference)), cores))
 
 
-def verify(results: Path, reference: Path) -> None:
-    """Compares a finished study with its reference, variant by variant; exit code 1 where one differs."""
-    from cifar_report.inspection.verify import verify
+def verify(results: Path, reference: Path | None, store: Path | None) -> None:
+    """Recomputes every digest of a finished study, or compares it with a reference; exit code 1 where one differs."""
+    from cifar_report.inspection.verify import recompute, verify
 
-    lines, holds = verify(results, reference)
-    print("\n".join(lines))
-    if not holds:
-        raise InputError(f"{results}: differs from {reference} in the variants marked FAIL")
+    if reference:
+        lines, holds = verify(results, reference)
+        print("\n".join(lines))
+        if not holds:
+            raise InputError(f"{results}: differs from {reference} in the variants marked FAIL")
+        return
+    checks = recompute(results, store or results.parent / ".store")
+    wrong = [f"{check.what}: {check.problem}" for check in checks if check.problem]
+    print("\n".join([*wrong, f"{len(checks) - len(wrong)} of {len(checks)} checks hold"]))
+    if wrong:
+        raise InputError(f"{results}: differs in {len(wrong)} places from what was made, listed above")
 
 
 def compare(a: str, b: str, output: Path | None) -> None:
     """Tells what changed between two studies or two commits: numbers, claims, curves, and what explains it."""
-    from cifar_report.inspection import compare
+    from cifar_report.inspection import compare, compare_page
 
     if output:
-        compare.check_output(output)
+        compare_page.check_output(output)
     comparison = compare.compare(compare.read(a), compare.read(b))
-    compare.show(comparison)
+    compare_page.show(comparison)
     if output:
-        compare.write(comparison, output)
+        compare_page.write(comparison, output)
         print(f"\n{output}: written")
 
 
@@ -307,36 +329,36 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="cifar-report", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
 
-    sub = _command(commands, train)
-    sub.add_argument("--plan", type=Path, required=True, dest="run_plan", help="plan/<variant>.json")
-    sub.add_argument("--dataset", type=Path, required=True, help=PATHS["dataset"])
-    sub.add_argument("--seed", type=int, help="of a variant; a trial's stands in its plan")
-    sub.add_argument("--store", type=Path, required=True, help=PATHS["store"])
-    sub.add_argument("--output", type=Path, required=True, help="folder for this run's files")
+    trains: tuple[Callable[..., None], ...] = (train_variant, train_trial)
+    for function in trains:
+        sub = _command(commands, function)
+        sub.add_argument("--plan", type=Path, required=True, dest="run_plan", help="the run's file in plan/")
+        sub.add_argument("--dataset", type=Path, required=True, help=PATHS["dataset"])
+        sub.add_argument("--store", type=Path, required=True, help=PATHS["store"])
+        sub.add_argument("--output", type=Path, required=True, help="folder for this run's files")
+        sub.add_argument("--stage", type=Path, help="the stage's file in plan/ that lists the other seeds or trials")
+        sub.add_argument("--seeds-per-job", type=int, default=1, help="how many seeds or trials may share this process")
+    sub = commands.choices["train-variant"]
+    sub.add_argument("--seed", type=int, required=True)
     sub.add_argument("--selected", type=Path, nargs="?", help="selected.yaml of the search that the variant names")
-    sub.add_argument("--trial", action="store_true", help="a trial of a search: opens no test array")
-    sub.add_argument("--stage", type=Path, help="the stage's file in plan/ that lists the other seeds or trials")
-    sub.add_argument("--seeds-per-job", type=int, default=1, help="how many seeds or trials may share this process")
 
-    paths = {
-        prepare: ("stage", "output", "resources"),
+    paths: dict[Callable[..., None], tuple[str, ...]] = {
+        prepare_dataset: ("stage", "output", "resources"),
         search_halving: ("stage", "dataset", "store", "output"),
-        select: ("stage", "search", "output"),
+        select_trial: ("stage", "search", "output"),
         tabulate_search: ("stage", "search", "output"),
-        summarise: ("stage", "runs", "summary", "costs"),
-        shifts: ("stage", "runs", "dataset", "output"),
-        flips: ("stage", "runs", "dataset", "output"),
-        events: ("stage", "runs", "output"),
-        claims: ("stage", "results", "claims", "schema"),
-        figures: ("stage", "results"),
-        equations: ("checks", "output"),
-        tables: ("stage", "results"),
-        pages: ("stage", "results", "templates", "output"),
+        summarise_runs: ("stage", "runs", "summary", "costs"),
+        measure_shifts: ("stage", "runs", "dataset", "output"),
+        measure_flips: ("stage", "runs", "dataset", "output"),
+        write_events: ("stage", "runs", "output"),
+        test_claims: ("stage", "results", "claims"),
+        draw_figures: ("stage", "results"),
+        check_equations: ("checks", "output"),
+        write_tables: ("stage", "results"),
+        write_pages: ("stage", "results", "templates", "output"),
         forecast: ("results",),
-        verify: ("results", "reference"),
+        verify: ("results",),
         explain: ("results",),
-        why: ("results",),
-        verify_results: ("results", "store"),
         forget: ("results", "store"),
         export_runs: ("results", "store", "output"),
         import_runs: ("store",),
@@ -346,11 +368,12 @@ def _parser() -> argparse.ArgumentParser:
         for name in names:
             sub.add_argument(f"--{name}", type=Path, required=True, help=PATHS[name])
     commands.choices["explain"].add_argument("what", help="a result's key, a table or figure by its name, or a file")
-    commands.choices["why"].add_argument("what", help="a file, table or figure, named as for explain")
+    sub = commands.choices["verify"]
+    sub.add_argument("--reference", type=Path, help=PATHS["reference"] + "; without it, every digest is recomputed")
+    sub.add_argument("--store", type=Path, help=PATHS["store"] + "; .store beside the study by default")
     commands.choices["forget"].add_argument("variant")
     sub = commands.choices["forecast"]
     sub.add_argument("--cores", type=int, default=os.cpu_count() or 1, help="all of this machine by default")
-    sub.add_argument("--seeds-per-job", type=int, default=10, help="as of train; 10, as in profiles/default")
     sub.add_argument("--store", type=Path, help=PATHS["store"] + "; .store beside the study by default")
     sub.add_argument(
         "--reference", type=Path, default=Path("reference"), help="folder of further studies that have run"
@@ -362,7 +385,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = _command(commands, compare)
     for name in ("a", "b"):
         sub.add_argument(name, help="folder of a study, or <git revision>:<folder>")
-    sub.add_argument("--output", type=Path, help="page to write besides, .html or .pdf")
+    sub.add_argument("--output", type=Path, help="page to write besides, .html")
     return parser
 
 

@@ -28,20 +28,22 @@ class LogHandler(LogHandlerBase):
     def __post_init__(self) -> None:
         from snakemake.logging import ColorizingTextHandler, DefaultFilter, DefaultFormatter
 
-        told = self.common_settings
+        settings = self.common_settings
         self.plain = ColorizingTextHandler(
-            nocolor=told.nocolor,
-            stream=sys.stdout if told.stdout else sys.stderr,
-            formatter=DefaultFormatter(told.quiet, told.show_failed_logs),
-            filter=DefaultFilter(told.quiet, told.debug_dag, told.verbose, told.dryrun, told.printshellcmds),
+            nocolor=settings.nocolor,
+            stream=sys.stdout if settings.stdout else sys.stderr,
+            formatter=DefaultFormatter(settings.quiet, settings.show_failed_logs),
+            filter=DefaultFilter(
+                settings.quiet, settings.debug_dag, settings.verbose, settings.dryrun, settings.printshellcmds
+            ),
         )
-        calm = told.dryrun or told.quiet or told.verbose or told.debug_dag
+        calm = settings.dryrun or settings.quiet or settings.verbose or settings.debug_dag
         wanted = not (calm or any(name in os.environ for name in (PLAIN, INNER)))
         if wanted and self.plain.is_tty and os.environ.get("TERM") != "dumb":
             from snakemake_logger_plugin_training.display import Display
 
             self.display = Display(self.plain)
-        elif told.dryrun and not told.quiet and INNER not in os.environ:
+        elif settings.dryrun and not settings.quiet and INNER not in os.environ:
             from snakemake_logger_plugin_training.outlook import Outlook
 
             self.outlook = Outlook()

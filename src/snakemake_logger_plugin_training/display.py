@@ -82,7 +82,7 @@ class Job:
     def tail(self) -> str:
         """The end of its log; empty while the log is that of an earlier attempt."""
         try:
-            if self.log is None or self.told() < self.begun - 1:  # file systems round times
+            if self.log is None or self.written() < self.begun - 1:  # file systems round times
                 return ""
             with self.log.open("rb") as file:
                 file.seek(-min(TAIL, self.log.stat().st_size), os.SEEK_END)
@@ -90,19 +90,19 @@ class Job:
         except OSError:
             return ""
 
-    def told(self) -> float:
+    def written(self) -> float:
         """When its log was written to, in seconds since 1970."""
         return self.log.stat().st_mtime if self.log else self.begun
 
     def last(self, own: bool = False) -> Line | None:
         """The last evaluation that its log tells of, on request of its own run."""
         line = None
-        for found in PROGRESS.finditer(self.tail()):
-            if own and not self.is_own(found["run"]):
+        for match in PROGRESS.finditer(self.tail()):
+            if own and not self.is_own(match["run"]):
                 continue
-            scores = _scores(found["scores"]) or (line.scores if line and line.run == found["run"] else "")
-            left = None if found["left"] == "nan" else float(found["left"])
-            line = Line(found["run"], int(found["step"]), int(found["steps"]), scores, found["speed"], left)
+            scores = _scores(match["scores"]) or (line.scores if line and line.run == match["run"] else "")
+            left = None if match["left"] == "nan" else float(match["left"])
+            line = Line(match["run"], int(match["step"]), int(match["steps"]), scores, match["speed"], left)
         return line
 
     def left(self, now: float) -> tuple[str, float] | None:
@@ -110,7 +110,7 @@ class Job:
         line = self.last()
         if line is None or line.left is None:
             return None
-        return line.run, max(line.left - (now - self.told()), 0.0)
+        return line.run, max(line.left - (now - self.written()), 0.0)
 
 
 class Display:
@@ -178,9 +178,9 @@ class Display:
         if job := self._end(number):
             self.finished += 1
             line, tail = job.last(own=True), job.tail()
-            found = f"  {line.scores}" if line else "  from the store" if "taken from the store" in tail else ""
+            outcome = f"  {line.scores}" if line else "  from the store" if "taken from the store" in tail else ""
             if job.log:  # targets have none, and do nothing
-                self._say("✓", "green", job, f"{found}  {_watch(time.time() - job.begun)}")
+                self._say("✓", "green", job, f"{outcome}  {_watch(time.time() - job.begun)}")
 
     def _fail(self, record: Any) -> None:
         if job := self._end(record.jobid):  # else it was told already
@@ -231,14 +231,14 @@ class Display:
             return [label, "", "", "", "", Text(_watch(now - job.begun), style="dim")]
         wide = self.console.width >= WIDE
         left = job.left(now)
-        told = "last evaluation" if line.step == line.steps else f"{forecast.clock(left[1])} left" if left else ""
+        rest = "last evaluation" if line.step == line.steps else f"{forecast.clock(left[1])} left" if left else ""
         return [
             label,
             _bar(line.step, line.steps, 10) if wide else "",
             Text(f"{line.step}/{line.steps}"),
             Text(line.scores),
             Text(f"{line.speed} images/s" if wide else f"{line.speed}/s"),
-            Text(told),
+            Text(rest),
         ]
 
     def _all(self, now: float) -> RenderableType:
@@ -249,7 +249,7 @@ class Display:
             Text(f"{self.finished} of {self.total} jobs", style="bold"),
             *([Text(f"{self.failed} failed", style="bold red")] if self.failed else []),
             Text(_watch(now - self.begun), style="dim"),
-            Text(f"about {forecast.told(expected)} left" if expected and self.jobs else ""),
+            Text(f"about {forecast.in_words(expected)} left" if expected and self.jobs else ""),
         )
         return row
 
@@ -266,14 +266,15 @@ class Display:
 
     def _foresee(self, now: float) -> forecast.Seconds | None:
         try:
-            tasks = [task for task in self.outlook.tasks(self.cores, fresh=True) if task.name not in self.ended]
+            tasks = [task for task in self.outlook.tasks(fresh=True) if task.name not in self.ended]
         except (InputError, OSError):
             return None
         expected = {task.name: task.seconds for task in tasks}
         seconds = {}
         for job in self.jobs.values():
-            if told := job.left(now):
-                seconds[told[0]] = forecast.Seconds(told[1], told[1], told[1])
+            if training := job.left(now):
+                run, left = training
+                seconds[run] = forecast.Seconds(left, left, left)
             elif job.name in expected:
                 spent = now - job.begun
                 seconds[job.name] = forecast.Seconds(*(max(part - spent, 0.0) for part in expected[job.name]))
@@ -294,9 +295,9 @@ def _now(job: Job, run: str) -> str:
     return "now " + run.removeprefix(next(iter(job.wildcards.values()), "")).strip(" -")
 
 
-def _scores(told: str) -> str:
+def _scores(text: str) -> str:
     """Loss and accuracy of the last split that is told of, as `test 45.1 %, loss 1.523`."""
-    words = told.split()
+    words = text.split()
     return f"{words[-3]} {100 * float(words[-1]):.1f} %, loss {words[-2]}" if len(words) >= 3 else ""
 
 

@@ -21,8 +21,7 @@ class Outlook:
     def __init__(self) -> None:
         self.results: Path | None = None  # folder of the study, as the jobs name their files
         self.names: set[str] = set()  # of jobs, as forecast names them
-        self.seeds_per_job = 1
-        self.known: list[forecast.Benchmark] | None = None
+        self.known: list[forecast.EarlierRun] | None = None
 
     def add(self, record: LogRecord) -> str:
         """Takes note of a job; its name, as forecast has it, empty for one without a log."""
@@ -33,12 +32,10 @@ class Outlook:
         name = Path(*logs[0].parts[place + 1 :]).with_suffix("").as_posix()
         self.results = Path(*logs[0].parts[:place])
         self.names.add(name)
-        resources = getattr(record, "resources", None)
-        self.seeds_per_job = max(self.seeds_per_job, int(getattr(resources, "seeds_per_job", 1)))
         return name
 
-    def tasks(self, cores: int, fresh: bool = False) -> list[forecast.Task]:
-        """All jobs of the study.
+    def tasks(self, fresh: bool = False) -> list[forecast.Task]:
+        """All jobs of the study that train.
 
         Args:
             fresh: look for earlier runs again; those of this study count too.
@@ -47,8 +44,8 @@ class Outlook:
             return []
         store = self.results.parent / ".store"
         if fresh or self.known is None:
-            self.known = forecast.benchmarks(forecast.earlier_runs(store, REFERENCE))
-        return forecast.tasks(self.results, store, self.known, self.seeds_per_job, cores)
+            self.known = forecast.earlier_runs(store, REFERENCE)
+        return forecast.tasks(self.results, store, self.known)
 
     def sentence(self) -> str:
         """The forecast of a dry run; empty where no earlier run tells anything."""
@@ -56,15 +53,16 @@ class Outlook:
             return ""
         cores = asked_cores()
         try:
-            tasks = to_come(self.tasks(cores), Counter(map(rule_of, self.names)), self.names, {})
+            tasks = to_come(self.tasks(), Counter(map(rule_of, self.names)), self.names, {})
         except InputError:
             return ""
         work = forecast.total(task.seconds for task in tasks)
         if not work.likely:
             return ""
+        wall = forecast.in_words(forecast.wall(tasks, cores))
         return (
-            f"Forecast: {forecast.told(forecast.wall(tasks, cores))} on {cores} core{'s' * (cores != 1)}, from earlier "
-            f"runs; by variant: cifar-report forecast --results {self.results} --cores {cores}"
+            f"Forecast: {wall} on {cores} core{'s' * (cores != 1)}, from earlier runs; by variant: "
+            f"cifar-report forecast --results {self.results} --cores {cores}"
         )
 
 
@@ -76,7 +74,7 @@ def to_come(
 ) -> list[forecast.Task]:
     """The jobs that are still to end: of each rule so many as are left, `first` those whose names are known.
 
-    A run that is in the store already costs its publication.
+    A run that is in the store already costs its job alone.
 
     Args:
         seconds: what is left of running jobs and of runs, by their names.
@@ -88,8 +86,7 @@ def to_come(
             continue
         counts[rule] += 1
         if task.finished:
-            likely = forecast.PUBLICATION
-            task = replace(task, finished=False, seconds=forecast.Seconds(likely, likely, likely))
+            task = replace(task, finished=False, seconds=forecast.Seconds(*3 * (forecast.JOB,)))
         running = seconds.get(task.run, seconds.get(task.name))
         chosen.append(replace(task, seconds=running) if running else task)
     return chosen

@@ -7,7 +7,7 @@ import sympy as sp
 
 from cifar_report.models.numpy_nn.mlp import MLP
 from cifar_report.models.numpy_nn.modules import Linear
-from cifar_report.study.config import Settings
+from cifar_report.study.settings import Settings
 
 SLOPE = 0.3
 SIZES = (5, 4, 3, 6)  # inputs, two hidden layers, classes: all different, so that a wrong transpose cannot pass

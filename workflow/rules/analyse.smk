@@ -14,7 +14,7 @@ rule summarise_runs:
     params:
         results=subpath(output.summary, parent=True),
     shell:
-        "exec cifar-report summarise --stage {input.plan} --runs {params.results}/runs"
+        "exec cifar-report summarise-runs --stage {input.plan} --runs {params.results}/runs"
         " --summary {output.summary} --costs {output.costs} > {log} 2>&1"
 
 
@@ -52,12 +52,12 @@ rule measure_shifts:
     conda:
         "../../environment.yml"
     resources:
-        gpu=gpus("torch"),
+        gpu=evaluation_gpus,
     params:
         results=subpath(output[0], parent=True),
         dataset=subpath(input.dataset, parent=True),
     shell:
-        "exec cifar-report shifts --stage {input.plan} --runs {params.results}/runs --dataset {params.dataset}"
+        "exec cifar-report measure-shifts --stage {input.plan} --runs {params.results}/runs --dataset {params.dataset}"
         " --output {output} > {log} 2>&1"
 
 
@@ -77,12 +77,12 @@ rule measure_flips:
     conda:
         "../../environment.yml"
     resources:
-        gpu=gpus("torch"),
+        gpu=evaluation_gpus,
     params:
         results=subpath(output[0], parent=True),
         dataset=subpath(input.dataset, parent=True),
     shell:
-        "exec cifar-report flips --stage {input.plan} --runs {params.results}/runs --dataset {params.dataset}"
+        "exec cifar-report measure-flips --stage {input.plan} --runs {params.results}/runs --dataset {params.dataset}"
         " --output {output} > {log} 2>&1"
 
 
@@ -96,7 +96,6 @@ rule test_claims:
         DESCRIPTION,
         plan=local(f"{RESULTS}/plan/stages/claims.json"),
         claims=local(ancient("report/claims.yaml")),
-        schema=local(ancient("workflow/schemas/claims.schema.yaml")),
         shifts=f"{RESULTS}/shifts.csv",
     output:
         claims=table(f"{RESULTS}/claims.json"),
@@ -111,5 +110,5 @@ rule test_claims:
     params:
         results=subpath(output.claims, parent=True),
     shell:
-        "exec cifar-report claims --stage {input.plan} --results {params.results} --claims {input.claims}"
-        " --schema {input.schema} > {log} 2>&1"
+        "exec cifar-report test-claims --stage {input.plan} --results {params.results} --claims {input.claims}"
+        " > {log} 2>&1"

@@ -1,5 +1,6 @@
 # What several rules need to know of the study.
 from cifar_report.runs.machine import gpu_visible
+from cifar_report.study.kinds import KINDS
 
 STORE = "results/.store"
 
@@ -44,6 +45,11 @@ def trial_files(search, *names):
     ]
 
 
+def evaluation_gpus(wildcards):
+    """For trained networks that are shown further images."""
+    return max(map(gpus, {KINDS[v.settings["kind"]] for v in STUDY.variants.values()}))
+
+
 def gpus(kind):
     """How many GPUs a run of this kind takes: one where there is one and PyTorch would use it.
 
@@ -51,8 +57,8 @@ def gpus(kind):
     Snakemake asks for no more. MLPs, which are short, leave them to others there.
     """
     if workflow.local_exec or workflow.remote_exec:
-        return int(kind.startswith("torch") and gpu_visible())
-    return int(kind.startswith("torch") and kind != "torch-mlp")
+        return int(kind.backend == "torch" and gpu_visible())
+    return int(kind.backend == "torch" and not kind.short)
 
 
 NAMES = figure_names(plan.documents(STUDY)["stages/figures"]["settings"])

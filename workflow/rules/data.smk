@@ -13,4 +13,4 @@ rule prepare_dataset:
     params:
         folder=subpath(output.description, parent=True),
     shell:
-        "exec cifar-report prepare --stage {input.plan} --output {params.folder} --resources resources > {log} 2>&1"
+        "exec cifar-report prepare-dataset --stage {input.plan} --output {params.folder} --resources resources > {log} 2>&1"

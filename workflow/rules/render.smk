@@ -48,7 +48,7 @@ rule draw_figures:
     params:
         results=subpath(output.index, ancestor=2),
     shell:
-        "exec cifar-report figures --stage {input.plan} --results {params.results} > {log} 2>&1"
+        "exec cifar-report draw-figures --stage {input.plan} --results {params.results} > {log} 2>&1"
 
 
 rule check_equations:
@@ -67,7 +67,7 @@ rule check_equations:
         "../../environment.yml"
     shell:
         "exec > {log} 2>&1; workflow/scripts/bash -c 'exec pytest -p no:cacheprovider tests/equations"
-        " --equations-json {output.checks}'; exec cifar-report equations --checks {output.checks} --output {output.passed}"
+        " --equations-json {output.checks}'; exec cifar-report check-equations --checks {output.checks} --output {output.passed}"
 
 
 rule write_tables:
@@ -95,7 +95,7 @@ rule write_tables:
     params:
         results=subpath(output.numbers, parent=True),
     shell:
-        "exec cifar-report tables --stage {input.plan} --results {params.results} > {log} 2>&1"
+        "exec cifar-report write-tables --stage {input.plan} --results {params.results} > {log} 2>&1"
 
 
 rule render_report:
@@ -150,7 +150,7 @@ rule write_pages:
         results=subpath(output[0], ancestor=2),
         output=subpath(output[0], parent=True),
     shell:
-        "exec cifar-report pages --stage {input.plan} --results {params.results} --templates workflow/report"
+        "exec cifar-report write-pages --stage {input.plan} --results {params.results} --templates workflow/report"
         " --output {params.output} > {log} 2>&1"
 
 
@@ -194,5 +194,5 @@ if EVENTS:
         params:
             results=subpath(output[0], ancestor=4),
         shell:
-            "exec cifar-report events --stage {input.plan} --runs {params.results}/runs"
+            "exec cifar-report write-events --stage {input.plan} --runs {params.results}/runs"
             " --output {params.results}/tensorboard > {log} 2>&1"

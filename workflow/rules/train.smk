@@ -3,7 +3,7 @@ def variant_threads(wildcards):
 
 
 def variant_gpus(wildcards):
-    return gpus(STUDY.variants[wildcards.variant].settings["kind"])
+    return gpus(run_kind(wildcards))
 
 
 def trial_threads(wildcards):
@@ -16,28 +16,24 @@ def halving_threads(wildcards):
 
 
 def trial_gpus(wildcards):
-    return gpus(STUDY.searches[wildcards.search].base["kind"])
-
-
-# What a run takes, where a scheduler wants to know: MB, measured as 420, 1000 and 1200, and minutes on CIFAR-10.
-# A run that needs more is tried again with more, and goes on from its checkpoint. Other kinds ask for the most.
-MEMORY = {"numpy-mlp": 1000, "torch-mlp": 2000, "torch-vgg": 3000}
-MINUTES = {"numpy-mlp": 20, "torch-mlp": 20, "torch-vgg": 480}
+    return gpus(run_kind(wildcards))
 
 
 def run_kind(wildcards):
     """The kind of model of a variant, or of all trials of a search."""
     if "variant" in wildcards.keys():
-        return STUDY.variants[wildcards.variant].settings["kind"]
-    return STUDY.searches[wildcards.search].base["kind"]
+        return KINDS[STUDY.variants[wildcards.variant].settings["kind"]]
+    return KINDS[STUDY.searches[wildcards.search].base["kind"]]
 
 
+# What a run takes, where a scheduler wants to know. One that needs more is tried again with more, and goes on from its
+# checkpoint.
 def run_memory(wildcards, attempt):
-    return MEMORY.get(run_kind(wildcards), max(MEMORY.values())) * attempt
+    return run_kind(wildcards).memory_mb * attempt
 
 
 def run_minutes(wildcards, attempt):
-    return MINUTES.get(run_kind(wildcards), max(MINUTES.values())) * attempt
+    return run_kind(wildcards).minutes * attempt
 
 
 def short_runs(wildcards):
@@ -50,7 +46,7 @@ def short_runs(wildcards):
     else:
         name = "tuned" if STUDY.variants[wildcards.variant].search else "runs"
     grouped = name in workflow.group_settings.group_components
-    return name if grouped and run_kind(wildcards) != "torch-vgg" else None
+    return name if grouped and run_kind(wildcards).short else None
 
 
 def selected_settings(wildcards):
@@ -96,7 +92,7 @@ rule train_variant:
         store=STORE,
         stage=f"{RESULTS}/plan/stages/summarise.json",
     shell:
-        "exec cifar-report train --plan {input.plan} --dataset {params.dataset} --seed {wildcards.seed}"
+        "exec cifar-report train-variant --plan {input.plan} --dataset {params.dataset} --seed {wildcards.seed}"
         " --stage {params.stage} --seeds-per-job {resources.seeds_per_job}"
         " --store {params.store} --output {params.folder} --selected {input.selected} > {log} 2>&1"
 
@@ -130,7 +126,7 @@ rule train_trial:
         store=STORE,
         stage=f"{RESULTS}/plan/select/{{search}}.json",
     shell:
-        "exec cifar-report train --trial --plan {input.plan} --dataset {params.dataset}"
+        "exec cifar-report train-trial --plan {input.plan} --dataset {params.dataset}"
         " --stage {params.stage} --seeds-per-job {resources.seeds_per_job}"
         " --store {params.store} --output {params.folder} > {log} 2>&1"
 
@@ -179,4 +175,4 @@ rule select_trial:
     params:
         folder=subpath(output[0], parent=True),
     shell:
-        "exec cifar-report select --stage {input.plan} --search {params.folder} --output {output} > {log} 2>&1"
+        "exec cifar-report select-trial --stage {input.plan} --search {params.folder} --output {output} > {log} 2>&1"

@@ -39,6 +39,31 @@ def t_interval(values: Float[np.ndarray, " n"] | list[float], confidence: float 
     return Interval(mean, mean - half, mean + half)
 
 
+def welch_interval(samples: list[tuple[float, Float[np.ndarray, " n"]]]) -> Interval:
+    """Welch's 95 % interval of a weighted sum of independent samples' means (Welch 1947).
+
+    Args:
+        samples: (weight, values); the limits are NaN where one of them has fewer than two values, the mean where none.
+    """
+    if not all(len(values) for _, values in samples):
+        return Interval(np.nan, np.nan, np.nan)
+    mean = float(sum(weight * values.mean() for weight, values in samples))
+    if min(len(values) for _, values in samples) < 2:
+        return Interval(mean, np.nan, np.nan)
+    variances = [(weight**2 * values.var(ddof=1) / len(values), len(values) - 1) for weight, values in samples]
+    total = sum(variance for variance, _ in variances)
+    freedom = total**2 / sum(variance**2 / n for variance, n in variances) if total else 1.0
+    return student_interval(mean, math.sqrt(total), freedom)
+
+
+def student_interval(estimate: float, error: float, freedom: float) -> Interval:
+    """The 95 % interval of an estimate with a standard error of so many degrees of freedom."""
+    from scipy import stats
+
+    half = float(stats.t.ppf(0.975, freedom)) * error
+    return Interval(estimate, estimate - half, estimate + half)
+
+
 def binomial_error(share: float, images: int) -> float:
     """The standard error of a share of so many images that are a sample: sqrt(p (1 - p) / n)."""
     return math.sqrt(share * (1 - share) / images)

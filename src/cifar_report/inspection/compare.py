@@ -1,39 +1,28 @@
-"""What changed between two studies: accuracies, claims, curves, and the differences that explain it.
+"""What changed between two studies: accuracies, claims, and the differences that explain it, as tables of text.
 
-`compare` gives lines and tables of text; the terminal, an HTML page and a PDF show the same ones.
+`compare_page` shows them in a terminal and as a page, with the curves.
 """
 
 import io
 import math
-import re
 import subprocess
-import sys
 import tarfile
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import yaml
 
-from cifar_report.analysis.statistics import Interval, t_interval
+from cifar_report.analysis.statistics import Interval, t_interval, welch_interval
 from cifar_report.base.errors import InputError
-from cifar_report.base.files import atomic, write_text
 from cifar_report.inspection.frames import load_study
-from cifar_report.rendering import figures
-from cifar_report.rendering.claims import welch_interval
-from cifar_report.runs.record import Run
-from cifar_report.study.config import NEUTRAL
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.backends.backend_pdf import PdfPages
-    from matplotlib.figure import Figure
+from cifar_report.runs.finished import Run
+from cifar_report.study.settings import NEUTRAL
 
 NONE = "–"  # stands where a study has nothing
 _SCALES = {"points": (100, "points"), "percent": (100, "%"), "ppm": (1e6, "ppm"), "nats": (1, "nats")}
@@ -118,14 +107,14 @@ def _read(name: str, about: str, folder: Path) -> Side:
     study = load_study(folder)
     config = folder / "plan/config.yaml"
     summary = study.summary.set_index("variant").join(study.costs.set_index("variant").drop(columns="threads"))
-    if missing := [variant for variant in summary.index if variant not in study.found]:
+    if missing := [variant for variant in summary.index if variant not in study.by_variant]:
         raise InputError(
             f"{folder / 'runs' / missing[0]}: expected the runs of this row of summary.csv, found none; run the study"
         )
     return Side(
         name,
         about,
-        study.found,
+        study.by_variant,
         summary,
         study.claims.set_index("id"),
         yaml.safe_load(config.read_text()) if config.is_file() else None,
@@ -136,9 +125,9 @@ def _git(*arguments: str, name: str) -> bytes:
     try:
         return subprocess.run(("git", *arguments), capture_output=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError) as error:
-        told = getattr(error, "stderr", b"").decode().strip() or "git knows no such folder in that commit"
+        reason = getattr(error, "stderr", b"").decode().strip() or "git knows no such folder in that commit"
         raise InputError(
-            f"{name}: expected a study's folder, or <git revision>:<folder> in a checkout; found neither ({told})"
+            f"{name}: expected a study's folder, or <git revision>:<folder> in a checkout; found neither ({reason})"
         ) from None
 
 
@@ -159,7 +148,7 @@ def compare(a: Side, b: Side) -> Comparison:
             "Settings that differ",
             "Of the variants that both studies run, after all overlays and with what a search selected.",
             ["variant", "setting", "A", "B"],
-            [Row([name, key, *values]) for name, found in settings.items() for key, values in found.items()],
+            [Row([name, key, *values]) for name, changed in settings.items() for key, values in changed.items()],
         ),
         _configuration(a, b),
         Table(
@@ -185,9 +174,9 @@ def compare(a: Side, b: Side) -> Comparison:
         _surroundings(a, b),
     ]
     counts = Counter(fate.word for fate in fates.values())
-    told = [f"{word} ({count})" for word, count in counts.most_common()]
+    readings = ", ".join(f"{word} ({count})" for word, count in counts.most_common())
     lead = [
-        f"{len(both)} variants are in both studies{': ' if told else ''}{', '.join(told)}.",
+        f"{len(both)} variants are in both studies{': ' if readings else ''}{readings}.",
         _listed("New in B", [name for name in names if name not in both and name in b.summary.index]),
         _listed("No longer in B", [name for name in names if name not in both and name in a.summary.index]),
         _listed("Claims that flipped", flipped) or "No claim that both studies test has flipped.",
@@ -247,17 +236,17 @@ def _pairs(old: list[Run], new: list[Run]) -> list[tuple[Run, Run]]:
 def _causes(old: Run, new: Run) -> list[str]:
     """Why a run differs: what its identity is made of, or else what it ran on."""
     first, second = old.record, new.record
-    found = [f"{name} {a} → {b}" for name, (a, b) in _settings(old, new).items()]
+    causes = [f"{name} {a} → {b}" for name, (a, b) in _settings(old, new).items()]
     if first["data"]["digests"] != second["data"]["digests"]:
-        found.append("other data")
+        causes.append("other data")
     codes = first.get("code"), second.get("code")
-    if codes[0] != codes[1] if all(codes) else first["identity"] != second["identity"] and not found:
-        found.append("other code")
-    found += _differing(first["versions"], second["versions"])
-    found += _differing({"device": _device(old)}, {"device": _device(new)})
+    if codes[0] != codes[1] if all(codes) else first["identity"] != second["identity"] and not causes:
+        causes.append("other code")
+    causes += _differing(first["versions"], second["versions"])
+    causes += _differing({"device": _device(old)}, {"device": _device(new)})
     if all("kernels" in run.record["device"] for run in (old, new)):
-        found += _differing({"kernels": _kernels(old)}, {"kernels": _kernels(new)})
-    return found or ["nothing that is recorded"]
+        causes += _differing({"kernels": _kernels(old)}, {"kernels": _kernels(new)})
+    return causes or ["nothing that is recorded"]
 
 
 def _settings(old: Run, new: Run) -> dict[str, tuple[str, str]]:
@@ -310,10 +299,10 @@ def _claims(a: Side, b: Side) -> tuple[Table, list[str]]:
     for claim in [*flipped, *moved, *alone]:
         sides = [side.claims.loc[claim] if claim in side.claims.index else None for side in (a, b)]
         last = (b if claim in b.claims.index else a).claims.loc[claim]
-        told = [NONE if side is None else f"{side['verdict']}: {_estimate(side)}" for side in sides]
+        verdicts = [NONE if side is None else f"{side['verdict']}: {_estimate(side)}" for side in sides]
         change = "" if claim in both else "new: " if sides[0] is None else "gone: "
         tone = "flip" if claim in flipped else "" if claim in moved else "quiet"
-        rows.append(Row([_title(last), *told, change + str(last["reason"])], tone))
+        rows.append(Row([_title(last), *verdicts, change + str(last["reason"])], tone))
     note = (
         f"{len(flipped)} flipped; {len(both) - len(flipped)} keep their verdict, {len(moved)} of them with another "
         "estimate. Intervals are of 95 %."
@@ -357,9 +346,9 @@ def _surroundings(a: Side, b: Side) -> Table:
     """Who made the two: commits, code, data, machines, versions."""
     sides = []
     for side in (a, b):
-        runs = [run for found in side.runs.values() for run in found]
+        runs = [run for seeds in side.runs.values() for run in seeds]
         records = [run.record for run in runs]
-        told: dict[str, Iterable[str]] = {
+        parts: dict[str, Iterable[str]] = {
             "commit": (f"{str(record['commit']['hash'])[:10]}" for record in records),
             "data": (
                 f"{record['data']['name']} {record['data']['digests'].get('test-images', '')[:10]}"
@@ -371,11 +360,11 @@ def _surroundings(a: Side, b: Side) -> Table:
         for kind in dict.fromkeys(record["settings"]["kind"] for record in records):
             of_kind = [record for record in records if record["settings"]["kind"] == kind]
             if any("code" in record for record in of_kind):
-                told[f"code of {kind}"] = [record.get("code", "not recorded")[:12] for record in of_kind]
+                parts[f"code of {kind}"] = [record.get("code", "not recorded")[:12] for record in of_kind]
         for name in ("python", "numpy", "torch"):
-            told[name] = [record["versions"][name] for record in records if name in record["versions"]]
-        told["training time, all runs (min)"] = [f"{sum(record['seconds'] for record in records) / 60:.0f}"]
-        sides.append({name: _counted(values) for name, values in told.items()})
+            parts[name] = [record["versions"][name] for record in records if name in record["versions"]]
+        parts["training time, all runs (min)"] = [f"{sum(record['seconds'] for record in records) / 60:.0f}"]
+        sides.append({name: _counted(values) for name, values in parts.items()})
     rows = [
         Row([name, *values], "quiet" if values[0] == values[1] else "")
         for name in dict.fromkeys([*sides[0], *sides[1]])
@@ -441,8 +430,8 @@ def _counted(values: Iterable[str]) -> str:
 
 
 def _listed(what: str, values: Iterable[Any], end: str = ".") -> str:
-    found = list(map(str, values))
-    return f"{what}{': ' if end else ' '}{', '.join(found)}{end}" if found else ""
+    texts = ", ".join(map(str, values))
+    return f"{what}{': ' if end else ' '}{texts}{end}" if texts else ""
 
 
 def _shown(value: Any) -> str:
@@ -453,255 +442,3 @@ def _shown(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return str(value).lower()
     return f"{value:.10g}" if isinstance(value, float) else str(value)
-
-
-# --- where it is shown ------------------------------------------------------------------------------------------------
-
-
-def show(comparison: Comparison) -> None:
-    """Prints it: in colour to a terminal, else as plain text of up to 200 columns."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table as RichTable
-    from rich.text import Text
-
-    plain = not sys.stdout.isatty()
-    console = Console(width=200 if plain else None, highlight=False)
-    tones = {"up": "green", "down": "red", "flip": "bold", "quiet": "dim"}
-    for letter, side in (("A", comparison.a), ("B", comparison.b)):
-        console.print(Text(f"{letter}: {side.name}  {side.about}".rstrip()))
-    for text in comparison.lead:
-        console.print(Text(text))
-    for table in comparison.tables:
-        shown = RichTable(
-            box=None if plain else box.SIMPLE_HEAD,
-            title=table.title,
-            title_justify="left",
-            pad_edge=False,
-            title_style="bold",
-        )
-        for column in table.columns:
-            shown.add_column(column, overflow="fold")
-        for row in table.rows:
-            shown.add_row(*map(Text, row.cells), style=tones.get(row.tone))
-        console.print()
-        console.print(shown)
-
-
-def write(comparison: Comparison, output: Path) -> None:
-    """Writes a self-contained page, HTML or PDF by its ending."""
-    with figures.style():
-        {".html": _write_html, ".pdf": _write_pdf}[output.suffix](comparison, output)
-
-
-def check_output(output: Path) -> None:
-    """Raises InputError where the ending is neither of the two."""
-    if output.suffix not in (".html", ".pdf"):
-        raise InputError(f"{output}: expected a page to write that ends in .html or .pdf")
-
-
-def _write_html(comparison: Comparison, output: Path) -> None:
-    import jinja2
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    svg = ""
-    if comparison.drawn:
-        height = 2.3 * _lines(comparison) + 0.8
-        figure = Figure(figsize=(11, height))
-        figure.set_layout_engine("none")
-        _draw(comparison, figure, (0.5, 0.5, 10.9, height - 0.3))
-        with matplotlib.rc_context({"svg.hashsalt": "compare"}):
-            file = io.StringIO()
-            figure.savefig(file, format="svg", metadata={"Date": None})
-        svg = re.sub(r"^.*?(?=<svg)", "", file.getvalue(), flags=re.DOTALL)
-    template = Path(__file__).with_name("compare.html").read_text()
-    page = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template)
-    write_text(output, page.render(comparison=comparison, svg=svg, title=CURVES, note=CURVES_NOTE))
-
-
-# --- curves -----------------------------------------------------------------------------------------------------------
-
-PANELS = 3  # a line
-CURVES = "Curves that differ"
-CURVES_NOTE = (
-    "Accuracy on a fixed subset of the test split, at the last step on all of it: means over the seeds, in bands from "
-    "the lowest to the highest seed."
-)
-
-
-def _lines(comparison: Comparison) -> int:
-    return -(-len(comparison.drawn) // PANELS)
-
-
-def _draw(comparison: Comparison, figure: "Figure", box: tuple[float, float, float, float]) -> None:
-    """Test accuracy against the images seen, a panel a variant.
-
-    Args:
-        box: left, bottom, right and top of the panels in the figure, inches.
-    """
-    from matplotlib.lines import Line2D
-
-    width, height = figure.get_size_inches()
-    left, bottom, right, top = box[0] / width, box[1] / height, box[2] / width, box[3] / height
-    grid = figure.add_gridspec(
-        _lines(comparison), PANELS, left=left, bottom=bottom, right=right, top=top, wspace=0.22, hspace=0.45
-    )
-    looks: tuple[tuple[str, Side, str, Any], ...] = (
-        ("A", comparison.a, figures.VERMILLION, "--"),
-        ("B", comparison.b, figures.BLUE, "-"),
-    )
-    for place, name in enumerate(comparison.drawn):
-        axes = figure.add_subplot(grid[place // PANELS, place % PANELS])
-        for _, side, colour, line in looks:
-            _curve(axes, [run for run in side.runs.get(name, ()) if run.completed], colour, line)
-        axes.set_title(name, fontsize=9, loc="left")
-        axes.locator_params(nbins=4)
-    figure.text((left + right) / 2, bottom - 0.38 / height, "thousand images seen", fontsize=9, ha="center")
-    figure.text(left - 0.4 / width, (bottom + top) / 2, "test accuracy (%)", fontsize=9, va="center", rotation=90)
-    keys = [Line2D([], [], label=label, color=colour, ls=line) for label, _, colour, line in looks]  # type: ignore[arg-type]
-    figure.legend(handles=keys, loc="upper right", bbox_to_anchor=(right, bottom - 0.24 / height), ncols=2)
-
-
-def _curve(axes: "Axes", runs: list[Run], colour: str, line: str) -> None:
-    if not runs:
-        return
-    steps, values = figures.seed_curves(runs, "test", "accuracy")
-    seen = steps * runs[0].curve["samples_seen"].iloc[-1] / runs[0].curve["step"].iloc[-1] / 1000
-    axes.plot(seen, 100 * values.mean(axis=0), color=colour, linestyle=line, zorder=3 if line == "--" else 2)
-    if len(runs) > 1:
-        axes.fill_between(
-            seen, 100 * values.min(axis=0), 100 * values.max(axis=0), color=colour, alpha=0.15, linewidth=0
-        )
-
-
-# --- PDF --------------------------------------------------------------------------------------------------------------
-
-WIDTH, HEIGHT, MARGIN, GAP, SIZE, LEADING = 595, 842, 48, 10, 8.5, 10.5  # points; A4
-
-
-class _Pages:
-    """Text set from top to bottom, on as many pages as it takes. `y` is where the next line begins (points)."""
-
-    def __init__(self, pages: "PdfPages"):
-        self.pages = pages
-        self.begin()
-
-    def begin(self) -> None:
-        """Begins a page."""
-        from matplotlib.figure import Figure
-
-        self.figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72))
-        self.figure.set_layout_engine("none")
-        self.y: float = HEIGHT - MARGIN
-
-    def end(self) -> None:
-        """Ends the page."""
-        self.pages.savefig(self.figure)
-
-    def need(self, height: float) -> None:
-        """Begins another page where so much does not fit on this one."""
-        if self.y - height < MARGIN:
-            self.end()
-            self.begin()
-
-    def line(self, cells: list[str], widths: Sequence[float], leading: float = LEADING, **properties: Any) -> None:
-        """A row of cells, each wrapped to its width (points)."""
-        size = properties.setdefault("fontsize", SIZE)
-        wrapped = [_wrapped(cell, width, size) for cell, width in zip(cells, widths, strict=True)]
-        height = leading * max(map(len, wrapped))
-        self.need(height)
-        x: float = MARGIN
-        for lines, width in zip(wrapped, widths, strict=True):
-            for place, text in enumerate(lines):
-                self.figure.text(x / WIDTH, (self.y - place * leading) / HEIGHT, text, va="top", **properties)
-            x += width + GAP
-        self.y -= height + 2
-
-    def title(self, text: str, note: str, room: float) -> None:
-        """The title of a table or figure, with so much room below it."""
-        self.need(room + 50)
-        self.y -= 12
-        self.line([text], [WIDTH - 2 * MARGIN], 15, fontsize=12)
-        self.line([note], [WIDTH - 2 * MARGIN], style="italic", color="#444444")
-
-    def rule(self) -> None:
-        """A thin line across the page."""
-        from matplotlib.lines import Line2D
-
-        ends, y = [MARGIN / WIDTH, 1 - MARGIN / WIDTH], (self.y + 1) / HEIGHT
-        self.figure.add_artist(Line2D(ends, [y, y], linewidth=0.5, color="black"))
-        self.y -= 3
-
-
-def _write_pdf(comparison: Comparison, output: Path) -> None:
-    from matplotlib.backends.backend_pdf import PdfPages
-
-    whole: list[float] = [WIDTH - 2 * MARGIN]
-    metadata = {"Title": f"{comparison.a.name} and {comparison.b.name}", "CreationDate": None}
-    with atomic(output) as file, PdfPages(file, metadata=metadata) as pages:
-        page = _Pages(pages)
-        page.line(["What changed from A to B"], whole, 22, fontsize=17)
-        for letter, side in (("A", comparison.a), ("B", comparison.b)):
-            page.line([f"{letter}: {side.name} {side.about}"], whole, 12, fontsize=9.5)
-        page.y -= 6
-        for text in comparison.lead:
-            page.line([text], whole, 12, fontsize=9.5)
-        for table in comparison.tables:
-            _set_table(table, page)
-            if table is comparison.tables[0] and comparison.drawn:
-                _set_curves(comparison, page)
-        page.end()
-
-
-def _set_table(table: Table, page: _Pages) -> None:
-    colours = {"up": "#00664b", "down": "#a84300", "quiet": "#666666"}
-    widths = _widths(table)
-    page.title(table.title, table.note, 4 * LEADING)
-    page.line(table.columns, widths, weight="bold")
-    page.rule()
-    for row in table.rows:
-        weight = "bold" if row.tone == "flip" else "normal"
-        page.line(row.cells, widths, color=colours.get(row.tone, "black"), weight=weight)
-
-
-def _set_curves(comparison: Comparison, page: _Pages) -> None:
-    height = min(115 * _lines(comparison), HEIGHT - 2 * MARGIN - 90)  # at most a page, however many there are
-    page.title(CURVES, CURVES_NOTE, height + 40)
-    box = MARGIN + 28, page.y - height, WIDTH - MARGIN, page.y - 18
-    left, bottom, right, top = (length / 72 for length in box)
-    _draw(comparison, page.figure, (left, bottom, right, top))
-    page.y -= height + 32
-
-
-def _widths(table: Table) -> list[float]:
-    """Each column as wide as its longest cell, where they fit beside each other; else the widest ones give way."""
-    natural = [
-        max(_measure(cell, SIZE) for cell in cells) + 1
-        for cells in zip(table.columns, *(r.cells for r in table.rows), strict=True)
-    ]
-    room = WIDTH - 2 * MARGIN - GAP * (len(natural) - 1)
-    most = max(natural)
-    while sum(min(width, most) for width in natural) > room:
-        most -= 1
-    return [min(width, most) for width in natural]
-
-
-@cache
-def _measure(text: str, size: float) -> float:
-    from matplotlib.font_manager import FontProperties
-    from matplotlib.textpath import text_to_path
-
-    properties = FontProperties(family=figures.STYLE["font.family"], size=size)
-    return text_to_path.get_text_width_height_descent(text, properties, False)[0] if text else 0.0
-
-
-def _wrapped(text: str, width: float, size: float) -> list[str]:
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and _measure(longer, size) > width:
-            lines.append(word)
-        else:
-            lines[-1] = longer
-    return lines

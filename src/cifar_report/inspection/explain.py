@@ -1,209 +1,113 @@
-r"""Where a number, table, figure or file of a study comes from: back to runs, settings, code, commit and data.
+r"""Where a number, table, figure or file of a study comes from, and whether and why it would be made again.
 
-`RULES` says which rule makes each file and from what; a test holds it against Snakemake's own plan of the same study.
+Snakemake's records, which lie beside the results, say what each file was made from; the plan, which every call of
+Snakemake writes (`snakemake -n` too), says what is asked for now. A rule's command is not looked at.
 """
 
 import difflib
+import json
 import re
 import textwrap
+from base64 import urlsafe_b64decode
 from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
 from cifar_report.base.errors import InputError
-from cifar_report.base.files import read_json
-from cifar_report.rendering import figures, pages
+from cifar_report.base.files import array_digest, read_json, sha256
 from cifar_report.rendering.latex import plain
-from cifar_report.rendering.tables import TABLES, shortened
+from cifar_report.rendering.words import shortened
 from cifar_report.study import plan
-from cifar_report.study.config import Settings
 from cifar_report.study.identity import run_identity
+from cifar_report.study.settings import Settings
+
+SOURCE = "repository:"  # begins the name of a file that belongs to the sources, not to the study
+LARGEST_CHECKSUM = 1_000_000  # bytes: above, Snakemake goes by time stamps alone
+DIGESTED = (".npy", ".safetensors")  # dataset.json and run.json hold the digests of these, and stand for them
 
 
-class Rule(NamedTuple):
-    """A rule of the workflow, and patterns of what it makes and what it reads, named from the study's folder.
-
-    A wildcard that an output binds keeps its value in the inputs; any other stands for all that the plan has.
-    """
-
-    name: str
-    outputs: list[str]
-    inputs: list[str]
-
-
-# What the wildcards of the patterns may be together, a dictionary a combination: see `_wildcards`.
-Wildcards = list[list[dict[str, str]]]
-
-REPOSITORY = "repository:"  # begins the pattern of a file that belongs to the sources, not to the study
-_RUN, _TRIAL = "runs/{variant}/seed-{seed}", "search/{search}/{trial}"
-_TRAINING = [f"dataset/{split}-{part}.npy" for split in ("train", "validation") for part in ("images", "labels")]
-_DATASET = [*_TRAINING, "dataset/test-images.npy", "dataset/test-labels.npy"]
-_DESCRIPTION = "dataset/dataset.json"
-_RUNS = [f"{_RUN}/run.json", f"{_RUN}/curve.csv"]
-_TRIALS = [f"{_TRIAL}/run.json", f"{_TRIAL}/curve.csv"]
-_DRAWN = "search/{drawing_search}/trials.json"  # of the searches that draw their trials
-_SEARCH = "{table_of_searches}"
-_EVENTS = "tensorboard/{logged}/seed-{its_seed}/events.out.tfevents"
-_SOURCES = {
-    stage: [REPOSITORY + pattern.replace("/**", "") for pattern in plan.SOURCES[stage]] for stage in plan.SOURCES
-}
-_NUMBERS = ["numbers.tex", "numbers.json", *(f"tables/{name}.tex" for name in TABLES)]
-_CLAIMS = ["claims.json", "tables/claims.tex", "tables/claims-text.tex"]
-_PAGES = ["html/{page}.html"]
-_CAPTIONS = ["html/workflow.rst", "html/report.rst", "html/{page}.rst", "html/figures/{figure}.rst", "html/style.css"]
-_EQUATIONS = ["equations.json", "tables/equations.tex", "tables/equations-table.tex"]
-
-RULES = (
-    Rule("prepare_dataset", [*_DATASET, _DESCRIPTION], ["plan/stages/prepare.json"]),
-    Rule("train_trial", _TRIALS, ["plan/search/{search}/{trial}.json", *_TRAINING, _DESCRIPTION]),
-    Rule("search_halving", [_DRAWN], ["plan/halving/{drawing_search}.json", *_TRAINING, _DESCRIPTION]),
-    Rule(
-        "select_trial",
-        ["search/{search}/selected.yaml"],
-        ["plan/select/{search}.json", f"{_TRIAL}/run.json", "{trials_of_search}"],
-    ),
-    Rule("tabulate_search", ["search.csv"], ["plan/stages/search.json", *_TRIALS, _DRAWN]),
-    Rule(
-        "train_variant",
-        [*_RUNS, f"{_RUN}/model.safetensors", f"{_RUN}/test-logits.npy"],
-        ["plan/{variant}.json", "search/{search_of_variant}/selected.yaml", *_DATASET, _DESCRIPTION],
-    ),
-    Rule("summarise_runs", ["summary.csv", "costs.csv"], ["plan/stages/summarise.json", *_RUNS]),
-    Rule(
-        "measure_shifts",
-        ["shifts.csv"],
-        [
-            "plan/stages/shifts.json",
-            *(f"runs/{{shifted}}/seed-{{seed}}/{name}" for name in ("run.json", "curve.csv", "model.safetensors")),
-            *_DATASET,
-            _DESCRIPTION,
-        ],
-    ),
-    Rule(
-        "measure_flips",
-        ["flips.csv"],
-        [
-            "plan/stages/flips.json",
-            *(f"runs/{{flipped}}/seed-{{seed}}/{name}" for name in ("run.json", "curve.csv", "model.safetensors")),
-            "runs/{flipped}/seed-{seed}/test-logits.npy",
-            *_DATASET,
-            _DESCRIPTION,
-        ],
-    ),
-    Rule("write_events", [_EVENTS], ["plan/stages/events.json", *_RUNS]),
-    Rule(
-        "test_claims",
-        _CLAIMS,
-        [
-            *_SOURCES["claims"],
-            "plan/stages/claims.json",
-            *_RUNS,
-            f"{_RUN}/test-logits.npy",
-            *_TRIALS,
-            _DRAWN,
-            _SEARCH,
-            "shifts.csv",
-            *_DATASET,
-            _DESCRIPTION,
-        ],
-    ),
-    Rule(
-        "draw_figures",
-        ["figures/{figure}.pdf", "figures/{figure}.svg", "figures/figures.json"],
-        [
-            "plan/stages/figures.json",
-            *_RUNS,
-            f"{_RUN}/model.safetensors",
-            f"{_RUN}/test-logits.npy",
-            *_TRIALS,
-            _DRAWN,
-            _SEARCH,
-            *_DATASET,
-            _DESCRIPTION,
-        ],
-    ),
-    Rule("check_equations", _EQUATIONS, [*_SOURCES["equations"], "plan/stages/equations.json"]),
-    Rule(
-        "write_tables",
-        _NUMBERS,
-        [
-            "plan/stages/tables.json",
-            "summary.csv",
-            "flips.csv",
-            *_RUNS,
-            f"{_RUN}/test-logits.npy",
-            _SEARCH,
-            "dataset/test-images.npy",
-            "dataset/test-labels.npy",
-            "claims.json",
-            "figures/figures.json",
-            _DESCRIPTION,
-        ],
-    ),
-    Rule(
-        "render_report",
-        ["report.pdf"],
-        [
-            *_SOURCES["report"],
-            "plan/stages/report.json",
-            *_NUMBERS,
-            *_CLAIMS,
-            "figures/{figure}.pdf",
-            *_EQUATIONS,
-        ],
-    ),
-    Rule(
-        "write_pages",
-        [*_PAGES, *_CAPTIONS],
-        [
-            *_SOURCES["html"],
-            "plan/stages/html.json",
-            "summary.csv",
-            "costs.csv",
-            "claims.json",
-            "figures/figures.json",
-            _SEARCH,
-            _DESCRIPTION,
-        ],
-    ),
-    Rule(
-        "render_html",
-        ["report.html"],
-        [
-            "plan/config.yaml",
-            "report.pdf",
-            "summary.csv",
-            "costs.csv",
-            "claims.json",
-            *_PAGES,
-            *_CAPTIONS,
-            _EVENTS,
-        ],
-    ),
-)
-
-
-class Origin(NamedTuple):
-    """The rule that makes a file, and the files that it reads."""
+class Record(NamedTuple):
+    """How Snakemake made a file. Files are named from the study's folder."""
 
     rule: str
     inputs: list[str]
+    checksums: dict[str, str]  # SHA-256 of each small input
+    job: tuple[str, int]  # its log and Snakemake's number of it, which what was made together has in common
 
 
-class Study(NamedTuple):
-    """A study's folder, where each of its files comes from, and its results by key."""
+class FinishedStudy:
+    """A study's folder, Snakemake's record of each file in it, and its results by key.
 
-    folder: Path
-    origins: dict[str, Origin]
-    numbers: dict[str, dict[str, Any]]
+    Raises:
+        InputError: there are no records.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.records = _records(folder)
+
+    @cached_property
+    def numbers(self) -> dict[str, dict[str, Any]]:
+        """The results by key, each as text with the files that it comes from; empty before they are made."""
+        path = self.folder / "numbers.json"
+        return read_json(path) if path.is_file() else {}
+
+    def file_named(self, name: str) -> str:
+        """The file that a name means.
+
+        Raises:
+            InputError: the study has made none; near names are listed.
+        """
+        path, folder = Path(name).resolve(), self.folder.resolve()
+        relative = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else name
+        short = re.sub(r"^(tab|fig):", "", name)
+        for candidate in (name, relative, f"tables/{short}.tex", f"figures/{short}.pdf"):
+            if candidate in self.records:
+                return candidate
+        known = [*self.numbers, *self.records, *map(_short_name, self.records)]
+        near = difflib.get_close_matches(name, dict.fromkeys(known), n=5, cutoff=0.5)
+        hint = f"did you mean {', '.join(near)}?" if near else "numbers.json has the results"
+        raise InputError(
+            f"{name}: expected a result, table, figure or file that {self.folder} has made, found none such; {hint} "
+            "(`snakemake -n` tells what is still to be made)"
+        )
+
+
+def _records(folder: Path) -> dict[str, Record]:
+    """Snakemake's records of a study's files; one that cannot be read counts as none, as for Snakemake."""
+    home, own = folder.parent / ".records", "/".join((*folder.resolve().parts[-2:], ""))
+
+    def named(file: str) -> str:
+        return file.removeprefix(own) if file.startswith(own) else SOURCE + file
+
+    records = {}
+    for path in sorted(home.rglob("*")):
+        try:  # long names are cut in parts, which are folders that begin with @
+            encoded = "".join(part.removeprefix("@") for part in path.relative_to(home).parts)
+            if path.is_dir() or not (file := urlsafe_b64decode(encoded).decode()).startswith(own):
+                continue
+            record = json.loads(path.read_text())
+            inputs = sorted(map(named, record["input"]), key=lambda name: (name.startswith(SOURCE), name))
+            checksums = {named(name): digest for name, digest in (record["input_checksums"] or {}).items()}
+            job = record["log"][0], record["job_hash"]
+            records[named(file)] = Record(record["rule"], inputs, checksums, job)
+        except (OSError, ValueError, TypeError, LookupError):
+            continue
+    if not records:
+        raise InputError(
+            f"{home}: expected Snakemake's records of what {folder} was made from, found none; run the study, or copy "
+            f"{folder.parent} as a whole"
+        )
+    return records
 
 
 def explain(what: str, results: Path) -> str:
-    r"""The chain of something in a study, as indented text.
+    r"""The chain of something in a study, and whether and why it would be made again, as indented text.
 
     Args:
         what: a result (`mlp-numpy.test-accuracy`, or `\result{…}` around it), a table or figure by its name or label,
@@ -211,98 +115,25 @@ def explain(what: str, results: Path) -> str:
         results: the study's folder.
 
     Raises:
-        InputError: nothing of the study is called so; near names are listed.
+        InputError: nothing that the study has made is called so; near names are listed.
     """
-    study = read_study(results)
+    study = FinishedStudy(results)
     name = re.sub(r"^\\result\{(.*)\}$", r"\1", what)
     lines: list[str] = []
-    reached: dict[str, None] = {}
     if name in study.numbers:
         number = study.numbers[name]
         mean = f", the mean over {len(number['runs'])} runs" if "runs" in number else ""
         lines.append(textwrap.fill(f"{name} = {plain(number['text'])}{mean}", 110, subsequent_indent="  "))
-        file, inputs = "numbers.tex", number["files"]
-        if name.startswith("figures."):
-            file = f"figures/{name.removeprefix('figures.')}.pdf"
-            inputs = study.numbers[f"sources.{name.removeprefix('figures.')}"]["files"]
+        figure = name.removeprefix("figures.") if name.startswith("figures.") else ""
+        file = study.file_named(f"figures/{figure}.pdf" if figure else "numbers.tex")
+        inputs = study.numbers[f"sources.{figure}"]["files"] if figure else number["files"]
     else:
-        file = file_named(name, study)
-        inputs = study.numbers.get(f"sources.{_short_name(file)}", {}).get("files") or study.origins[file].inputs
-    origin = Origin(study.origins[file].rule, inputs)
-    lines += _chain([file], study.origins | {file: origin}, reached)
-    return "\n".join([*lines, "", *_footer(reached, study)])
-
-
-def read_study(results: Path) -> Study:
-    """Where each file of a study comes from, by its plan, whether it has been made or not."""
-    numbers = results / "numbers.json"
-    return Study(results, origins(results / "plan"), read_json(numbers) if numbers.is_file() else {})
-
-
-def origins(plan_folder: Path) -> dict[str, Origin]:
-    """The origin of each file that the rules make, by its name from the study's folder."""
-    wildcards = _wildcards(plan_folder / "stages")
-    found = {}
-    for rule in RULES:
-        for pattern in rule.outputs:
-            for bound in _combinations(pattern, {}, wildcards):
-                inputs = [
-                    pattern.format(**bound, **free)
-                    for pattern in rule.inputs
-                    for free in _combinations(pattern, bound, wildcards)
-                ]
-                found[pattern.format(**bound)] = Origin(rule.name, inputs)
-    return found
-
-
-def _wildcards(stages: Path) -> Wildcards:
-    names = ("tables", "shifts", "flips", "events", "figures")
-    settings = {name: read_json(stages / f"{name}.json")["settings"] for name in names}
-    variants, searches = settings["tables"]["variants"], settings["tables"]["searches"]
-    drawing = [name for name, entry in searches.items() if "trials" not in entry]
-    return [
-        [{"variant": v["name"], "seed": str(seed)} for v in variants for seed in v["seeds"]],
-        [{"variant": v["name"], "search_of_variant": v["search"]} for v in variants if v["search"]],
-        [{"shifted": v["name"], "seed": str(seed)} for v in settings["shifts"]["variants"] for seed in v["seeds"]],
-        [{"flipped": v["name"], "seed": str(seed)} for v in settings["flips"]["variants"] for seed in v["seeds"]],
-        [{"logged": v["name"], "its_seed": str(seed)} for v in settings["events"]["variants"] for seed in v["seeds"]],
-        [{"search": name} for name in searches],
-        [{"search": name, "trial": trial} for name, entry in searches.items() for trial in entry.get("trials", ())],
-        [{"drawing_search": name} for name in drawing],
-        [{"search": name, "trials_of_search": f"search/{name}/trials.json"} for name in drawing],
-        [{"table_of_searches": "search.csv"}] if searches else [],
-        [{"figure": name} for name in figures.names(settings["figures"])],
-        [{"page": name} for name in pages.TABLES if name != "search" or searches],
-    ]
-
-
-def _combinations(pattern: str, bound: dict[str, str], wildcards: Wildcards) -> list[dict[str, str]]:
-    """The values of a pattern's wildcards that agree with those already bound, without these."""
-    wanted = [name for name in re.findall(r"\{(\w+)\}", pattern) if name not in bound]
-    if not wanted:
-        return [{}]
-    found = {
-        tuple(combination[name] for name in wanted): None
-        for domain in wildcards
-        for combination in domain
-        if combination.keys() >= set(wanted) and all(bound.get(k, v) == v for k, v in combination.items())
-    }
-    return [dict(zip(wanted, values, strict=True)) for values in found]
-
-
-def file_named(name: str, study: Study) -> str:
-    """The file that a name means."""
-    path = Path(name)
-    inside = path.resolve().is_relative_to(study.folder.resolve())
-    relative = path.resolve().relative_to(study.folder.resolve()).as_posix() if inside else name
-    short = re.sub(r"^(tab|fig):", "", name)
-    for candidate in (name, relative, f"tables/{short}.tex", f"figures/{short}.pdf"):
-        if candidate in study.origins:
-            return candidate
-    known = [*study.numbers, *study.origins, *map(_short_name, study.origins)]
-    near = difflib.get_close_matches(name, dict.fromkeys(known), n=5, cutoff=0.5)
-    hint = f"did you mean {', '.join(near)}?" if near else "numbers.json has the results, plan/ what files there are"
-    raise InputError(f"{name}: expected a result, table, figure or file of {study.folder}, found none such; {hint}")
+        file = study.file_named(name)
+        inputs = study.numbers.get(f"sources.{_short_name(file)}", {}).get("files") or study.records[file].inputs
+    reached: dict[str, None] = {}
+    records = study.records | {file: study.records[file]._replace(inputs=inputs)}
+    lines += _chain([file], records, reached)
+    return "\n".join([*lines, "", *_footer(reached, study), "", *textwrap.wrap(made_again(file, study), 110)])
 
 
 def _short_name(file: str) -> str:
@@ -310,42 +141,41 @@ def _short_name(file: str) -> str:
     return re.sub(r"^figures/|\.(tex|pdf|svg)$", "", file)
 
 
-def _chain(files: Iterable[str], made: dict[str, Origin], reached: dict[str, None], indent: str = "") -> list[str]:
+def _chain(files: Iterable[str], records: dict[str, Record], reached: dict[str, None], indent: str = "") -> list[str]:
     """Lines that say which rule made these files, and below each line what it was made from.
 
     `reached` collects the files on the way; a rule that has been followed already is not followed again.
     """
     by_rule: dict[str, list[str]] = {}
-    for file in files:
-        by_rule.setdefault(made[file].rule if file in made else "", []).append(file)
+    for file in sorted(files, key=lambda file: file in records):  # plan and sources, which nothing makes, come first
+        by_rule.setdefault(records[file].rule if file in records else "", []).append(file)
     lines = []
     for rule, members in by_rule.items():
-        again = any(made[file].rule == rule for file in reached if file in made)
+        again = any(records[file].rule == rule for file in reached if file in records)
         reached |= dict.fromkeys(members)
         ending = f"  <- {rule}" + (", as above" if again else "") if rule else ""
         lines.append(f"{indent}{shortened(members)}{ending}")
         if rule and not again:
-            inputs = dict.fromkeys(file for member in members for file in made[member].inputs)
-            lines += _chain(inputs, made, reached, indent + "  ")
+            inputs = dict.fromkeys(file for member in members for file in records[member].inputs)
+            lines += _chain(inputs, records, reached, indent + "  ")
     return lines
 
 
 # --- what a chain ends in ---------------------------------------------------------------------------------------------
 
 
-def _footer(reached: Iterable[str], study: Study) -> list[str]:
+def _footer(reached: Iterable[str], study: FinishedStudy) -> list[str]:
     """The runs that a chain has reached, their settings, code and commits, and the data."""
-    folders = dict.fromkeys(
-        found[0] for file in reached if (found := re.match(r"(runs|search)/[^/]+/[^/]+(?=/)", file))
-    )
-    records = {folder: _record(study, folder) for folder in folders}
+    matches = (re.match(r"(runs|search)/[^/]+/[^/]+(?=/)", file) for file in reached)
+    folders = list(dict.fromkeys(match[0] for match in matches if match))
+    records = {folder: _run(study.folder / folder) for folder in folders}
     plans = {folder: read_json(study.folder / plan_of(folder)) for folder in folders}
     siblings = Counter(folder.rpartition("/")[0] for folder in folders)
     alone = [folder for folder in folders if folder.startswith("runs/") or siblings[folder.rpartition("/")[0]] == 1]
     searches = dict.fromkeys(folder.split("/")[1] for folder in folders if folder not in alone)
 
     lines = ["Runs"] if folders else []
-    lines += [f"  {folder}  {_fate(records[folder], plans[folder], study)}" for folder in alone]
+    lines += [f"  {folder}  {_fate(folder, records[folder], study)}" for folder in alone]
     for search in searches:
         trials = [record for folder, record in records.items() if folder.startswith(f"search/{search}/")]
         counts = Counter(record["status"] if record else "not trained yet" for record in trials)
@@ -353,7 +183,8 @@ def _footer(reached: Iterable[str], study: Study) -> list[str]:
 
     lines += ["Settings that differ from their defaults"] if folders else []
     for path, folder in {plan_of(folder): folder for folder in alone}.items():
-        lines += _wrapped(f"{path}: {_listed(run_settings(plans[folder], study).canonical())}")
+        settings = planned_settings(folder, study.folder).canonical()
+        lines += _wrapped(f"{path}: {', '.join(f'{name} {value}' for name, value in settings.items())}")
     for search in searches:
         path = f"plan/select/{search}.json"
         grid = read_json(study.folder / path)["settings"]["grid"]
@@ -380,36 +211,18 @@ def _footer(reached: Iterable[str], study: Study) -> list[str]:
     return [*lines, "Configuration after all overlays: plan/config.yaml"]
 
 
-def plan_of(folder: str) -> str:
-    kind, name, *_ = folder.split("/")
-    return f"plan/{name}.json" if kind == "runs" else f"plan/{folder}.json"
-
-
-def _record(study: Study, folder: str) -> dict[str, Any] | None:
-    path = study.folder / folder / "run.json"
+def _run(folder: Path) -> dict[str, Any] | None:
+    path = folder / "run.json"
     return read_json(path) if path.is_file() else None
 
 
-def run_settings(document: dict[str, Any], study: Study) -> Settings:
-    """The settings of a plan file, with those that its search has selected."""
-    path = study.folder / "search" / str(document.get("search")) / "selected.yaml"
-    selected = yaml.safe_load(path.read_text())["settings"] if path.is_file() else {}
-    return plan.settings_of(document, selected)
-
-
-def _fate(record: dict[str, Any] | None, document: dict[str, Any], study: Study) -> str:
+def _fate(folder: str, run: dict[str, Any] | None, study: FinishedStudy) -> str:
     """Status and identity of a run, and whether the identity is that of the plan's settings and code on this data."""
-    if record is None:
+    if run is None:
         return "not trained yet"
-    data = read_json(study.folder / "dataset" / "dataset.json")["sha256"]
-    used = {name: data[name] for name in record["data"]["digests"]}
-    expected = run_identity(run_settings(document, study), record["seed"], used, document["code"])
-    verdict = "as the plan and the data say" if expected == record["identity"] else "NOT of this plan and data"
-    return f"{record['status']}, identity {record['identity'][:12]}, {verdict}"
-
-
-def _listed(settings: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in settings.items())
+    same = planned_identity(folder, run, study.folder) == run["identity"]
+    verdict = "as the plan and the data say" if same else "NOT of this plan and data"
+    return f"{run['status']}, identity {run['identity'][:12]}, {verdict}"
 
 
 def _commit(commit: dict[str, Any]) -> str:
@@ -421,3 +234,141 @@ def _commit(commit: dict[str, Any]) -> str:
 
 def _wrapped(text: str) -> list[str]:
     return textwrap.wrap(text, 110, initial_indent="  ", subsequent_indent="    ")
+
+
+# --- what the plan asks for -------------------------------------------------------------------------------------------
+
+
+def planned_runs(results: Path) -> list[str]:
+    """The folder of each run and trial that the study asks for; trials that a search draws, once it has drawn them."""
+    variants = read_json(results / "plan/stages/summarise.json")["settings"]["variants"]
+    folders = [f"runs/{variant['name']}/seed-{seed}" for variant in variants for seed in variant["seeds"]]
+    for search, stage in read_json(results / "plan/stages/search.json")["settings"].items():
+        listed = results / "search" / search / "trials.json"
+        drawn = [trial["trial"] for trial in read_json(listed)["trials"]] if listed.is_file() else []
+        folders += [f"search/{search}/{trial}" for trial in stage.get("trials", drawn)]
+    return folders
+
+
+def plan_of(folder: str) -> str:
+    """The plan file of a run's folder."""
+    kind, name, *_ = folder.split("/")
+    return f"plan/{name}.json" if kind == "runs" else f"plan/{folder}.json"
+
+
+def planned_settings(folder: str, results: Path) -> Settings:
+    """The settings that a run's plan asks for, with those that its search has selected."""
+    document = read_json(results / plan_of(folder))
+    path = results / "search" / str(document.get("search")) / "selected.yaml"
+    selected = yaml.safe_load(path.read_text())["settings"] if path.is_file() else {}
+    return plan.settings_of(document, selected)
+
+
+def planned_identity(folder: str, run: dict[str, Any], results: Path) -> str:
+    """The identity that a run of this seed, which opens these arrays, has by the plan and the data as they are now."""
+    known = read_json(results / "dataset/dataset.json")["sha256"]
+    data = {name: known[name] for name in run["data"]["digests"]}
+    code = read_json(results / plan_of(folder))["code"]
+    return run_identity(planned_settings(folder, results), run["seed"], data, code)
+
+
+# --- whether it would be made again -----------------------------------------------------------------------------------
+
+
+def made_again(file: str, study: FinishedStudy) -> str:
+    """A sentence: whether a file would be made again, and why."""
+    folder = re.match(r"(runs/[^/]+|search/[^/]+)/[^/]+(?=/)", file)
+    if folder and folder[0] not in planned_runs(study.folder):
+        return f"{file} would not be made again: the study does not ask for this run any more."
+    if cause := _cause(file, study):
+        of = "" if cause.file == file else f"{cause.file}, which it is made from, would be: "
+        return f"{file} would be made again: {of}{cause.text}."
+    if altered := _altered(study.folder / file):
+        return f"{file} would not be made again, but is not what was made: {altered}; delete it, and it is made again."
+    return f"{file} would not be made again: nothing that it is made from has changed since."
+
+
+class _Cause(NamedTuple):
+    """The file that would be made again by itself, and why."""
+
+    file: str
+    text: str
+
+
+def _cause(file: str, study: FinishedStudy) -> _Cause | None:
+    """Why a file would be made again: what is nearest to it, its own plan before what it is made from."""
+    made_together: dict[tuple[str, int], list[str]] = {}
+    for name, record in study.records.items():
+        made_together.setdefault(record.job, []).append(name)
+
+    @cache
+    def cause(file: str) -> _Cause | None:
+        record = study.records[file]
+        together = made_together[record.job]
+        if not (study.folder / file).is_file():
+            return _Cause(file, "it is missing")
+        if missing := [name for name in together if not (study.folder / name).is_file()]:
+            return _Cause(file, f"{missing[0]}, which is made with it, is missing")
+        inputs = [name for name in record.inputs if not name.startswith(SOURCE)]  # the plan holds digests of sources
+        if changed := _changed([name for name in inputs if not name.endswith(DIGESTED)], together, record, study):
+            return _Cause(file, _difference(file, changed, study))
+        return next(filter(None, (cause(name) for name in inputs if name in study.records)), None)
+
+    return cause(file)
+
+
+def _changed(inputs: list[str], together: list[str], record: Record, study: FinishedStudy) -> str:
+    """The first input that is newer than what was made from it, and not known to be the same; empty if there is none.
+
+    One that is missing is another matter: it would be made again itself.
+    """
+    oldest = min((study.folder / name).stat().st_mtime_ns for name in together)
+    for name in inputs:
+        path = study.folder / name
+        if path.is_file() and path.stat().st_mtime_ns > oldest:
+            same = path.stat().st_size <= LARGEST_CHECKSUM and record.checksums.get(name) == f"sha256:{sha256(path)}"
+            if not same:
+                return name
+    return ""
+
+
+def _difference(file: str, changed: str, study: FinishedStudy) -> str:
+    """How an input differs from what a file was made from; of a run: in settings, data or code."""
+    untold = f"{changed} is newer, and no record says that it is the same"
+    if not re.match(r"(runs|search)/[^/]+/[^/]+/", file):
+        what = "its settings, code or sources have" if changed.startswith("plan/") else "it has"
+        known = changed in study.records[file].checksums
+        return f"{changed} is another: {what} changed" if known else untold
+    folder = str(Path(file).parent)
+    run = read_json(study.folder / folder / "run.json")
+    settings = [
+        f"{name} is {value} now and was {run['settings'].get(name)}"
+        for name, value in planned_settings(folder, study.folder).full().items()
+        if value != run["settings"].get(name)
+    ]
+    if settings:
+        return f"{' and '.join(settings)} ({plan_of(folder)})"
+    digests = read_json(study.folder / "dataset/dataset.json")["sha256"]
+    if data := [name for name, digest in run["data"]["digests"].items() if digests.get(name) != digest]:
+        return f"the data are others, {', '.join(data)} (dataset/dataset.json)"
+    if planned_identity(folder, run, study.folder) != run["identity"]:
+        return f"the code that computes it has changed ({plan_of(folder)})"
+    return f"{untold}, and yet it is that run, which the store still has"
+
+
+def _altered(path: Path) -> str:
+    """Whether a file differs from the digest that was written when it was made."""
+    described, run = path.with_name("dataset.json"), path.with_name("run.json")
+    if path.suffix == ".npy" and described.is_file():
+        import numpy as np
+
+        try:
+            digest = array_digest(np.load(path, mmap_mode="r"))
+        except (ValueError, EOFError):
+            return "it is no array"
+        expected = read_json(described)["sha256"].get(path.stem)
+        return "" if digest == expected else "its SHA-256 differs from the one in dataset.json"
+    if run.is_file() and path != run:
+        expected = read_json(run).get("digests", {}).get(path.name)
+        return "" if expected in (None, sha256(path)) else "its SHA-256 differs from the one in run.json"
+    return ""

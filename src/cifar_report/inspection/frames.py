@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from cifar_report.base.errors import InputError
 from cifar_report.base.files import read_json
 from cifar_report.data import datasets
-from cifar_report.runs.record import COLUMNS, SPLITS, Run, load_run
+from cifar_report.runs.finished import COLUMNS, SPLITS, Run, load_run
 
 _COSTS = ("samples_seen", "seconds", "evaluation_seconds", "peak_memory_mb", "parameters", "forward_flops", "threads")
 CLAIM_COLUMNS = [
@@ -42,10 +42,10 @@ class LoadedStudy:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.found = finished_runs(folder)  # the runs of each variant, as the analysis sees them
+        self.by_variant = finished_runs(folder)  # the runs of each variant, as the analysis sees them
 
     def __repr__(self) -> str:
-        return f"load_study({str(self.folder)!r}): {len(self.runs)} runs of {len(self.found)} variants"
+        return f"load_study({str(self.folder)!r}): {len(self.runs)} runs of {len(self.by_variant)} variants"
 
     @cached_property
     def runs(self) -> pd.DataFrame:
@@ -54,7 +54,7 @@ class LoadedStudy:
         `test_accuracy` and the like are of whole splits at the last step. `seconds` are of training alone. Hidden units
         stand as `500-500`. What a run has not recorded is missing.
         """
-        return pd.DataFrame([_row(run) for runs in self.found.values() for run in runs])
+        return pd.DataFrame([_row(run) for runs in self.by_variant.values() for run in runs])
 
     @cached_property
     def curves(self) -> pd.DataFrame:
@@ -62,7 +62,7 @@ class LoadedStudy:
 
         The last step of a run is of whole splits.
         """
-        curves = [run.curve.assign(variant=v, seed=run.seed) for v, runs in self.found.items() for run in runs]
+        curves = [run.curve.assign(variant=v, seed=run.seed) for v, runs in self.by_variant.items() for run in runs]
         return pd.concat(curves, ignore_index=True)[["variant", "seed", *COLUMNS]]
 
     @cached_property
@@ -111,7 +111,7 @@ class LoadedStudy:
         Raises:
             InputError: the study has no such run, or its logits are not there, as in `reference/`.
         """
-        for run in self.found.get(variant, ()):
+        for run in self.by_variant.get(variant, ()):
             if run.seed == seed:
                 _present(run.folder / "test-logits.npy")
                 return run.test_logits()
@@ -150,7 +150,7 @@ def finished_runs(folder: Path) -> dict[str, list[Run]]:
         runs.setdefault(path.parent.parent.name, []).append(load_run(path.parent))
     if not runs:
         raise InputError(f"{folder / 'runs'}: expected finished runs, found none; run the study first")
-    return {variant: sorted(found, key=lambda run: run.seed) for variant, found in runs.items()}
+    return {variant: sorted(seeds, key=lambda run: run.seed) for variant, seeds in runs.items()}
 
 
 def _row(run: Run) -> dict[str, object]:

@@ -1,19 +1,34 @@
-"""A new run of a study against its reference, variant by variant."""
+"""Whether a finished study is what it says: every digest recomputed offline, or its runs against a reference."""
 
 import math
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
 
+from cifar_report.base.errors import InputError
+from cifar_report.base.files import read_json, sha256
+from cifar_report.data import datasets
+from cifar_report.inspection.explain import plan_of, planned_identity, planned_runs
 from cifar_report.inspection.frames import finished_runs
-from cifar_report.runs.record import Run
+from cifar_report.rendering import tables
+from cifar_report.runs.finished import Run
+from cifar_report.runs.record import record_digest
+from cifar_report.runs.store import RUN_FILES
+from cifar_report.study.identity import run_identity
+from cifar_report.study.settings import Settings
+from cifar_report.training.batches import scores
 
 SINGLE_SEED_TOLERANCE = 0.015  # a fraction: 1.5 points of accuracy
 
+# --- against a reference ----------------------------------------------------------------------------------------------
+
 
 def verify(results: Path, reference: Path) -> tuple[list[str], bool]:
-    """One line a variant of the reference, and whether all hold.
+    """A new run of a study against its reference: one line a variant of the reference, and whether all hold.
 
     Runs of the same identity, versions, processor, kernels and threads must have the same digests. Elsewhere the
     difference of the mean test accuracies must lie in its 95 % prediction interval, t s √(1/n + 1/m), where s is the
@@ -23,26 +38,26 @@ def verify(results: Path, reference: Path) -> tuple[list[str], bool]:
     Raises:
         InputError: one of the two has no runs.
     """
-    expected, found = finished_runs(reference), finished_runs(results)
+    expected, new = finished_runs(reference), finished_runs(results)
     lines, holds = [], True
     for variant, runs in expected.items():
-        verdict, good = _compare(runs, found.get(variant, []))
+        verdict, good = _against_reference(runs, new.get(variant, []))
         lines.append(f"{'ok  ' if good else 'FAIL'}  {variant}: {verdict}")
         holds &= good
     return lines, holds
 
 
-def _compare(expected: list[Run], found: list[Run]) -> tuple[str, bool]:
-    if not found:
+def _against_reference(expected: list[Run], new: list[Run]) -> tuple[str, bool]:
+    if not new:
         return "not in the new results", False
-    ours = {run.seed: run for run in found}
-    pairs = [(run, ours[run.seed]) for run in expected if run.seed in ours]
+    by_seed = {run.seed: run for run in new}
+    pairs = [(run, by_seed[run.seed]) for run in expected if run.seed in by_seed]
     if len(pairs) == len(expected) and all(_environment(a) == _environment(b) for a, b in pairs):
         differ = [a.seed for a, b in pairs if a.record["digests"] != b.record["digests"]]
         if differ:
             return f"same environment, but other digests for seed {', '.join(map(str, differ))}", False
         return f"same environment, identical digests for {len(pairs)} seed(s)", True
-    a, b = (np.array([run.final("test", "accuracy") for run in runs if run.completed]) for runs in (expected, found))
+    a, b = (np.array([run.final("test", "accuracy") for run in runs if run.completed]) for runs in (expected, new))
     if len(a) == 0 or len(b) == 0:
         return f"{len(a)} and {len(b)} completed runs", len(a) == len(b)
     difference = b.mean() - a.mean()
@@ -57,3 +72,147 @@ def _compare(expected: list[Run], found: list[Run]) -> tuple[str, bool]:
 def _environment(run: Run) -> tuple:
     record = run.record
     return record["identity"], record["threads"], record["device"], record["versions"]
+
+
+# --- by itself --------------------------------------------------------------------------------------------------------
+
+
+class Check(NamedTuple):
+    """What was recomputed, and how it differs; empty where it does not."""
+
+    what: str
+    problem: str
+
+
+def recompute(results: Path, store: Path) -> list[Check]:
+    """Every digest of a study's results, recomputed without a network: arrays, runs, store, numbers and tables.
+
+    Args:
+        results: the study's folder, with its plan; store: folder of all runs, or one that is not there.
+
+    Raises:
+        InputError: the folder holds no study.
+    """
+    return [*_arrays(results), *_runs(results, store), *_stored(store), *_written(results)]
+
+
+def _arrays(results: Path) -> Iterator[Check]:
+    """The arrays against dataset.json."""
+    for split in datasets.SPLITS:
+        yield _check(f"dataset/{split}", _against_description, results / "dataset", split)
+
+
+def _against_description(folder: Path, split: str) -> str:
+    datasets.load(folder).split(split)
+    return ""
+
+
+def _runs(results: Path, store: Path) -> Iterator[Check]:
+    """Each run of the plan: its files against run.json; that against its own words, plan, data, logits and store."""
+    for folder in planned_runs(results):
+        path, of_study = results / folder, folder.startswith("runs/")
+        yield from _files(path, folder, RUN_FILES if of_study else RUN_FILES[:1])
+        if (results / plan_of(folder)).is_file():  # which a trial that was drawn has not
+            yield _check(f"{folder}: plan", _against_plan, folder, results)
+        yield _check(f"{folder}: store", _against_store, path, store)
+        if of_study:
+            yield _check(f"{folder}: accuracy", _against_logits, path, results)
+
+
+def _files(path: Path, name: str, files: tuple[str, ...]) -> Iterator[Check]:
+    """A folder's files against its run.json, and that against itself; where one is missing, that alone is told."""
+    if missing := [file for file in ("run.json", *files) if not (path / file).is_file()]:
+        yield from (Check(f"{name}/{file}", "is missing; make it again") for file in missing)
+        return
+    yield _check(f"{name}: identity", _against_itself, path)
+    for file in files:
+        yield _check(f"{name}/{file}", _against_record, path, file)
+
+
+def _against_record(path: Path, file: str) -> str:
+    expected, digest = read_json(path / "run.json")["digests"].get(file), sha256(path / file)
+    return "" if digest == expected else f"its SHA-256 is {digest}, but run.json says {expected}"
+
+
+def _against_itself(path: Path) -> str:
+    """Whether a run's identity is that of the settings, seed, data and code that it names."""
+    run = read_json(path / "run.json")
+    if run.get("sha256") not in (None, record_digest(run)):
+        return "run.json's own SHA-256 is another one, so it was altered"
+    if "code" not in run:  # a run of an earlier version, which names no code: the plan's is compared
+        return ""
+    identity = run_identity(Settings.from_mapping(run["settings"]), run["seed"], run["data"]["digests"], run["code"])
+    if identity != run["identity"]:
+        return f"its settings, seed, data and code give {identity}, not {run['identity']}"
+    return ""
+
+
+def _against_plan(folder: str, results: Path) -> str:
+    run = read_json(results / folder / "run.json")
+    if folder.startswith("runs/") and Path(folder).name != f"seed-{run['seed']}":
+        return f"it is the run of seed {run['seed']}"
+    expected = planned_identity(folder, run, results)
+    return "" if expected == run["identity"] else f"the plan and the data give {expected}, not {run['identity']}"
+
+
+def _against_store(path: Path, store: Path) -> str:
+    """Whether a run.json is the store's, where that has the run."""
+    run = read_json(path / "run.json")
+    kept = store / run["identity"] / "finished" / "run.json"
+    differ = kept.is_file() and {"variant": run["variant"]} | read_json(kept) != run
+    return f"run.json is another than that of {kept.parent}" if differ else ""
+
+
+def _against_logits(path: Path, results: Path) -> str:
+    """Whether the test loss and accuracy are those of the stored logits, which are rounded to float32."""
+    final = read_json(path / "run.json")["final"]["test"]
+    labels = np.load(results / "dataset/test-labels.npy")
+    loss, accuracy = scores(np.load(path / "test-logits.npy"), labels)
+    same = abs(accuracy - final["accuracy"]) < 1.5 / len(labels)
+    if final["loss"] is not None:  # of a run that diverged
+        same &= math.isclose(loss, final["loss"], rel_tol=1e-4)
+    return "" if same else f"its logits give the test loss {loss:.6g} and accuracy {accuracy:.4f}, run.json has others"
+
+
+def _stored(store: Path) -> Iterator[Check]:
+    """The finished runs of the store, each under its own identity."""
+    for path in sorted(store.glob("*/finished")):
+        name = f"{store.name}/{path.parent.name[:12]}"
+        yield from _files(path, name, tuple(file for file in RUN_FILES if (path / file).is_file()))
+        yield _check(f"{name}: name", _against_name, path)
+
+
+def _against_name(path: Path) -> str:
+    run = read_json(path / "run.json")
+    if lost := sorted(set(run["digests"]) - {file.name for file in path.iterdir()}):
+        return f"{', '.join(lost)} missing"
+    return "" if run["identity"] == path.parent.name else f"it holds the run {run['identity']}"
+
+
+def _written(results: Path) -> Iterator[Check]:
+    """Numbers and tables, computed once more from the files that they are made from, byte by byte."""
+    made = ("numbers.tex", "numbers.json", "tables")
+    stage = read_json(results / "plan/stages/tables.json")["settings"]
+    with tempfile.TemporaryDirectory() as folder:
+        again = Path(folder)
+        for path in results.resolve().iterdir():
+            if path.name not in made:
+                (again / path.name).symlink_to(path)
+        if problem := _check("", tables.write, stage, again).problem:
+            yield Check("numbers.json", f"cannot be computed again: {problem}")
+            return
+        for new in (again / "numbers.tex", again / "numbers.json", *sorted((again / "tables").iterdir())):
+            there = results / new.relative_to(again)
+            same = there.is_file() and there.read_bytes() == new.read_bytes()
+            problem = "" if same else "is not what its inputs give; run the study again, or see who changed it"
+            yield Check(new.relative_to(again).as_posix(), problem)
+
+
+def _check(what: str, problem: Callable[..., str | None], *arguments: Any) -> Check:
+    """What a check tells; a damaged file is a finding, not the end of the others."""
+    try:
+        return Check(what, problem(*arguments) or "")
+    except InputError as error:
+        return Check(what, str(error))
+    except (KeyError, TypeError, AttributeError, ValueError, OSError) as error:
+        return Check(what, f"holds something else than it should ({type(error).__name__}: {error})")

@@ -45,7 +45,7 @@ def write(report: Path, output: Path) -> None:
 
 
 def _read(report: Path) -> list[dict[str, Any]]:
-    """The checks, sorted by label and test."""
+    """The checks of the report, sorted by label and test."""
     checks = read_json(report)
     well_formed = isinstance(checks, list) and all(
         isinstance(check, dict) and all(isinstance(check.get(key), str) for key in KEYS) for check in checks

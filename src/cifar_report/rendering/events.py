@@ -15,7 +15,7 @@ from tensorboard.plugins.hparams.summary_v2 import hparams_pb  # `hparams.api` h
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from cifar_report.base.files import atomic
-from cifar_report.runs.record import Run, load_runs
+from cifar_report.runs.finished import Run, load_runs
 
 NAME = "events.out.tfevents"  # TensorBoard looks for the last part
 
@@ -30,8 +30,8 @@ def write(stage: dict[str, Any], runs: Path, output: Path) -> None:
     Raises:
         InputError: a run is missing, or is not what it should be.
     """
-    found = [run for members in load_runs(runs, stage["variants"]).values() for run in members]
-    files = {output / run.variant / f"seed-{run.seed}" / NAME: run for run in found}
+    all_runs = [run for members in load_runs(runs, stage["variants"]).values() for run in members]
+    files = {output / run.variant / f"seed-{run.seed}" / NAME: run for run in all_runs}
     for old in set(output.glob(f"*/seed-*/{NAME}")) - set(files):
         old.unlink()
     for path, run in files.items():
@@ -59,7 +59,7 @@ def events(run: Run) -> Iterator[Event]:
 
 
 def _settings(run: Run) -> Summary:
-    """What the plugin for hyperparameters reads; None, which it does not know, is left out."""
+    """The settings for TensorBoard's table of them; those that are None are left out, since it knows no such value."""
     settings = {
         name: "-".join(map(str, value)) if isinstance(value, list) else value
         for name, value in run.record["settings"].items()

@@ -1,6 +1,6 @@
 """What Snakemake's HTML report shows besides the figures: tables as pages, and captions with the numbers of the run.
 
-Snakemake fills in a caption from its job alone, which does not know what was found. So the captions' templates in
+Snakemake fills in a caption from its job alone, which does not know the results. So the captions' templates in
 `workflow/report/` are filled in here, and Snakemake is given the result.
 """
 
@@ -105,7 +105,7 @@ def literal(value: Any) -> str:
 
 
 def summary_table(summary: pd.DataFrame, labels: dict[str, str]) -> pd.DataFrame:
-    """`summary.csv` as it is read: labels, per cent, and intervals where there are two seeds or more."""
+    """The page's table of `summary.csv`: labels, per cent, and intervals where there are two seeds or more."""
     columns = {
         "Variant": summary["variant"].map(labels),
         "Test %": summary["test_accuracy_mean"].map(_percent),
@@ -126,7 +126,7 @@ def summary_table(summary: pd.DataFrame, labels: dict[str, str]) -> pd.DataFrame
 
 
 def costs_table(costs: pd.DataFrame, labels: dict[str, str]) -> pd.DataFrame:
-    """`costs.csv` as it is read: seconds, images a second and megabytes without needless digits."""
+    """The page's table of `costs.csv`: seconds, images a second and megabytes without needless digits."""
     return pd.DataFrame(
         {
             "Variant": costs["variant"].map(labels),
@@ -140,7 +140,7 @@ def costs_table(costs: pd.DataFrame, labels: dict[str, str]) -> pd.DataFrame:
 
 
 def claims_table(claims: list[dict[str, Any]]) -> pd.DataFrame:
-    """A row a claim: its title, the verdict, the sentence that says what was found, the runs behind it."""
+    """The page's table of the claims: title, verdict, the sentence that gives its reason, and the runs behind it."""
     return pd.DataFrame(
         {
             "Claim": [claim["title"] for claim in claims],
@@ -152,7 +152,7 @@ def claims_table(claims: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def search_table(search: pd.DataFrame, searches: dict[str, list[str]]) -> pd.DataFrame:
-    """`search.csv` as it is read: each search's configurations, the best of the longest rung first.
+    """The page's table of `search.csv`: each search's configurations, the best of the longest rung first.
 
     Args:
         search: the table.
@@ -178,15 +178,18 @@ def search_table(search: pd.DataFrame, searches: dict[str, list[str]]) -> pd.Dat
 
 
 def _page(title: str, table: pd.DataFrame, kind: str = "numbers") -> str:
+    """A table as a page of its own; of the kind "text" where it holds sentences."""
     with pd.option_context("display.max_colwidth", None):
         return _PAGE.format(title=title, table=table.to_html(index=False, border=0, justify="unset", classes=kind))
 
 
 def _percent(fraction: float) -> str:
+    """A fraction in per cent, for a column that says so; empty where there is none."""
     return "" if pd.isna(fraction) else f"{100 * fraction:.1f}"
 
 
 def _short(value: Any) -> str:
+    """A searched setting without needless digits; empty where the search does not have it."""
     if pd.isna(value):
         return ""
     return f"{value:g}" if isinstance(value, float) else str(value)
@@ -202,6 +205,7 @@ def _best(summary: pd.DataFrame, labels: dict[str, str]) -> dict[str, Any] | Non
 
 
 def _slowest(costs: pd.DataFrame, labels: dict[str, str]) -> dict[str, str]:
+    """The variant whose runs take the longest."""
     row = costs.loc[costs["train_seconds_median"].idxmax()]
     return {"label": labels[row["variant"]], "seconds": f"{row['train_seconds_median']:,.1f}"}
 

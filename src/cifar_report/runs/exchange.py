@@ -18,10 +18,11 @@ import jsonschema
 
 from cifar_report.base.errors import InputError
 from cifar_report.base.files import atomic, read_json, sha256
-from cifar_report.runs.store import IDENTITY, RUN_FILES, identity_of, locked, record_digest
-from cifar_report.study.config import Settings
+from cifar_report.runs.record import record_digest
+from cifar_report.runs.store import IDENTITY, RUN_FILES, identity_of, locked
 from cifar_report.study.identity import code_digest, run_identity
 from cifar_report.study.kinds import KINDS
+from cifar_report.study.settings import Settings
 
 MEMBER = re.compile(r"([0-9a-f]{64})/(run\.json|curve\.csv|model\.safetensors|test-logits\.npy)")
 _DIGESTS = {
@@ -190,7 +191,7 @@ def _verify(folder: Path, codes: dict[str, str], study: dict[str, Any] | None) -
             raise InputError(f"{name}: expected SHA-256 {digest}, found {found}; it was altered or damaged")
     try:
         settings = Settings.from_mapping(run["settings"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (InputError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"settings: this checkout does not know them ({error}); use the one that trained it"
         ) from error

@@ -23,8 +23,9 @@ from cifar_report.base.processes import die_with_parent
 from cifar_report.data import datasets
 from cifar_report.runs.machine import versions
 from cifar_report.runs.store import Request, Store, publish
-from cifar_report.study.config import TYPES, Settings, trial_name
+from cifar_report.study.config import trial_name
 from cifar_report.study.identity import check_code
+from cifar_report.study.settings import TYPES, Settings
 
 DIGITS = 3  # significant ones of a number that is drawn: what a table shows is what was trained
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import cifar_report
+from cifar_report.study.kinds import KINDS
 
 PACKAGE = Path(cifar_report.__file__).parent
 
@@ -73,7 +74,7 @@ def environment(kind: str) -> dict[str, Any]:
     """What computes: a run's last bits are those of its versions, device and processor kernels."""
     device = {"type": "cpu", "cpu": cpu_name(), "model": cpu_model()}
     packages = ["numpy"]
-    if kind.startswith("torch"):
+    if KINDS[kind].backend == "torch":
         import torch
 
         packages.append("torch")

@@ -1,238 +1,143 @@
-"""The runs of a study, as the analysis reads them: exactly those of the plan, never what happens to lie there."""
+"""run.json: all that is told of a run, written and read by one type."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import json
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-import jsonschema
-import numpy as np
-import pandas as pd
-from jaxtyping import Float
-from safetensors.numpy import load_file
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
 from cifar_report.base.errors import InputError
-from cifar_report.base.files import read_json
-from cifar_report.study.config import TYPES
+from cifar_report.base.files import read_json, to_json, write_text
+from cifar_report.study.settings import TYPES, digest
 
-COLUMNS = {"step": "int64", "samples_seen": "int64", "split": str, "loss": "float64", "accuracy": "float64"}
-SPLITS = ("train", "validation", "test")
-
-_COUNT = {"type": "integer", "minimum": 0, "maximum": 2**63}
-_SECONDS = {"type": "number", "minimum": 0, "maximum": 1e12}
-_TEXTS = {"type": "object", "additionalProperties": {"type": "string"}}
-_SETTING = {
-    str: {"type": "string"},
-    bool: {"type": "boolean"},
-    int: _COUNT,
-    float: {"type": "number"},
-    float | None: {"type": ["number", "null"]},
-    tuple[int, ...]: {"type": "array", "items": _COUNT},
-}
-# The kinds of values in run.json. A key that is not there is told when it is asked for, see `_Record`.
-_SCHEMA = {
-    "type": "object",
-    "required": ["variant", "seed", "status", "final"],
-    "properties": {
-        "variant": {"type": "string"},
-        "seed": _COUNT,
-        "status": {"enum": ["completed", "diverged"]},
-        "step": _COUNT,
-        "identity": {"type": "string"},
-        "settings": {
-            "type": "object",
-            "properties": {name: _SETTING[kind] for name, kind in TYPES.items()}
-            | {"optimiser": {"enum": ["sgd", "adam", "adamw"]}},
-        },
-        "final": {
-            "type": "object",
-            "propertyNames": {"enum": SPLITS},
-            "additionalProperties": {
-                "type": "object",
-                "required": ["loss", "accuracy"],
-                "properties": {
-                    "loss": {"type": ["number", "null"]},
-                    "accuracy": {"type": "number", "minimum": 0, "maximum": 1},
-                },
-            },
-        },
-        "samples_seen": _COUNT,
-        "parameters": _COUNT,
-        "forward_flops": _COUNT,
-        "seconds": _SECONDS,
-        "evaluation_seconds": _SECONDS,
-        "peak_memory_mb": _SECONDS,
-        "device": _TEXTS | {"required": ["cpu"]},
-        "threads": _COUNT,
-        "versions": _TEXTS | {"propertyNames": {"enum": ["python", "numpy", "torch"]}},
-        "commit": {
-            "type": "object",
-            "required": ["hash", "time", "dirty"],
-            "properties": {
-                "hash": {"type": ["string", "null"], "pattern": "^[0-9a-f]{7,64}$"},
-                "time": {"type": ["integer", "null"], "minimum": 0, "maximum": 2**40},
-                "dirty": {"type": ["boolean", "null"]},
-            },
-        },
-        "data": {"type": "object", "properties": {"digests": _TEXTS}},
-        "digests": _TEXTS,
-    },
-}
-_VALIDATOR = jsonschema.Draft202012Validator(_SCHEMA)
+Count = Annotated[int, Field(ge=0, le=2**63)]
+Seconds = Annotated[float, Field(ge=0, le=1e12)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class _Record(dict):
-    """A part of a run.json, which tells where a key is missing."""
+class _Part(BaseModel):
+    """Of a run.json: values as JSON has them, none taken for another type; a key that is not known here is kept."""
 
-    def __init__(self, content: dict[str, Any], path: Path):
-        super().__init__(content)
-        self.path = path
-
-    def __missing__(self, key: str) -> Any:
-        raise InputError(f"{self.path}: the key '{key}' is missing; train it again")
-
-    def __ror__(self, defaults: dict[str, Any]) -> "_Record":  # type: ignore[override]
-        """On top of defaults it still tells what is missing."""
-        return _Record({**defaults, **self}, self.path)
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
 
 
-@dataclass(frozen=True)
-class Run:
-    """One finished run: its `run.json` and `curve.csv`, and the files beside them on request."""
+class Scores(_Part):
+    """Of a whole split at the last step, in evaluation mode."""
 
-    variant: str
-    seed: int
-    record: dict[str, Any]
-    curve: pd.DataFrame
-    folder: Path
-
-    @property
-    def completed(self) -> bool:
-        """Whether it reached its last step with finite losses."""
-        return self.record["status"] == "completed"
-
-    def final(self, split: str, metric: str) -> float:
-        """Loss (nats) or accuracy (a fraction) of a whole split at the last step; NaN where the run has none."""
-        value = self.record["final"].get(split, {}).get(metric)
-        return float("nan") if value is None else value
-
-    def test_logits(self, images: int | None = None) -> Float[np.ndarray, "n classes"]:
-        """Logits of the whole test split, float32.
-
-        Raises:
-            InputError: they are not those of so many images.
-        """
-        logits = np.load(self.folder / "test-logits.npy")
-        if images not in (None, len(logits)):
-            raise InputError(
-                f"{self.folder / 'test-logits.npy'}: expected a row for each of the {images} test images, found "
-                f"{len(logits)}; run the rule `train` again"
-            )
-        return logits
-
-    def weights(self) -> dict[str, np.ndarray]:
-        """The trained weights by name."""
-        return load_file(self.folder / "model.safetensors")
+    loss: float | None  # nats; None where it is no number
+    accuracy: Annotated[float, Field(ge=0, le=1)]  # a fraction
 
 
-def load_run(folder: Path) -> Run:
-    """The run in a folder.
+class Device(_Part):
+    """What a run was computed on."""
 
-    Raises:
-        InputError: a file is missing or is not what it should be.
-    """
-    path = folder / "run.json"
-    record = read_json(path)
-    curve = _curve(folder / "curve.csv")
-    if error := jsonschema.exceptions.best_match(_VALIDATOR.iter_errors(record)):
-        where = ": ".join(filter(None, (str(path), ".".join(map(str, error.absolute_path)))))
-        told = f"the key {error.message.replace(' is a required property', ' is missing')}"
-        raise InputError(f"{where}: {told if error.validator == 'required' else error.message}; train it again")
-    parts = {key: _Record(part, path) if isinstance(part, dict) else part for key, part in record.items()}
-    return Run(record["variant"], record["seed"], _Record(parts, path), curve, folder)
+    cpu: str
+    type: str | None = None  # cpu or cuda
+    model: str | None = None  # vendor, family and model of the processor
+    kernels: str | None = None  # for which processor the libraries chose their arithmetic
+    gpu: str | None = None
 
 
-def _curve(path: Path) -> pd.DataFrame:
+class Commit(_Part):
+    """Of the repository, when the run was begun."""
+
+    hash: Annotated[str, Field(pattern=r"^[0-9a-f]{7,64}$")] | None
+    time: Annotated[int, Field(ge=0, le=2**40)] | None  # seconds since 1970
+    dirty: bool | None
+
+
+class DataOfRun(_Part):
+    """The data set, and the SHA-256 of each array that the run opened."""
+
+    digests: dict[str, str]
+    name: str | None = None
+    source: str | None = None
+
+
+class Subset(_Part):
+    """How many images of a split the curve is evaluated on, and how many there are."""
+
+    images: Count
+    of: Count
+
+
+class RunRecord(_Part):
+    """All that a run.json says; what may be None is missing in runs of earlier versions, or not of every run."""
+
+    variant: str | None = None  # a study's name for it; the store has none
+    seed: Count
+    status: Literal["completed", "diverged"]
+    step: Count | None = None
+    identity: Sha256 | None = None
+    code: Sha256 | None = None
+    settings: dict[str, Any] | None = None
+    final: dict[Literal["train", "validation", "test"], Scores]
+    samples_seen: Count | None = None
+    parameters: Count | None = None
+    forward_flops: Count | None = None  # of one image
+    seconds: Seconds | None = None  # of training
+    evaluation_seconds: Seconds | None = None
+    peak_memory_mb: Seconds | None = None  # MB of 10⁶ bytes
+    device: Device | None = None
+    threads: Count | None = None
+    versions: dict[Literal["python", "numpy", "torch"], str] | None = None
+    commit: Commit | None = None
+    data: DataOfRun | None = None
+    evaluation_subsets: dict[str, Subset] | None = None
+    digests: dict[str, str] | None = None  # SHA-256 of each file of the run
+    sha256: Sha256 | None = None  # of all the above but the variant
+
+    @field_validator("settings")
+    @classmethod
+    def _of_their_types(cls, settings: dict[str, Any] | None) -> dict[str, Any] | None:
+        for name, value in (settings or {}).items():
+            kind = list[int] if TYPES.get(name) == tuple[int, ...] else TYPES.get(name, Any)
+            if not _fits(kind, value):
+                raise ValueError(f"{name}: {value!r} is not of the type {kind}")
+        return settings
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter:
+    return TypeAdapter(kind, config=ConfigDict(strict=True))
+
+
+def _fits(kind: Any, value: Any) -> bool:
     try:
-        curve = pd.read_csv(path)
-        wrong = f"the columns {','.join(map(str, curve.columns))}" if list(curve.columns) != list(COLUMNS) else ""
-        if not wrong:
-            curve = curve.astype(COLUMNS)
-    except (OSError, ValueError, TypeError, OverflowError) as error:
-        raise InputError(f"{path}: expected a CSV file of the curve, found {error}; train it again") from error
-    if wrong:
-        raise InputError(f"{path}: expected the columns {','.join(COLUMNS)}, found {wrong}; train it again")
-    sound = (
-        len(curve)
-        and isinstance(curve.index, pd.RangeIndex)
-        and curve["split"].isin(SPLITS).all()
-        and curve["step"].min() >= 0
-        and curve["step"].is_monotonic_increasing
-        and curve["samples_seen"].is_monotonic_increasing
-        and not curve.duplicated(["step", "split"]).any()
-        and curve["accuracy"].between(0, 1).all()
-    )
-    if not sound:
-        raise InputError(f"{path}: expected a row a step and split, in order, found others; train it again")
-    return curve
+        _adapter(kind).validate_python(value)
+    except ValidationError:
+        return False
+    return True
 
 
-def load_runs(runs: Path, variants: list[dict[str, Any]]) -> dict[str, list[Run]]:
-    """The runs of each variant, by its name, in the order of its seeds.
+def record_digest(run: dict[str, Any]) -> str:
+    """SHA-256 of what a run.json says, as JSON, without itself and the name that a study adds."""
+    return digest({key: value for key, value in json.loads(to_json(run)).items() if key not in ("sha256", "variant")})
 
-    Args:
-        runs: folder of `<variant>/seed-<n>/`.
-        variants: the plan's entries, each with `name` and `seeds`.
+
+def write_record(path: Path, run: dict[str, Any]) -> None:
+    """Writes a run.json with its own digest.
 
     Raises:
-        InputError: a file is missing, is not what it should be, or is that of another run.
+        ValidationError: it is not what `RunRecord` says.
     """
-    return {v["name"]: [_run_of(runs, v["name"], seed) for seed in v["seeds"]] for v in variants}
+    sealed = run | {"sha256": record_digest(run)}
+    RunRecord.model_validate(json.loads(to_json(sealed)))
+    write_text(path, to_json(sealed))
 
 
-def _run_of(runs: Path, variant: str, seed: int) -> Run:
-    run = load_run(runs / variant / f"seed-{seed}")
-    if (run.variant, run.seed) != (variant, seed) or not {"train", "test"} <= set(run.record["final"]):
-        raise InputError(
-            f"{run.folder / 'run.json'}: expected seed {seed} of {variant}, with values of the training and test "
-            f"splits, found seed {run.seed} of {run.variant} with {', '.join(run.record['final']) or 'none'}; "
-            "train it again"
-        )
-    return run
+def read_record(path: Path) -> RunRecord:
+    """A run.json.
 
-
-def main_models(named: Iterable[str], runs: dict[str, list[Run]]) -> list[str]:
-    """One variant for each family of models: what is shown of trained networks in detail is theirs.
-
-    It is the one that is `named` for the family; where that has no completed run, the family's `representative`.
+    Raises:
+        InputError: it is missing or not what it should be.
     """
-    families: dict[str, dict[str, list[Run]]] = {}
-    for name, members in runs.items():
-        families.setdefault(family(members), {})[name] = members
-    found = []
-    for related in families.values():
-        wanted = {name: related[name] for name in named if name in related}
-        found.append(representative(wanted) or representative(related))
-    return [name for name in found if name]
-
-
-def representative(runs: dict[str, list[Run]]) -> str | None:
-    """The variant that stands for several where one model is shown: chosen without a look at the test split.
-
-    Of the variants with a completed run: the one with the highest mean validation accuracy, where all of them have
-    one (of equals the first); else the first VGG of the study, or its last variant where it has no VGG. None where
-    every run diverged.
-    """
-    completed = {name: done for name, members in runs.items() if (done := [run for run in members if run.completed])}
-    if not completed:
-        return None
-    means = {n: float(np.mean([run.final("validation", "accuracy") for run in done])) for n, done in completed.items()}
-    if np.isfinite(list(means.values())).all():
-        return max(means, key=means.__getitem__)
-    vggs = [name for name, done in completed.items() if family(done) == "vgg"]
-    return vggs[0] if vggs else list(completed)[-1]
-
-
-def family(runs: list[Run]) -> str:
-    """mlp or vgg, whatever they are written in."""
-    return runs[0].record["settings"]["kind"].rpartition("-")[2]
+    document = read_json(path)
+    try:
+        return RunRecord.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        what = f"the key '{where}' is missing" if first["type"] == "missing" else f"{where}: {first['msg']}"
+        raise InputError(f"{path}: {what.removeprefix(': ')}; train it again") from error

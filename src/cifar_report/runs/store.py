@@ -10,7 +10,6 @@ import csv
 import errno
 import fcntl
 import io
-import json
 import os
 import re
 import shutil
@@ -29,9 +28,11 @@ from cifar_report.base.errors import InputError
 from cifar_report.base.files import atomic, read_json, sha256, to_json, write_text
 from cifar_report.data.datasets import Dataset
 from cifar_report.runs import checkpoints, devices, machine
-from cifar_report.study.config import NEUTRAL, Settings, check_data, digest
+from cifar_report.runs.record import record_digest, write_record
+from cifar_report.study.config import check_data
 from cifar_report.study.identity import check_code, run_identity
-from cifar_report.study.kinds import entries
+from cifar_report.study.kinds import KINDS, entries
+from cifar_report.study.settings import NEUTRAL, Settings
 
 if TYPE_CHECKING:
     from cifar_report.training.loop import Checkpoint, Outcome
@@ -132,7 +133,7 @@ class Store:
             if not held or (home / "finished" / "run.json").is_file():
                 return False
             check_data(settings, request.dataset.counts, request.dataset.shape, request.name)
-            if settings.kind.startswith("torch"):
+            if KINDS[settings.kind].backend == "torch":
                 devices.take_device(self.folder / ".devices")
                 devices.require_gpu()
             with devices.explained(request.name):
@@ -237,12 +238,7 @@ def _write(
         "evaluation_subsets": {split: {"images": n, "of": whole} for split, (n, whole) in outcome.images.items()},
         "digests": {file.name: sha256(file) for file in sorted(folder.iterdir())},
     }
-    write_text(folder / "run.json", to_json(run | {"sha256": record_digest(run)}))
-
-
-def record_digest(run: dict[str, Any]) -> str:
-    """SHA-256 of a run.json, without itself and what a study adds to it."""
-    return digest({key: value for key, value in json.loads(to_json(run)).items() if key not in ("sha256", "variant")})
+    write_record(folder / "run.json", run)
 
 
 def _believed(finished: Path, request: Request) -> Path:

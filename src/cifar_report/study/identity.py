@@ -19,8 +19,8 @@ from typing import Any
 
 import cifar_report
 from cifar_report.base.errors import InputError
-from cifar_report.study.config import NEUTRAL, SETTINGS, Settings, digest
 from cifar_report.study.kinds import KINDS, entries
+from cifar_report.study.settings import NEUTRAL, SETTINGS, Settings, digest
 
 PACKAGE = Path(cifar_report.__file__).parent
 START = ("cifar_report.training.loop", "train")

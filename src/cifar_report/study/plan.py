@@ -13,22 +13,23 @@ import yaml
 
 from cifar_report.base.errors import InputError
 from cifar_report.base.files import read_json, sha256, to_json, write_text_if_changed
-from cifar_report.study.config import NEUTRAL, Search, Settings, Study, coerced, digest
+from cifar_report.study.config import Search, Study
 from cifar_report.study.identity import code_digest
 from cifar_report.study.kinds import KINDS
+from cifar_report.study.settings import NEUTRAL, Settings, coerced, digest
 from cifar_report.study.stages import modules_digest
 
 # The modules that do the work of each stage.
 STAGES = {
     "prepare": ("cifar_report.data.datasets",),
-    "search": ("cifar_report.analysis.summary",),
+    "search": ("cifar_report.analysis.searches",),
     "summarise": ("cifar_report.analysis.summary",),
-    "shifts": ("cifar_report.analysis.shifts",),
-    "flips": ("cifar_report.analysis.flips",),
+    "shifts": ("cifar_report.analysis.perturbed",),
+    "flips": ("cifar_report.analysis.perturbed",),
     "events": ("cifar_report.rendering.events",),
     "figures": ("cifar_report.rendering.figures",),
     "tables": ("cifar_report.rendering.tables",),
-    "claims": ("cifar_report.rendering.claims",),
+    "claims": ("cifar_report.analysis.claims.verdicts", "cifar_report.rendering.claims"),
     "equations": (
         "cifar_report.rendering.equations",
         "cifar_report.study.config",
@@ -42,7 +43,7 @@ STAGES = {
 # The files of the repository that each stage reads, as patterns from its root. Their digests stand in the plan, so that
 # what was made from others is noticed however old they are.
 SOURCES = {
-    "claims": ("report/claims.yaml", "workflow/schemas/claims.schema.yaml"),
+    "claims": ("report/claims.yaml",),
     "equations": ("tests/equations/*.py", "report/**/*.tex", "report/**/*.bib"),
     "report": ("report/**/*.tex", "report/**/*.bib", "workflow/scripts/render-report"),
     "html": ("workflow/report/*.rst", "workflow/report/style.css"),
@@ -59,6 +60,7 @@ FIELDS = {
     "html": ("label",),
 }
 HALVING = "cifar_report.runs.halving"  # draws and promotes the trials of a search
+SELECTION = "cifar_report.analysis.selection"  # chooses one of them
 
 
 def write(study: Study, config: dict[str, Any], folder: Path) -> None:
@@ -114,7 +116,7 @@ def documents(study: Study, root: Path = Path()) -> dict[str, dict[str, Any]]:
                 "code": trains(search.base["kind"]),
                 "search_code": code(HALVING),
             }
-        plans[f"select/{search.name}"] = {"settings": _trials(search), "code": code(*STAGES["search"])}
+        plans[f"select/{search.name}"] = {"settings": _trials(search), "code": code(SELECTION)}
     slices = _stage_settings(study)
     for stage, modules in STAGES.items():
         plans[f"stages/{stage}"] = {"settings": slices.get(stage, {}), "code": code(*modules)}
@@ -224,7 +226,7 @@ def _stage_settings(study: Study) -> dict[str, Any]:
 def _main(study: Study) -> list[str]:
     """The variant of each family, MLP or VGG, that `report.best` names last, of those that the study runs."""
     named = [name for reproduced, best in study.best.items() for name in (reproduced, *best) if name in study.variants]
-    return list({study.variants[name].settings["kind"].rpartition("-")[2]: name for name in named}.values())
+    return list({KINDS[study.variants[name].settings["kind"]].family: name for name in named}.values())
 
 
 def _trials(search: Search) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 from cifar_report.study import identity
-from cifar_report.study.config import digest
+from cifar_report.study.settings import digest
 
 
 def modules_digest(*modules: str) -> str:

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from cifar_report.base.randomness import Purpose, generator
 
 if TYPE_CHECKING:
-    from cifar_report.study.config import Settings
+    from cifar_report.study.settings import Settings
 
 Images = UInt8[np.ndarray, "n channels height width"]
 

@@ -16,7 +16,7 @@ from cifar_report.training.batches import Images, scores
 from cifar_report.training.splits import Split, splits_of, subset
 
 if TYPE_CHECKING:
-    from cifar_report.study.config import Settings
+    from cifar_report.study.settings import Settings
 
 LARGEST_LOSS = 1e6  # nats; beyond it a run counts as diverged: no step leads back from there
 

@@ -19,7 +19,7 @@ from cifar_report.training.batches import (
 )
 
 if TYPE_CHECKING:
-    from cifar_report.study.config import Settings
+    from cifar_report.study.settings import Settings
 
 EVALUATION_BATCH = 1000
 

@@ -9,7 +9,7 @@ from cifar_report.base.randomness import Purpose, generator, stratified_indices
 from cifar_report.training.batches import Images
 
 if TYPE_CHECKING:
-    from cifar_report.study.config import Settings
+    from cifar_report.study.settings import Settings
 
 
 class Split(NamedTuple):

@@ -22,7 +22,7 @@ from cifar_report.training.batches import (
 )
 
 if TYPE_CHECKING:
-    from cifar_report.study.config import Settings
+    from cifar_report.study.settings import Settings
 
 EVALUATION_BATCH = {"cpu": 100, "cuda": 2000}
 STEPS_DRAWN = 100  # whose batches are drawn and sent to the device at once

@@ -11,7 +11,7 @@ from cifar_report.base.randomness import initial_parameters
 from cifar_report.models.numpy_nn.modules import LeakyReLU, Linear, SoftmaxCrossEntropy
 
 if TYPE_CHECKING:
-    from cifar_report.study.config import Settings
+    from cifar_report.study.settings import Settings
 
 
 class MLP:

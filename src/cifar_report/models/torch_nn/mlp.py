@@ -9,7 +9,7 @@ from cifar_report.models.torch_nn.batchnorm import AutogradBatchNorm, ManualBatc
 from cifar_report.models.torch_nn.initial import draw_parameters
 
 if TYPE_CHECKING:
-    from cifar_report.study.config import Settings
+    from cifar_report.study.settings import Settings
 
 BATCH_NORMS = {"autograd": AutogradBatchNorm, "manual": ManualBatchNorm, "torch": nn.BatchNorm1d}
 

@@ -9,7 +9,7 @@ from cifar_report.models.torch_nn.convolution import Convolution
 from cifar_report.models.torch_nn.initial import draw_parameters
 
 if TYPE_CHECKING:
-    from cifar_report.study.config import Settings
+    from cifar_report.study.settings import Settings
 
 # Output channels of each convolution; "pool" is a 3×3 max pool with stride 2 and padding 1.
 PLAN = (64, "pool", 128, "pool", 256, 256, "pool", 512, 512, "pool", 512, 512, "pool")

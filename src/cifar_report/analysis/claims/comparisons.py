@@ -1,0 +1,329 @@
+"""What the claims compare, measured on a study's runs: each comparison of `file` as an estimate with its interval.
+
+Accuracies are fractions, losses nats, and differences of them too.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+
+from cifar_report.analysis import searches
+from cifar_report.analysis.claims.file import (
+    Comparison,
+    Contrast,
+    CurveAgreement,
+    SettingEffect,
+    SettingProgress,
+    ShiftTolerance,
+)
+from cifar_report.analysis.statistics import Interval, student_interval, t_interval, welch_interval
+from cifar_report.analysis.summary import Facts, facts
+from cifar_report.base.errors import InputError
+from cifar_report.runs.finished import Run, load_run, load_runs
+
+RESAMPLES = 1000  # of the test images
+
+_NOTHING = Interval(np.nan, np.nan, np.nan)
+_SHIFT_COLUMNS = ["variant", "seed", "shift", "accuracy"]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a study offers to its claims."""
+
+    variants: dict[str, dict[str, Any]]  # the plan's entries by name
+    facts: dict[str, Facts]  # by variant
+    search: pd.DataFrame | None  # search.csv, all settings as text
+    trials: Path  # folder of <search>/<trial>/
+    shifts: pd.DataFrame | None  # shifts.csv
+    labels: Int[np.ndarray, " n"] | None  # of the test split
+
+    @classmethod
+    def of(cls, stage: dict[str, Any], results: Path) -> "Evidence":
+        """That of a study's folder; search.csv, shifts.csv and the labels where they are there.
+
+        Args:
+            stage: {"variants": the study's entries}.
+            results: folder of the study.
+        """
+        search, shifts, labels = results / "search.csv", results / "shifts.csv", results / "dataset/test-labels.npy"
+        return cls(
+            variants={variant["name"]: variant for variant in stage["variants"]},
+            facts=facts(load_runs(results / "runs", stage["variants"])),
+            search=searches.read(search) if search.is_file() else None,
+            trials=results / "search",
+            shifts=_read_shifts(shifts) if shifts.is_file() else None,
+            labels=np.load(labels) if labels.is_file() else None,
+        )
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a comparison gives; `lacks` says why it cannot be judged, and is empty where it can."""
+
+    interval: Interval = _NOTHING
+    unit: str = "points"  # points or percent (fractions, shown times 100), ppm (times 1e6), nats
+    pairs: int = 0  # values that the interval rests on
+    runs: int = 0  # runs or trials that went into them
+    lacks: str = ""
+    left_out: tuple[str, ...] = ()  # what diverged
+    image_level: Interval | None = None  # the same estimate with the uncertainty from the test images
+
+
+def measure(comparison: Comparison, evidence: Evidence) -> Measured:
+    """What the comparison gives on this study."""
+    return _MEASURES[type(comparison)](comparison, evidence)
+
+
+def contrast(comparison: Contrast, evidence: Evidence) -> Measured:
+    """A weighted sum of variants' whole-split values at the last step: a difference, a main effect or a mean.
+
+    Paired, the sum is taken seed by seed, over the seeds that every variant completed, and the interval is Student's
+    over these sums. Else each variant's seeds are a sample of their own, and the interval is Welch's: for one variant,
+    Student's again.
+    """
+    weights, split, metric = comparison.weights, comparison.split, comparison.metric
+    is_difference = split == "train-minus-test" or math.isclose(sum(weights.values()), 0, abs_tol=1e-9)
+    unit = "nats" if metric == "loss" else "points" if is_difference else "percent"
+    if lacks := _not_run(weights, evidence):
+        return Measured(unit=unit, lacks=lacks)
+    common = _common_seeds(weights, evidence)
+    seeds = {name: common if comparison.paired else list(evidence.facts[name].by_seed) for name in weights}
+    values = {name: evidence.facts[name].values(split, metric, seeds[name]) for name in weights}
+    for name in weights:
+        if np.isnan(values[name]).any():
+            return Measured(unit=unit, lacks=f"the runs of {name} have no {metric} on the split {split}")
+    pairs = min(map(len, values.values()))
+    if comparison.paired:
+        interval = t_interval(np.sum([weight * values[name] for name, weight in weights.items()], axis=0))
+    else:
+        interval = welch_interval([(weight, values[name]) for name, weight in weights.items()])
+    images = None
+    if split == "test" and metric == "accuracy" and pairs and evidence.labels is not None:
+        runs = {name: [evidence.facts[name].by_seed[seed] for seed in seeds[name]] for name in weights}
+        images = image_interval([(weight, runs[name]) for name, weight in weights.items()], evidence.labels)
+    return Measured(
+        interval,
+        unit,
+        pairs,
+        sum(map(len, values.values())),
+        _too_few(pairs, "completed seed", weights),
+        _diverged(weights, evidence),
+        images,
+    )
+
+
+def curve_agreement(comparison: CurveAgreement, evidence: Evidence) -> Measured:
+    """How far two variants' curves part: for each seed the greatest |a - b| / |b| over the points up to a step."""
+    first, second = comparison.variants
+    if lacks := _not_run(comparison.variants, evidence):
+        return Measured(unit="ppm", lacks=lacks)
+    seeds = _common_seeds(comparison.variants, evidence)
+    distances = []
+    for seed in seeds:
+        a, b = (
+            _points(evidence.facts[name].by_seed[seed], comparison.split, "step", comparison.metric)
+            for name in comparison.variants
+        )
+        a, b = a.align(b, join="inner")
+        early = a.index <= comparison.until_step
+        if a.index[early].max() > 0:
+            distances.append(float((np.abs(a - b) / np.abs(b))[early].max()))
+    lacks = _too_few(len(distances), "completed seed", comparison.variants)
+    if seeds and not distances:
+        lacks = f"the curves of {first} and {second} have no common point in steps 1 to {comparison.until_step}"
+    left_out = _diverged(comparison.variants, evidence)
+    return Measured(t_interval(distances), "ppm", len(distances), 2 * len(distances), lacks, left_out)
+
+
+def setting_effect(comparison: SettingEffect, evidence: Evidence) -> Measured:
+    """The effect of a searched setting on validation accuracy, minus the largest effect of any other.
+
+    A linear model with one term a value of each setting and no interactions is fitted to all completed trials by least
+    squares. The setting's effect is that of its last listed value over its first; another's is that of its best value
+    over its worst, chosen after the fact, which favours the others. The interval is Student's for that contrast of the
+    model's coefficients, with the residual degrees of freedom.
+    """
+    trials, lacks = _trials(comparison, evidence)
+    if lacks:
+        return Measured(lacks=lacks)
+    left_out = tuple(f"trial {t} (diverged)" for t in trials.loc[trials["status"] != "completed", "trial"])
+    levels = {name: list(dict.fromkeys(trials[name])) for name in _varied(trials)}
+    trials = trials[trials["status"] == "completed"]
+    if len(levels) < 2:
+        return Measured(lacks=f"the search varies nothing but {comparison.setting}", left_out=left_out)
+    columns = [(name, value) for name, values in levels.items() for value in values[1:]]
+    design = np.column_stack([np.ones(len(trials)), *(trials[name] == value for name, value in columns)])
+    accuracy = trials["validation_accuracy"].to_numpy(dtype=np.float64)
+    coefficients, _, rank, _ = np.linalg.lstsq(design, accuracy)
+    freedom = len(trials) - design.shape[1]
+    if rank < design.shape[1] or freedom < 1:
+        lacks = f"{len(trials)} completed trials are too few for the effects of {', '.join(levels)} and an error"
+        return Measured(runs=len(trials), lacks=lacks, left_out=left_out)
+
+    def effect(name: str, high: str, low: str) -> Float[np.ndarray, " coefficients"]:
+        return np.array([0.0] + [(name == n) * ((value == high) - 1.0 * (value == low)) for n, value in columns])
+
+    def strongest(name: str) -> Float[np.ndarray, " coefficients"]:
+        pairs = (effect(name, high, low) for high in levels[name] for low in levels[name])
+        return max(pairs, key=lambda e: e @ coefficients)
+
+    own = effect(comparison.setting, levels[comparison.setting][-1], levels[comparison.setting][0])
+    others = (strongest(name) for name in levels if name != comparison.setting)
+    lead = own - max(others, key=lambda e: e @ coefficients)
+    variance = np.sum((accuracy - design @ coefficients) ** 2) / freedom
+    error = math.sqrt(variance * (lead @ np.linalg.inv(design.T @ design) @ lead))
+    interval = student_interval(float(lead @ coefficients), error, freedom)
+    return Measured(interval, "points", len(trials), len(trials), left_out=left_out)
+
+
+def setting_progress(comparison: SettingProgress, evidence: Evidence) -> Measured:
+    """How the loss with a setting's greatest value compares along the way with that of its smallest.
+
+    For each pair of trials that are alike but for the setting: the geometric mean of the losses' ratio over the points
+    that their curves share, minus one. Points where only one of them was evaluated on the whole split are left out, as
+    is the start. The interval is Student's over the pairs.
+    """
+    trials, lacks = _trials(comparison, evidence)
+    if lacks:
+        return Measured(unit="percent", lacks=lacks)
+    values = pd.to_numeric(trials[comparison.setting])
+    others = [name for name in _varied(trials) if name != comparison.setting]
+    ratios, left_out = [], []
+    for alike in trials.groupby(others).groups.values() if others else [trials.index]:
+        pair = [trials.loc[values[alike].idxmax()], trials.loc[values[alike].idxmin()]]
+        large, small = (load_run(evidence.trials / trial["search"] / trial["trial"]) for trial in pair)
+        if diverged := [run.variant for run in (large, small) if not run.completed]:
+            left_out += [f"trial {name} (diverged)" for name in diverged]
+            continue
+        a, b = (_points(run, comparison.split, comparison.against, comparison.metric) for run in (large, small))
+        a_ends, b_ends = a.index[-1], b.index[-1]
+        a, b = a.align(b, join="inner")
+        fair = (a.index > 0) & ((a.index == a_ends) == (a.index == b_ends))
+        if fair.any():
+            ratios.append(float(np.exp(np.mean(np.log(a[fair] / b[fair])))) - 1)
+    lacks = _too_few(len(ratios), "pair", [f"trials that differ in {comparison.setting} alone"])
+    return Measured(t_interval(ratios), "percent", len(ratios), 2 * len(ratios), lacks, tuple(left_out))
+
+
+def shift_tolerance(comparison: ShiftTolerance, evidence: Evidence) -> Measured:
+    """How much less of its test accuracy the first variant loses on shifted images than the second, paired by seed.
+
+    What a run loses is a share, 1 - accuracy(shifted) / accuracy(unmoved), on the same images.
+    """
+    names = comparison.variants
+    if lacks := _not_run(names, evidence):
+        return Measured(lacks=lacks)
+    if evidence.shifts is None:
+        return Measured(lacks="the accuracy on shifted images was not measured")
+    table = evidence.shifts.pivot_table(index=["variant", "seed"], columns="shift", values="accuracy")
+    if missing := sorted(set(names) - set(table.index.get_level_values("variant"))):
+        return Measured(lacks=f"the accuracy on shifted images was not measured for {_listed(missing)}")
+    loss = 1 - table[comparison.pixels] / table[0]
+    seeds = _common_seeds(names, evidence)
+    first, second = (loss[name].reindex(seeds) for name in names)
+    values = (second - first).dropna().to_numpy()
+    lacks = _too_few(len(values), "completed seed", names)
+    return Measured(t_interval(values), "points", len(values), 2 * len(values), lacks, _diverged(names, evidence))
+
+
+_MEASURES: dict[type, Callable[[Any, Evidence], Measured]] = {
+    Contrast: contrast,
+    CurveAgreement: curve_agreement,
+    SettingEffect: setting_effect,
+    SettingProgress: setting_progress,
+    ShiftTolerance: shift_tolerance,
+}
+
+
+def image_interval(samples: list[tuple[float, list[Run]]], labels: Int[np.ndarray, " n"]) -> Interval:
+    """The percentile bootstrap's 95 % interval of a weighted sum of test accuracies over the test images.
+
+    An image's value is the weighted sum of the shares of seeds that classify it correctly, so the seeds are held fixed
+    and only the images vary. The resamples are the same every time.
+
+    Args:
+        samples: (weight, runs) of each variant.
+        labels: of the test split.
+    """
+    from scipy import stats
+
+    def correct(run: Run) -> Float[np.ndarray, " n"]:
+        return (run.test_logits(len(labels)).argmax(axis=1) == labels).astype(np.float64)
+
+    value = sum(weight * np.mean([correct(run) for run in runs], axis=0) for weight, runs in samples)
+    resampled = stats.bootstrap(
+        (value,), np.mean, n_resamples=RESAMPLES, batch=100, method="percentile", rng=np.random.default_rng(0)
+    )
+    return Interval(float(value.mean()), *map(float, resampled.confidence_interval))
+
+
+# --- what the comparisons share ---------------------------------------------------------------------------------------
+
+
+def _points(run: Run, split: str, against: str, metric: str) -> pd.Series:
+    """A curve of one split: the metric by step or by samples seen."""
+    curve = run.curve[run.curve["split"] == split]
+    return pd.Series(curve[metric].to_numpy(), index=curve[against].to_numpy())
+
+
+def _common_seeds(names: Iterable[str], evidence: Evidence) -> list[int]:
+    """The seeds that each of the variants completed."""
+    return sorted(set.intersection(*(set(evidence.facts[name].by_seed) for name in names)))
+
+
+def _not_run(names: Iterable[str], evidence: Evidence) -> str:
+    missing = [name for name in names if name not in evidence.variants]
+    return f"this study does not run {_listed(missing)}" if missing else ""
+
+
+def _too_few(count: int, what: str, of: Iterable[str]) -> str:
+    if count > 1:
+        return ""
+    return f"there is {'one' if count else 'no'} {what} of {_listed(of)}, and an interval takes at least two"
+
+
+def _diverged(names: Iterable[str], evidence: Evidence) -> tuple[str, ...]:
+    runs = (run for name in names for run in evidence.facts[name].runs)
+    return tuple(f"{run.variant} seed {run.seed} (diverged)" for run in runs if not run.completed)
+
+
+def _listed(names: Iterable[str]) -> str:
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def _trials(comparison: SettingEffect | SettingProgress, evidence: Evidence) -> tuple[pd.DataFrame, str]:
+    """The trials of the search that a variant takes its settings from, or what is missing."""
+    name, setting = comparison.variant, comparison.setting
+    if lacks := _not_run([name], evidence):
+        return pd.DataFrame(), lacks
+    search = evidence.variants[name].get("search")
+    if search is None or evidence.search is None:
+        return pd.DataFrame(), f"this study runs no search for {name}"
+    trials = evidence.search[evidence.search["search"] == search].reset_index(drop=True)
+    if setting not in _varied(trials):
+        return pd.DataFrame(), f"the search {search} does not vary {setting}"
+    if math.prod(trials[name].nunique() for name in _varied(trials)) != len(trials):
+        return pd.DataFrame(), f"the search {search} is no full grid"
+    return trials, ""
+
+
+def _varied(trials: pd.DataFrame) -> list[str]:
+    return [name for name in searches.settings(trials) if trials[name].nunique() > 1]
+
+
+def _read_shifts(path: Path) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: expected a CSV file, found {error}; delete it and run again") from error
+    if missing := [name for name in _SHIFT_COLUMNS if name not in table.columns]:
+        raise InputError(f"{path}: expected the columns {', '.join(_SHIFT_COLUMNS)}, but {missing[0]} is missing")
+    return table

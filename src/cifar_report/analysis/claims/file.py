@@ -1,0 +1,282 @@
+"""`claims.yaml` as types: what may stand in it, and reading it with messages that name the line.
+
+A comparison's type says what is compared; the function of the same name in `comparisons` measures it.
+"""
+
+import re
+import string
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from cifar_report.base.errors import InputError
+from cifar_report.study.settings import SETTINGS
+from cifar_report.study.validation import NAME, STRICT, did_you_mean, refused
+
+PLACEHOLDERS = ("part", "interval", "estimate", "low", "high", "smallest", "pairs", "runs", "reason")
+
+Verdict = Literal["supported", "refuted", "inconclusive", "untested"]
+Direction = Literal["above", "below", "within"]
+Split = Literal["train", "validation", "test"]
+
+
+def _slug(text: str) -> str:
+    if not re.fullmatch(NAME, text):
+        raise refused(f"expected small letters, digits and hyphens, found {text!r}")
+    return text
+
+
+def _setting(name: str) -> str:
+    if name not in SETTINGS:
+        raise refused(f"'{name}' is not among the settings; {did_you_mean(name, SETTINGS, 'there are')}")
+    return name
+
+
+def _not_zero(weight: float) -> float:
+    if weight == 0:
+        raise refused("expected another number than 0")
+    return weight
+
+
+def _distinct(names: tuple[str, str]) -> tuple[str, str]:
+    if names[0] == names[1]:
+        raise refused(f"expected two variants, found '{names[0]}' twice")
+    return names
+
+
+def _template(template: str) -> str:
+    try:
+        used = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+    except ValueError as error:
+        message = f"expected a sentence with placeholders such as {{estimate}}, found {template!r}: {error}"
+        raise refused(message) from error
+    if unknown := [name for name in used if name not in PLACEHOLDERS]:
+        hint = did_you_mean(unknown[0], PLACEHOLDERS, "there are")
+        raise refused(f"unknown placeholder {{{unknown[0]}}}; {hint}")
+    return template
+
+
+def _with_reason(template: str) -> str:
+    if "{reason}" not in template:
+        raise refused(f"expected a sentence with {{reason}} in it, found {template!r}")
+    return template
+
+
+Text = Annotated[str, Field(min_length=1)]
+Variant = Text
+Pair = Annotated[tuple[Variant, Variant], Field(strict=False), AfterValidator(_distinct)]  # YAML has lists alone
+Setting = Annotated[str, AfterValidator(_setting)]
+Template = Annotated[Text, AfterValidator(_template)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False, **STRICT)
+
+
+class Contrast(_Model):
+    """A weighted sum of variants' whole-split values at the last step: a difference, a main effect or a mean."""
+
+    kind: Literal["contrast"]
+    weights: Annotated[dict[Variant, Annotated[float, AfterValidator(_not_zero)]], Field(min_length=1)]
+    metric: Literal["accuracy", "loss"]
+    split: Literal["train", "validation", "test", "train-minus-test"]  # the last: the generalisation gap
+    paired: bool  # by seed
+
+
+class CurveAgreement(_Model):
+    """How far two variants' curves part."""
+
+    kind: Literal["curve-agreement"]
+    variants: Pair
+    metric: Literal["loss"]
+    split: Split
+    until_step: Annotated[int, Field(ge=1)]  # the last step that is compared; step 0 is too
+
+
+class SettingEffect(_Model):
+    """The effect of a searched setting on validation accuracy, minus the largest effect of any other."""
+
+    kind: Literal["setting-effect"]
+    variant: Variant  # that takes its settings from the search
+    setting: Setting
+    metric: Literal["accuracy"]
+    split: Literal["validation"]
+
+
+class SettingProgress(_Model):
+    """How the loss with a setting's greatest value compares along the way with that of its smallest."""
+
+    kind: Literal["setting-progress"]
+    variant: Variant  # that takes its settings from the search
+    setting: Literal["batch_size"]
+    against: Literal["step", "samples_seen"]  # what the two are compared after as much of
+    metric: Literal["loss"]
+    split: Literal["train", "validation"]
+
+
+class ShiftTolerance(_Model):
+    """How much less of its accuracy the first variant loses on shifted images than the second."""
+
+    kind: Literal["shift-tolerance"]
+    variants: Pair
+    pixels: Annotated[int, Field(ge=1, le=4)]  # as `analysis.perturbed` measures
+    metric: Literal["accuracy"]
+    split: Literal["test"]
+
+
+Comparison = Contrast | CurveAgreement | SettingEffect | SettingProgress | ShiftTolerance
+_KINDS = {kind.model_fields["kind"].annotation.__args__[0]: kind for kind in Comparison.__args__}  # type: ignore[union-attr]
+
+
+class Part(_Model):
+    """A comparison, and what its interval must keep to; without a smallest effect it is shown and not judged."""
+
+    label: Text
+    comparison: Annotated[Comparison, Field(discriminator="kind")]
+    smallest_effect: float | None = None
+    # The side of the smallest effect that supports the claim; within: between its negative and itself.
+    direction: Direction = "above"
+    why: Text | None = None  # why that effect is the smallest that matters
+
+    @model_validator(mode="after")
+    def _bound_is_whole(self) -> "Part":
+        if (self.smallest_effect is None) != (self.why is None):
+            raise refused("expected smallest_effect and why together, found one of them")
+        if self.smallest_effect is None and "direction" in self.model_fields_set:
+            raise refused("expected smallest_effect beside direction, found none")
+        return self
+
+    def variants(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
+        """Each variant that is compared, and where its name stands in the part."""
+        match self.comparison:
+            case Contrast(weights=weights):
+                yield from ((("comparison", "weights", name), name) for name in weights)
+            case CurveAgreement(variants=names) | ShiftTolerance(variants=names):
+                yield from ((("comparison", "variants", place), name) for place, name in enumerate(names))
+            case SettingEffect(variant=name) | SettingProgress(variant=name):
+                yield ("comparison", "variant"), name
+
+
+class Sentences(_Model):
+    """What the report says for each verdict: templates of PLACEHOLDERS."""
+
+    supported: Template
+    refuted: Template
+    inconclusive: Template
+    untested: Annotated[Template, AfterValidator(_with_reason)]
+
+
+class Claim(Part):
+    """A claim: a comparison that judges it, and further ones that must agree or are shown beside it."""
+
+    id: Annotated[str, AfterValidator(_slug)]
+    title: Text
+    statement: Text
+    smallest_effect: float
+    why: Text
+    also: list[Part] = []
+    sentences: Sentences
+
+    def parts(self) -> list[tuple[tuple[str | int, ...], Part]]:
+        """The claim's own comparison and the further ones, each with where it stands in the claim."""
+        return [((), self), *((("also", place), part) for place, part in enumerate(self.also))]
+
+
+_CLAIMS = TypeAdapter(Annotated[list[Claim], Field(min_length=1)])
+
+
+def load(path: Path, catalogue: Iterable[str] | None = None) -> list[Claim]:
+    """The claims of a file, validated.
+
+    Args:
+        path: claims.yaml.
+        catalogue: names of all variants that exist; None: every name is taken for one of them.
+
+    Raises:
+        InputError: names the line, the claim, the key and the value, what was expected and what to do.
+    """
+    try:
+        text = path.read_text()
+        node, document = yaml.compose(text), yaml.safe_load(text)
+    except OSError as error:
+        raise InputError(f"{path}: expected the claims, found {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: expected YAML, found {' '.join(str(error).split())}") from error
+
+    def wrong(where: tuple[str | int, ...], message: str) -> InputError:
+        claim = document[int(where[0])] if where else None
+        name = f"claim '{claim.get('id', int(where[0]) + 1)}': " if isinstance(claim, dict) else ""
+        key = ".".join(map(str, where[1:]))
+        return InputError(f"{path}:{_line(node, where)}: {name}{f'{key}: ' if key else ''}{message}")
+
+    try:
+        claims = _CLAIMS.validate_python(document)
+    except ValidationError as error:
+        # A misspelt key is missing under its right name too, and tells more.
+        errors = sorted(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
+        raise wrong(*_explained(errors[0])) from None
+    known = None if catalogue is None else list(catalogue)
+    lines: dict[str, int] = {}
+    for i, claim in enumerate(claims):
+        if claim.id in lines:
+            raise wrong((i, "id"), f"'{claim.id}' is the id of the claim in line {lines[claim.id]} too")
+        lines[claim.id] = _line(node, (i, "id"))
+        labels = set()
+        for place, part in claim.parts():
+            if part.label in labels:
+                raise wrong((i, *place, "label"), f"{part.label!r} is the label of another part of the claim too")
+            labels.add(part.label)
+            for where, name in part.variants():
+                if known is not None and name not in known:
+                    hint = did_you_mean(name, known, "there are")
+                    raise wrong((i, *place, *where), f"'{name}' is not among the variants; {hint}")
+    return claims
+
+
+def _explained(error: Any) -> tuple[tuple[str | int, ...], str]:
+    """Where one of pydantic's errors is in the file, and what to do about it."""
+    place, value, context = error["loc"], error["input"], error.get("ctx", {})
+    # pydantic names the kind of a comparison as a step of its own.
+    where = tuple(step for i, step in enumerate(place) if not (step in _KINDS and place[i - 1] == "comparison"))
+    match error["type"]:
+        case "extra_forbidden":
+            around = place[-2]
+            model = _KINDS.get(around) or (Sentences if around == "sentences" else Part if "also" in place else Claim)
+            hint = did_you_mean(str(where[-1]), model.model_fields, "there are")
+            return where, f"unknown key, with the value {value!r}; {hint}"
+        case "literal_error":
+            return where, _not_one_of(re.findall("'(.*?)'", context["expected"]), value)
+        case "union_tag_invalid":
+            return (*where, "kind"), _not_one_of(_KINDS, context["tag"])
+        case "refused":
+            return where, error["msg"]
+        case "missing":
+            return where, "expected this key, found none"
+        case "union_tag_not_found":
+            return (*where, "kind"), "expected this key, found none"
+    return where, f"{error['msg'][:1].lower()}{error['msg'][1:]}, found {value!r}"
+
+
+def _not_one_of(allowed: Iterable[str], value: Any) -> str:
+    names = ", ".join(allowed)
+    return f"expected one of {names}, found {value!r}; {did_you_mean(str(value), allowed, 'there are')}"
+
+
+def _line(node: yaml.Node | None, where: tuple[str | int, ...]) -> int:
+    """The line of a value, that of its key where it has one; of the nearest thing around it where it is missing."""
+    line = node.start_mark.line + 1 if node else 1
+    for step in where:
+        if isinstance(node, yaml.MappingNode):
+            inner = [(key, value) for key, value in node.value if key.value == str(step)]
+        elif isinstance(node, yaml.SequenceNode):
+            inner = [(value, value) for value in node.value[int(step) : int(step) + 1]]
+        else:
+            inner = []
+        if not inner:
+            break
+        mark, node = inner[0]
+        line = mark.start_mark.line + 1
+    return line

@@ -1,0 +1,112 @@
+"""Trained networks on images that were changed: moved by a few pixels, or mirrored."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from cifar_report.base.files import write_text
+from cifar_report.base.randomness import Purpose, generator, stratified_indices
+from cifar_report.data import datasets
+from cifar_report.runs import devices
+from cifar_report.runs.finished import Run, load_runs
+from cifar_report.study.kinds import KINDS
+from cifar_report.study.settings import Settings
+from cifar_report.training.batches import Images, scores
+from cifar_report.training.loop import build_trainer
+from cifar_report.training.splits import splits_of
+
+SHIFT_COLUMNS = ["variant", "seed", "shift", "images", "accuracy"]
+FLIP_COLUMNS = ["variant", "seed", "images", "loss", "loss_flipped", "accuracy", "accuracy_flipped"]
+PIXELS = range(5)
+DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1))
+
+
+def measure_shifts(stage: dict[str, Any], runs: Path, dataset: Path, output: Path) -> None:
+    """Writes `shifts.csv`, the test accuracy (a fraction) on shifted images: a row a run and number of pixels.
+
+    The accuracy is the mean over the four directions, on a stratified subset of the test split.
+
+    Args:
+        stage: {"variants": [{"name", "seeds", …}], "images": size of the subset}.
+        runs: folder of `<variant>/seed-<n>/`.
+        dataset: folder of the arrays.
+    """
+    data = datasets.load(dataset)
+    images, labels = data.split("test")
+    index = stratified_indices(labels, min(stage["images"], len(labels)), generator(0, Purpose.SHIFT))
+    images, labels = images[index], labels[index]
+    rows = []
+    for name, members in load_runs(runs, stage["variants"]).items():
+        for run in members:
+            model = trained(run, data)
+            for pixels in PIXELS:
+                moves = {(pixels * down, pixels * right) for down, right in DIRECTIONS}
+                accuracy = np.mean([scores(model.logits(shifted(images, *move)), labels)[1] for move in sorted(moves)])
+                rows.append((name, run.seed, pixels, len(labels), accuracy))
+            unmoved, moved = rows[-len(PIXELS)][-1], rows[-1][-1]
+            print(f"{name} seed {run.seed}: {unmoved:.3f} unmoved, {moved:.3f} moved by {PIXELS[-1]}", flush=True)
+    write_text(output, pd.DataFrame(rows, columns=SHIFT_COLUMNS).to_csv(index=False, lineterminator="\n"))
+
+
+def measure_flips(stage: dict[str, Any], runs: Path, dataset: Path, output: Path) -> None:
+    """Writes `flips.csv`: a run's loss (nats) and accuracy (a fraction) without and with test-time flips.
+
+    With them, its answer is the mean of those to an image and to its mirror image. All are of the whole test split.
+    Those without flips are computed from the run's stored logits, and so are the ones that the run reports. Runs that
+    diverged have no row.
+
+    Args:
+        stage: {"variants": [{"name", "seeds", …}]}.
+        runs: folder of `<variant>/seed-<n>/`.
+        dataset: folder of the arrays.
+    """
+    data = datasets.load(dataset)
+    images, labels = data.split("test")
+    mirrored = np.ascontiguousarray(images[..., ::-1])
+    rows = []
+    for name, members in load_runs(runs, stage["variants"]).items():
+        for run in (run for run in members if run.completed):
+            plain = run.test_logits(len(labels))
+            both = mean_answer(plain, trained(run, data).logits(mirrored))
+            (loss, accuracy), (loss_flipped, accuracy_flipped) = scores(plain, labels), scores(both, labels)
+            rows.append((name, run.seed, len(labels), loss, loss_flipped, accuracy, accuracy_flipped))
+            print(f"{name} seed {run.seed}: {accuracy:.4f}, with flips {accuracy_flipped:.4f}", flush=True)
+    write_text(output, pd.DataFrame(rows, columns=FLIP_COLUMNS).to_csv(index=False, lineterminator="\n"))
+
+
+def trained(run: Run, data: datasets.Dataset) -> Any:
+    """The run's trainer, with its trained weights in place of the initial ones; its `logits` takes uint8 images."""
+    without_state = {"average_decay": 0.0, "momentum": 0.0, "nesterov": False}
+    settings = Settings.from_mapping(run.record["settings"] | without_state)
+    split = splits_of(settings, data.arrays(test=False))["train"]
+    backend = KINDS[settings.kind].backend
+    if backend == "torch":
+        devices.require_gpu()
+    trainer = build_trainer(settings, split, len(data.class_names), run.seed)
+    prefix = "model." if backend == "torch" else ""
+    trainer.restore({prefix + name: array for name, array in run.weights().items()}, run.record["step"])
+    return trainer
+
+
+def shifted(images: Images, down: int, right: int) -> Images:
+    """Images moved by so many pixels; the edge they leave is filled with its own pixels."""
+    height, width = images.shape[2:]
+    rows = np.clip(np.arange(height) - down, 0, height - 1)
+    columns = np.clip(np.arange(width) - right, 0, width - 1)
+    return np.ascontiguousarray(images[:, :, rows[:, None], columns])
+
+
+def mean_answer(
+    first: Float[np.ndarray, "n classes"], second: Float[np.ndarray, "n classes"]
+) -> Float[np.ndarray, "n classes"]:
+    """The logarithm of the mean of two softmaxes, float64; their own logits, as they sum to one."""
+    return np.logaddexp(_log_softmax(first), _log_softmax(second)) - np.log(2)
+
+
+def _log_softmax(logits: Float[np.ndarray, "n classes"]) -> Float[np.ndarray, "n classes"]:
+    x = logits.astype(np.float64)
+    x -= x.max(axis=1, keepdims=True)
+    return x - np.log(np.exp(x).sum(axis=1, keepdims=True))

@@ -1,0 +1,113 @@
+"""The trials of all searches, as `search.csv`: made from the runs, and read by whoever shows or tests them."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cifar_report.base.errors import InputError
+from cifar_report.base.files import read_json, write_text
+from cifar_report.runs.finished import load_run
+
+# The columns of search.csv that are no settings, those after the settings in their order, and what a reader gets.
+TYPES: dict[str, type] = {
+    "trial": str,
+    "validation_accuracy": float,  # a fraction
+    "validation_loss": float,  # nats
+    "status": str,  # completed or diverged
+    "selected": bool,
+    "rung": int,  # that it was trained on; 1 in a grid
+    "step": int,  # its last
+    "curve": str,  # path from the study's folder
+    "search": str,
+}
+# By NumPy, which reads the very float that was written; pandas may miss its last bit.
+_TYPED: dict[type, Callable[[pd.Series], Any]] = {
+    str: lambda column: column,
+    int: lambda column: column.to_numpy(dtype=object).astype(np.int64),
+    float: lambda column: column.where(column != "", "nan").to_numpy(dtype=object).astype(np.float64),
+    bool: lambda column: column == "True",
+}
+
+
+def trials(stage: dict[str, Any], search: Path) -> pd.DataFrame:
+    """A row a trial of one search: the columns of TYPES but `search`, and each setting that is searched.
+
+    Selected is the one with the best validation accuracy. Trials that diverged rank last; of equals the one with the
+    lower validation loss wins, then the smaller digest. Of a successive halving, those of its longest rung alone
+    compete.
+
+    Args:
+        stage: {"grid": {setting: values}, "trials": [digest, …]}, without "trials" where they stand in `trials.json`.
+        search: folder of `<trial>/{run.json,curve.csv}` and, where the search has drawn its trials, `trials.json`.
+    """
+    listed = stage.get("trials")
+    if listed is None:
+        rungs = {entry["trial"]: entry["rung"] for entry in read_json(search / "trials.json")["trials"]}
+    else:
+        rungs = dict.fromkeys(listed, 1)
+    rows = []
+    for trial, rung in rungs.items():
+        run = load_run(search / trial)
+        rows.append(
+            {"trial": trial}
+            | {name: _cell(run.record["settings"][name]) for name in stage["grid"]}
+            | {
+                "validation_accuracy": run.final("validation", "accuracy"),
+                "validation_loss": run.final("validation", "loss"),
+                "status": run.record["status"],
+                "selected": False,
+                "rung": rung,
+                "step": int(run.curve["step"].iloc[-1]),
+                "curve": f"search/{search.name}/{trial}/curve.csv",
+            }
+        )
+    table = pd.DataFrame(rows)
+    ranked = table[table["status"] == "completed"].sort_values(
+        ["rung", "validation_accuracy", "validation_loss", "trial"], ascending=[False, False, True, True]
+    )
+    table["selected"] = table.index.isin(ranked.index[:1])
+    return table
+
+
+def write(stage: dict[str, Any], search: Path, output: Path) -> None:
+    """Writes `search.csv`: the trials of all searches, the name of the search in the last column.
+
+    Args:
+        stage: {search: {"grid": …, "trials": …}}, as of `trials`.
+        search: folder of `<search>/<trial>/` and `<search>/trials.json`.
+    """
+    tables = [trials(entry, search / name).assign(search=name) for name, entry in stage.items()]
+    table = pd.concat(tables) if tables else pd.DataFrame(columns=["trial", "search"])
+    write_text(output, table.to_csv(index=False, lineterminator="\n"))
+
+
+def read(path: Path, searches: Iterable[str] = ()) -> pd.DataFrame:
+    """`search.csv`, its settings as the text that they are written in, "" for one that a search does not vary.
+
+    Raises:
+        InputError: the file is missing or malformed, or one of `searches` has no row in it.
+    """
+    again = "run the rule `tabulate_search` again"
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        if missing := [name for name in TYPES if name not in table]:
+            raise InputError(f"{path}: the column {missing[0]} is missing; {again}")
+        for name, kind in TYPES.items():
+            table[name] = _TYPED[kind](table[name])
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: expected a CSV file of trials, found {error}; {again}") from error
+    if missing := [name for name in searches if name not in set(table["search"])]:
+        raise InputError(f"{path}: no trial of the search {missing[0]}; {again}")
+    return table
+
+
+def settings(table: pd.DataFrame) -> list[str]:
+    """The columns of `search.csv`, or of some of its rows, that are settings with a value in one of them."""
+    return [name for name in table.columns if name not in TYPES and (table[name] != "").any()]
+
+
+def _cell(value: Any) -> Any:
+    return "-".join(map(str, value)) if isinstance(value, list) else value

@@ -1,0 +1,259 @@
+"""Every number of the report's text by a key: as LaTeX prints it, and the files that it was computed from."""
+
+import math
+from collections.abc import Collection
+from typing import Any
+
+import pandas as pd
+
+from cifar_report.analysis.selection import main_models
+from cifar_report.analysis.statistics import CALIBRATION_BINS, Interval, t_interval
+from cifar_report.analysis.summary import Facts, paired_differences
+from cifar_report.data import datasets
+from cifar_report.rendering.latex import escape, num
+from cifar_report.rendering.words import DATA_NOTES, hidden_units, shortened
+from cifar_report.runs.finished import Run
+
+# {"text": as LaTeX prints it, "files": what it was computed from}, and where it is a mean "runs", the same files.
+Number = dict[str, Any]
+
+
+def numbers(
+    stage: dict[str, Any],
+    facts: dict[str, Facts],
+    data: datasets.Dataset,
+    search: pd.DataFrame | None,
+    claims: list[dict[str, Any]],
+    figures: list[dict[str, Any]],
+) -> dict[str, Number]:
+    """Every result that the report may print, by its key; its files are named from the study's folder."""
+    runs = {name: each.runs for name, each in facts.items()}
+    every = [run for members in runs.values() for run in members]
+    entries = _from(_plan_numbers(stage), "plan/stages/tables.json")
+    entries |= _from(_data_numbers(data), "dataset/dataset.json")
+    entries |= _from(_run_numbers(every), *records_of(every))
+    for variant in stage["variants"]:
+        name = variant["name"]
+        texts = _variant_numbers(variant, facts[name])
+        if (base := stage["like"].get(name)) is not None:
+            texts |= _difference_numbers(facts[name], facts[base])
+        entries |= {f"{name}.{key}": number for key, number in texts.items()}
+    entries |= _from({"calibration.bins": num(CALIBRATION_BINS)}, "plan/stages/tables.json")
+    if rows := best_pairs(stage, runs):
+        entries |= _from({"best": num(len(rows))}, "plan/stages/tables.json")
+    if flipped := sum(not math.isnan(each.flip_gain.mean) for each in facts.values()):
+        entries |= _from({"flips": num(flipped)}, "flips.csv")
+    if stage["like"]:
+        entries |= _from({"differences": num(len(stage["like"]))}, "plan/stages/tables.json")
+    if search is not None:
+        entries |= _from(_search_numbers(search), "search.csv")
+    entries |= _from(_claim_numbers(claims), "claims.json")
+    entries |= _from(_figure_numbers(figures), "figures/figures.json")
+    sources = {figure["name"]: figure["sources"] for figure in figures} | {
+        "tables/summary": ["summary.csv"],
+        "tables/splits": [*records_of(every), *logits_of(every)],
+        "tables/differences": records_of(every),
+        "tables/classes": logits_of([run for name in main_models(stage["main"], runs) for run in runs[name]]),
+        "tables/best": records_of(
+            [run for pair in best_pairs(stage, runs) for name in pair for run in runs.get(name, [])]
+        ),
+        "tables/flips": ["flips.csv"],
+        "tables/settings": records_of([members[0] for members in runs.values()]),
+        "tables/search": ["search.csv"] if search is not None else [],
+        "tables/search-figures": ["figures/figures.json"],
+        "tables/figures": ["figures/figures.json"],
+        "tables/provenance": records_of(every),
+    }
+    for name, files in sources.items():
+        entries |= _from({f"sources.{name}": escape(shortened(files))}, *files)
+    return entries
+
+
+def numbers_as_latex(entries: dict[str, Number], runs: dict[str, list[Run]]) -> str:
+    r"""`numbers.tex`: a `\setresult{key}{text}` a line, and as a comment the time that the PDF is dated with."""
+    date = max((run.record["commit"]["time"] or 0 for members in runs.values() for run in members), default=0)
+    lines = [f"\\setresult{{{key}}}{{{number['text']}}}" for key, number in entries.items()]
+    return "\n".join([f"% SOURCE_DATE_EPOCH {date}", *lines]) + "\n"
+
+
+def _from(texts: dict[str, str], *files: str) -> dict[str, Number]:
+    """An entry for each text, computed from these files."""
+    return {key: {"text": text, "files": list(files)} for key, text in texts.items()}
+
+
+def _mean(texts: dict[str, str], *files: str) -> dict[str, Number]:
+    """An entry for each text that is a mean over the runs with these files."""
+    return {key: number | {"runs": number["files"]} for key, number in _from(texts, *files).items()}
+
+
+def records_of(runs: list[Run]) -> list[str]:
+    """The run.json of each run, named from the study's folder."""
+    return [f"runs/{run.variant}/seed-{run.seed}/run.json" for run in runs]
+
+
+def logits_of(runs: list[Run]) -> list[str]:
+    """The test logits of each completed run, named from the study's folder."""
+    return [f"runs/{run.variant}/seed-{run.seed}/test-logits.npy" for run in runs if run.completed]
+
+
+def _plan_numbers(stage: dict[str, Any]) -> dict[str, str]:
+    report = stage["report"]
+    texts = {
+        "study": escape(stage["study"]),
+        "study.variants": num(len(stage["variants"])),
+        "report.title": escape(report["title"]),
+        "report.author": escape(report["author"]),
+    }
+    if report.get("affiliation"):
+        texts["report.affiliation"] = escape(report["affiliation"])
+    if originals := sum(v["original_test_accuracy"] is not None for v in stage["variants"]):
+        texts["study.originals"] = num(originals)
+    return texts
+
+
+def _data_numbers(data: datasets.Dataset) -> dict[str, str]:
+    return {
+        "data.name": escape(data.name),
+        "data.note": DATA_NOTES[data.source],
+        "data.classes": num(len(data.class_names)),
+        "data.class-names": ", ".join(map(escape, data.class_names)),
+        "data.shape": r" \times ".join(map(str, data.description["shape"])),
+        "data.inputs": num(math.prod(data.description["shape"])),
+        **{f"data.{split}-images": num(count) for split, count in data.counts.items()},
+        "data.training-images": num(data.counts["train"] + data.counts["validation"]),
+        "data.digest": ", ".join(f"{k} {v[:12]}" for k, v in data.digests().items() if k.endswith("images")),
+        "data.chance": percent(1 / len(data.class_names)),
+    }
+
+
+def _run_numbers(runs: list[Run]) -> dict[str, str]:
+    commits = {run.record["commit"]["hash"]: run.record["commit"]["time"] or 0 for run in runs}
+    ordered = [
+        rf"\texttt{{{name[:7]}}}" for name in sorted(filter(None, commits), key=lambda name: (commits[name], name))
+    ]
+    earlier = f" and {len(ordered) - 1} earlier" if len(ordered) > 1 else ""
+    dirty = any(run.record["commit"]["dirty"] for run in runs)
+    texts = {
+        "study.runs": num(len(runs)),
+        "commit": ", ".join(ordered) or "none",
+        "commit.short": (ordered or ["none"])[-1] + earlier,
+        "commit.note": "with changes that were not committed" if dirty else "without uncommitted changes",
+    }
+    if diverged := sum(not run.completed for run in runs):
+        texts["study.diverged"] = num(diverged)
+    return texts
+
+
+def _variant_numbers(variant: dict[str, Any], facts: Facts) -> dict[str, Number]:
+    settings = facts.settings
+    planned = {"label": escape(variant["label"])}
+    if variant["original_test_accuracy"] is not None:
+        planned["original"] = percent(variant["original_test_accuracy"])
+    counts = {"seeds": num(facts.seeds), "diverged": num(facts.diverged)}
+    size = {
+        "parameters": num(facts.parameters),
+        "steps": num(settings["steps"]),
+        "batch-size": num(settings["batch_size"]),
+        "learning-rate": num(settings["learning_rate"]),
+        "images-seen": num(facts.images_seen),
+        "hidden": hidden_units(settings),
+        "forward-flops": flops(facts.forward_flops),
+        "training-flops": flops(facts.training_flops),
+        "evaluation-images": num(settings["evaluation_images"]),
+    }
+    means = {}
+    for split, accuracy in facts.accuracy.items():
+        if not math.isnan(accuracy.mean):
+            means[f"{split}-accuracy"] = interval(accuracy)
+            means[f"{split}-loss"] = num(facts.loss[split].mean, 3)
+    if facts.seeds:
+        means["gap"] = interval(facts.gap)
+        means["test-accuracy-binomial"] = fine_percent(facts.test_accuracy_binomial)
+    if facts.seeds > 1:
+        means["test-accuracy-std"] = fine_percent(facts.test_accuracy_std)
+    entries = (
+        _from(planned, "plan/stages/tables.json")
+        | _from(counts, *facts.sources("seeds"))
+        | _from(size, *facts.sources("settings"))
+        | _mean(means, *facts.sources("accuracy"))
+    )
+    if facts.seeds:
+        error = {"ece": percent(facts.calibration_error.mean)}
+        entries |= _from(error, *facts.sources("calibration_error"))
+    if not math.isnan(facts.flip_gain.mean):
+        flips = {"test-accuracy-flipped": interval(facts.flipped_accuracy), "flip-gain": interval(facts.flip_gain)}
+        entries |= _from(flips, *facts.sources("flip_gain"))
+    return entries
+
+
+def _difference_numbers(facts: Facts, base: Facts) -> dict[str, Number]:
+    differences = paired_differences(facts, base)
+    if not len(differences):
+        return {}
+    return _from({"difference": interval(t_interval(differences))}, *records_of(facts.runs), *records_of(base.runs))
+
+
+def _search_numbers(search: pd.DataFrame) -> dict[str, str]:
+    texts = {"search.trials": num(len(search))}
+    for name, trials in search.groupby("search", sort=True):
+        first = trials[trials["rung"] == 1]
+        of_search = {
+            "trials": num(len(trials)),
+            "configurations": num(len(first)),
+            "rungs": num(int(trials["rung"].max())),
+            "first-steps": num(int(first["step"].max())),
+            "worst-validation-accuracy": percent(first["validation_accuracy"].min()),
+            "best-validation-accuracy": percent(trials.loc[trials["selected"], "validation_accuracy"].iloc[0]),
+        }
+        texts |= {f"search.{name}.{key}": text for key, text in of_search.items()}
+    return texts
+
+
+def _claim_numbers(claims: list[dict[str, Any]]) -> dict[str, str]:
+    verdicts = [claim["verdict"] for claim in claims]
+    counts = {f"claims.{v}": num(verdicts.count(v)) for v in ("supported", "refuted", "inconclusive", "untested")}
+    return {"claims": num(len(claims)), **counts}
+
+
+def _figure_numbers(figures: list[dict[str, Any]]) -> dict[str, str]:
+    r"""What `\resultfigure` prints of each figure: its caption and alternative text."""
+    texts = {}
+    for figure in figures:
+        name = figure["name"]
+        facts = "; ".join(f"{key.replace('-', ' ')}: {value}" for key, value in figure["facts"].items())
+        texts[f"figures.{name}"] = escape(figure["caption"]).replace(r" \%", r"\,\%")
+        texts[f"alternative.{name}"] = escape(f"{figure['title']}. {facts}".strip())
+    return texts
+
+
+def best_pairs(stage: dict[str, Any], variants: Collection[str]) -> list[tuple[str, str]]:
+    """Each variant of the study that goes beyond another, behind that other: (reproduced, best) of `report.best`."""
+    best = stage["report"].get("best", {})
+    return [(reproduced, name) for reproduced, names in best.items() for name in names if name in variants]
+
+
+def percent(fraction: float) -> str:
+    """A fraction in per cent, to a tenth."""
+    return rf"\qty{{{100 * fraction:.1f}}}{{\percent}}"
+
+
+def fine_percent(fraction: float) -> str:
+    """A fraction in per cent, to a hundredth."""
+    return rf"\qty{{{100 * fraction:.2f}}}{{\percent}}"
+
+
+def interval(value: Interval) -> str:
+    """A mean in per cent with the half width of its 95 % interval, where there is one."""
+    return rf"\qty{{{_uncertain(value)}}}{{\percent}}"
+
+
+def flops(count: float) -> str:
+    """A count of floating-point operations, to two digits."""
+    return rf"\num{{{count:.1e}}}"
+
+
+def _uncertain(value: Interval) -> str:
+    """A mean with its half width, as siunitx reads it."""
+    mean = 100 * value.mean
+    half = 100 * value.half
+    return f"{mean:.2f}" if half != half else f"{mean:.2f} +- {half:.2f}"

@@ -1,0 +1,134 @@
+"""How the report puts into words, as LaTeX, what settings, recipes, versions, seeds and files are."""
+
+import os
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from cifar_report.rendering.latex import escape, num
+from cifar_report.study.kinds import KINDS
+from cifar_report.study.settings import NEUTRAL
+
+DATA_NOTES = {
+    "digits": "This report was made from the handwritten digits that scikit-learn ships, as a demonstration of the "
+    "pipeline; it says nothing about CIFAR-10.",
+    "image-folder": "The images were read from image files; where these were encoded anew, as JPEG for instance, "
+    "accuracies may differ slightly from those on the original images.",
+    "cifar10": "The images are those of the official CIFAR-10 archive.",
+}
+OPTIMISERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
+# Settings that say nothing of a recipe.
+_APART = ("evaluate_every", "evaluation_images", "threads", "deterministic")
+
+
+def phrases(settings: dict[str, Any]) -> dict[str, str]:
+    """Each setting of a recipe in words; empty where it is switched off."""
+    s = NEUTRAL | settings
+    kind = KINDS[s["kind"]]
+    known = {
+        "kind": kind.words,
+        "hidden": f"hidden units {hidden_units(s)}" if kind.family == "mlp" else "",
+        "slope": "",
+        "train_on": "training and validation images" if s["train_on"] == "train+validation" else "training images",
+        "initial_std": "PyTorch's initial weights"
+        if s["initial_std"] is None
+        else rf"initial weights of $\sigma = \num{{{s['initial_std']:g}}}$",
+        "steps": f"{num(s['steps'])} steps",
+        "batch_size": f"batches of {num(s['batch_size'])}",
+        "optimiser": OPTIMISERS[s["optimiser"]],
+        "momentum": f"{'Nesterov ' if s['nesterov'] else ''}momentum {num(s['momentum'])}" if s["momentum"] else "",
+        "nesterov": "",
+        "learning_rate": f"learning rate {num(s['learning_rate'])}",
+        "schedule": f"{s['schedule']} schedule" if s["schedule"] != "constant" else "",
+        "warmup": f"warm-up {num(s['warmup'])}" if s["warmup"] else "",
+        "batch_norm": f"batch norm ({s['batch_norm']})" if s["batch_norm"] != "none" else "",
+        "weight_decay": f"weight decay {num(s['weight_decay'])}" if s["weight_decay"] else "",
+        "label_smoothing": f"label smoothing {num(s['label_smoothing'])}" if s["label_smoothing"] else "",
+        "dropout": f"dropout {num(s['dropout'])}" if s["dropout"] else "",
+        "flip": "flips" if s["flip"] else "",
+        "shift": f"shifts of {s['shift']} pixels" if s["shift"] else "",
+        "average_decay": f"weights averaged ({num(s['average_decay'])})" if s["average_decay"] else "",
+        "preprocessing": "standardised channels" if s["preprocessing"] == "standardise" else "",
+        "precision": s["precision"] if s["precision"] != "float32" else "",
+    }
+    others = {name: value for name, value in s.items() if name not in known and name not in _APART}
+    return known | {
+        name: escape(f"{name.replace('_', ' ')} {value}") if value != NEUTRAL.get(name) else ""
+        for name, value in others.items()
+    }
+
+
+def changes(settings: dict[str, Any], base: dict[str, Any]) -> list[str]:
+    """The settings in which a recipe differs from another, in words."""
+    here, there = phrases(settings), phrases(base)
+    both = {name: (here.get(name, ""), there.get(name, "")) for name in here | there}
+    return [ours or f"no {theirs}" for ours, theirs in both.values() if ours != theirs]
+
+
+def recipe(record: dict[str, Any]) -> str:
+    """How a variant was trained, in a line or two."""
+    settings = record["settings"]
+    silent = ("kind", "hidden", "slope", "initial_std", "train_on", "steps", "batch_size")
+    further = [text for name, text in phrases(settings).items() if text and name not in silent]
+    seen = num(settings["steps"] * settings["batch_size"])
+    return ", ".join(
+        [f"{num(settings['steps'])} steps of {num(settings['batch_size'])}, {seen} images seen", *further],
+    )
+
+
+def hidden_units(settings: dict[str, Any]) -> str:
+    """The widths of an MLP's hidden layers; of another network its family."""
+    family = KINDS[settings["kind"]].family
+    if family != "mlp":
+        return family.upper()
+    return ", ".join(map(str, settings["hidden"])) or "none"
+
+
+def setting_text(text: str) -> str:
+    """A value of search.csv, as a cell of a table: 500, 500 for 500-500, 0.002 for 0.0020."""
+    try:
+        return text if text.isdigit() else f"{float(text):g}"
+    except ValueError:
+        return escape(text.replace("-", ", ") if text[:1].isdigit() else text)
+
+
+def versions(record: dict[str, Any]) -> str:
+    """The libraries that a run was trained with, and their versions."""
+    names = {"python": "Python", "numpy": "NumPy", "torch": "PyTorch"}
+    return ", ".join(f"{names[k]} {v}" for k, v in record["versions"].items())
+
+
+def ranges(seeds: Iterable[int]) -> str:
+    """Seeds in order, three or more consecutive ones as a range."""
+    ordered = sorted(seeds)
+    if len(ordered) > 2 and ordered == list(range(ordered[0], ordered[-1] + 1)):
+        return f"{ordered[0]}--{ordered[-1]}"
+    return ", ".join(map(str, ordered))
+
+
+def shortened(files: Iterable[str]) -> str:
+    """Paths as few words: those that differ in one part are joined, two in braces and more with a star.
+
+    A star may stand for fewer files than there are; `numbers.json` has them all.
+    """
+    paths = [tuple(file.split("/")) for file in sorted(set(files))]
+    for part in reversed(range(max(map(len, paths), default=0))):
+        alike: dict[tuple, list[str]] = {}
+        for path in paths:
+            here = path[part : part + 1]
+            alike.setdefault((path[:part], path[part + 1 :], bool(here)), []).extend(here)
+        paths = [
+            (*before, _joined(names), *after) if present else (*before, *after)
+            for (before, after, present), names in alike.items()
+        ]
+    return ", ".join(map("/".join, paths))
+
+
+def _joined(names: list[str]) -> str:
+    """One part of several paths: the name, two names in braces, or what more have in common around a star."""
+    if len(names) <= 2:
+        return names[0] if len(names) == 1 else f"{{{','.join(names)}}}"
+    start = re.sub(r"\w*$", "", os.path.commonprefix(names))  # noqa: RUF071 (characters, not folders)
+    endings = [name[len(start) :][::-1] for name in names]
+    end = re.sub(r"\w*$", "", os.path.commonprefix(endings))[::-1]  # noqa: RUF071
+    return f"{start}*{end}"

@@ -1,0 +1,135 @@
+"""The runs of a study, as the analysis reads them: exactly those of the plan, never what happens to lie there."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from safetensors.numpy import load_file
+
+from cifar_report.base.errors import InputError
+from cifar_report.base.files import read_json
+from cifar_report.runs.record import read_record
+
+COLUMNS = {"step": "int64", "samples_seen": "int64", "split": str, "loss": "float64", "accuracy": "float64"}
+SPLITS = ("train", "validation", "test")
+
+
+class _Record(dict):
+    """A part of a run.json, which tells where a key is missing."""
+
+    def __init__(self, content: dict[str, Any], path: Path):
+        super().__init__(content)
+        self.path = path
+
+    def __missing__(self, key: str) -> Any:
+        raise InputError(f"{self.path}: the key '{key}' is missing; train it again")
+
+    def __ror__(self, defaults: dict[str, Any]) -> "_Record":  # type: ignore[override]
+        """On top of defaults it still tells what is missing."""
+        return _Record({**defaults, **self}, self.path)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished run: its `run.json` and `curve.csv`, and the files beside them on request."""
+
+    variant: str
+    seed: int
+    record: dict[str, Any]
+    curve: pd.DataFrame
+    folder: Path
+
+    @property
+    def completed(self) -> bool:
+        """Whether it reached its last step with finite losses."""
+        return self.record["status"] == "completed"
+
+    def final(self, split: str, metric: str) -> float:
+        """Loss (nats) or accuracy (a fraction) of a whole split at the last step; NaN where the run has none."""
+        value = self.record["final"].get(split, {}).get(metric)
+        return float("nan") if value is None else value
+
+    def test_logits(self, images: int | None = None) -> Float[np.ndarray, "n classes"]:
+        """Logits of the whole test split, float32.
+
+        Raises:
+            InputError: they are not those of so many images.
+        """
+        logits = np.load(self.folder / "test-logits.npy")
+        if images not in (None, len(logits)):
+            raise InputError(
+                f"{self.folder / 'test-logits.npy'}: expected a row for each of the {images} test images, found "
+                f"{len(logits)}; run the rule `train` again"
+            )
+        return logits
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """The trained weights by name."""
+        return load_file(self.folder / "model.safetensors")
+
+
+def load_run(folder: Path) -> Run:
+    """The run in a folder.
+
+    Raises:
+        InputError: a file is missing or is not what it should be.
+    """
+    path = folder / "run.json"
+    record = read_json(path)
+    curve, known = _curve(folder / "curve.csv"), read_record(path)
+    if known.variant is None:
+        raise InputError(f"{path}: the key 'variant' is missing; train it again")
+    parts = {key: _Record(part, path) if isinstance(part, dict) else part for key, part in record.items()}
+    return Run(record["variant"], record["seed"], _Record(parts, path), curve, folder)
+
+
+def _curve(path: Path) -> pd.DataFrame:
+    try:
+        curve = pd.read_csv(path)
+        wrong = f"the columns {','.join(map(str, curve.columns))}" if list(curve.columns) != list(COLUMNS) else ""
+        if not wrong:
+            curve = curve.astype(COLUMNS)
+    except (OSError, ValueError, TypeError, OverflowError) as error:
+        raise InputError(f"{path}: expected a CSV file of the curve, found {error}; train it again") from error
+    if wrong:
+        raise InputError(f"{path}: expected the columns {','.join(COLUMNS)}, found {wrong}; train it again")
+    sound = (
+        len(curve)
+        and isinstance(curve.index, pd.RangeIndex)
+        and curve["split"].isin(SPLITS).all()
+        and curve["step"].min() >= 0
+        and curve["step"].is_monotonic_increasing
+        and curve["samples_seen"].is_monotonic_increasing
+        and not curve.duplicated(["step", "split"]).any()
+        and curve["accuracy"].between(0, 1).all()
+    )
+    if not sound:
+        raise InputError(f"{path}: expected a row a step and split, in order, found others; train it again")
+    return curve
+
+
+def load_runs(runs: Path, variants: list[dict[str, Any]]) -> dict[str, list[Run]]:
+    """The runs of each variant, by its name, in the order of its seeds.
+
+    Args:
+        runs: folder of `<variant>/seed-<n>/`.
+        variants: the plan's entries, each with `name` and `seeds`.
+
+    Raises:
+        InputError: a file is missing, is not what it should be, or is that of another run.
+    """
+    return {v["name"]: [_run_of(runs, v["name"], seed) for seed in v["seeds"]] for v in variants}
+
+
+def _run_of(runs: Path, variant: str, seed: int) -> Run:
+    run = load_run(runs / variant / f"seed-{seed}")
+    if (run.variant, run.seed) != (variant, seed) or not {"train", "test"} <= set(run.record["final"]):
+        raise InputError(
+            f"{run.folder / 'run.json'}: expected seed {seed} of {variant}, with values of the training and test "
+            f"splits, found seed {run.seed} of {run.variant} with {', '.join(run.record['final']) or 'none'}; "
+            "train it again"
+        )
+    return run

@@ -1,0 +1,183 @@
+"""A study as it is written in config.yaml: every key, what it may hold and what it means.
+
+`python -m cifar_report.study.document` prints the same as a JSON schema, for editors and for whoever looks keys up:
+workflow/schemas/config.schema.yaml.
+"""
+
+from collections import Counter
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, Field
+from pydantic.json_schema import GenerateJsonSchema
+
+from cifar_report.study.search import SearchEntry, Seed
+from cifar_report.study.settings import SomeSettings, means
+from cifar_report.study.validation import ADDRESS, NAME, OR_NULL, SHA256, Mapping, refused
+
+TITLE = "# Written by `python -m cifar_report.study.document`. Edit src/cifar_report/study/, not this file.\n"
+
+
+def _each_once(values: list[Any]) -> list[Any]:
+    if repeated := [value for value, times in Counter(values).items() if times > 1]:
+        raise refused(f"has {repeated[0]!r} twice, expected each once")
+    return values
+
+
+EachOnce = (AfterValidator(_each_once), Field(json_schema_extra={"uniqueItems": True}))
+Name = Annotated[str, Field(pattern=NAME, max_length=60)]
+Names = Annotated[list[str], *EachOnce]
+Seeds = Annotated[list[Seed], Field(min_length=1), *EachOnce]
+Line = Annotated[str, Field(min_length=1, max_length=300)]
+Given = Annotated[str, Field(min_length=1)]
+
+
+class Report(Mapping):
+    """What the report says of itself."""
+
+    title: Annotated[Line, means("on the title page")]
+    author: Annotated[Line, means("on the title page")]
+    affiliation: Annotated[str, Field(max_length=300), means("on the title page, below the author")] = ""
+    best: Annotated[
+        dict[str, Names],
+        means("by the name of a variant, those that go beyond it: shown beside it, and the last one in detail"),
+    ] = Field(default_factory=dict)
+
+
+class Official(Mapping):
+    """The official archive of CIFAR-10."""
+
+    source: Annotated[Literal["cifar10"], means("the official archive")]
+    archive: Annotated[Given, means("a copy of cifar-10-python.tar.gz on disk, instead of a download")] = ""
+    mirrors: Annotated[
+        list[Annotated[str, Field(pattern=ADDRESS)]],
+        means("addresses to download it from, in this order; checked before it is opened"),
+    ] = Field(default_factory=list)
+
+
+class ImageFolder(Mapping):
+    """Images as files, a folder for each class."""
+
+    source: Annotated[Literal["image-folder"], means("a folder, tar or zip with train/<class>/* and test/<class>/*")]
+    path: Annotated[Given, means("the folder, tar or zip")]
+    sha256: Annotated[str, Field(pattern=SHA256), means("of the tar or zip; anything else is refused")] = ""
+
+
+class Digits(Mapping):
+    """Handwritten digits of 8×8 pixels."""
+
+    source: Annotated[Literal["digits"], means("scikit-learn's, embedded")]
+
+
+class VariantEntry(SomeSettings):
+    """What may be trained; a variant takes every setting of defaults too."""
+
+    label: Annotated[
+        str, means("its name in the report; the variant's own name where it has none", min_length=1, max_length=100)
+    ] = ""
+    like: Annotated[str, means("a variant whose settings are taken over; what stands beside it replaces them")] = ""
+    search: Annotated[str, means("the search whose choice completes the settings")] = ""
+    seeds: Annotated[Seeds, means("of this variant, instead of the study's")] = Field(default_factory=list)
+    original_test_accuracy: Annotated[
+        float | None, means("what is to be reproduced, as a fraction; null: nothing", ge=0, le=1), OR_NULL
+    ] = None
+
+
+class Shifts(Mapping):
+    """Test accuracy on images moved by 0 to 4 pixels."""
+
+    variants: Annotated[Names, means("which ones, of those that the study runs")]
+    images: Annotated[int, means("size of the stratified subset of the test split that they are measured on", ge=1)]
+
+
+class Flips(Mapping):
+    """Test accuracy where an answer is the mean of those to an image and to its mirror image."""
+
+    variants: Annotated[Names, means("which ones, of those that the study runs")]
+
+
+class StudyDocument(Mapping):
+    """A study."""
+
+    study: Annotated[Name, means("names the folder below results/; every overlay sets its own")]
+    report: Annotated[Report, means("what the report says of itself")]
+    dataset: Annotated[str, means("which entry of datasets the study uses")]
+    datasets: Annotated[
+        dict[Name, Annotated[Official | ImageFolder | Digits, Field(discriminator="source")]],
+        means("where images come from, by a name of your own"),
+    ]
+    validation_images: Annotated[
+        int,
+        means("how many training images are held out, stratified; a search is judged by them; 0: none", ge=0),
+    ]
+    seeds: Annotated[Seeds, means("a run for each, of every variant that has no seeds of its own")]
+    run: Annotated[Names, Field(min_length=1), means("the variants of the study, in the order of the tables")]
+    defaults: Annotated[SomeSettings, means("settings of every variant that does not set them itself")] = Field(
+        default_factory=SomeSettings
+    )
+    variants: Annotated[
+        dict[Name, VariantEntry],
+        means("what may be trained, by a name of your own; a variant takes every setting of defaults too"),
+    ]
+    shifts: Annotated[Shifts, means("test accuracy on images moved by 0 to 4 pixels")]
+    test_time_flips: Annotated[
+        Flips, means("test accuracy where an answer is the mean of those to an image and to its mirror image")
+    ] = Field(default_factory=lambda: Flips(variants=[]))
+    tensorboard: Annotated[
+        bool,
+        means("whether TensorBoard event files of all runs are written, below results/<study>/tensorboard"),
+    ] = False
+    search: Annotated[
+        dict[Name, SearchEntry], means("what is chosen on the validation split, by a name of your own")
+    ] = Field(default_factory=dict)
+
+
+class _Plain(GenerateJsonSchema):
+    """JSON schemas without titles, references and defaults that only say that nothing was given."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+    def sort(self, value: Any, parent_key: str | None = None) -> Any:
+        return value
+
+    def default_schema(self, schema: Any) -> dict[str, Any]:
+        inner, default = self.generate_inner(schema["schema"]), schema.get("default")
+        return inner | {"default": default} if default or default is False else inner
+
+    def dict_schema(self, schema: Any) -> dict[str, Any]:
+        names, values = (self.generate_inner(schema[f"{part}_schema"]) for part in ("keys", "values"))
+        return {"type": "object", "propertyNames": names, "additionalProperties": values}
+
+    def tagged_union_schema(self, schema: Any) -> dict[str, Any]:
+        return {"oneOf": super().tagged_union_schema(schema)["oneOf"]}
+
+    def nullable_schema(self, schema: Any) -> dict[str, Any]:
+        inner = self.generate_inner(schema["schema"])
+        return inner | {"type": [inner["type"], "null"]}
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of a study."""
+    whole = StudyDocument.model_json_schema(schema_generator=_Plain)
+    definitions = whole.pop("$defs")
+
+    def inlined(part: Any) -> Any:
+        if isinstance(part, list):
+            return [inlined(item) for item in part]
+        if not isinstance(part, dict):
+            return part
+        if "$ref" in part:
+            part = definitions[part["$ref"].rpartition("/")[2]] | {k: v for k, v in part.items() if k != "$ref"}
+        return {k: inlined(v) for k, v in part.items() if not (k == "title" and isinstance(v, str))}
+
+    return {"$schema": GenerateJsonSchema.schema_dialect} | inlined(whole)
+
+
+def schema_text() -> str:
+    """The JSON schema as the file has it."""
+    return TITLE + yaml.safe_dump(schema(), sort_keys=False, allow_unicode=True, width=120)
+
+
+if __name__ == "__main__":
+    print(schema_text(), end="")

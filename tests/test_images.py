@@ -1,0 +1,407 @@
+"""Of a folder of images, what is trained on is what a person sees in it; what is not read is counted, never lost."""
+
+import io
+import json
+import os
+import struct
+import tarfile
+import unicodedata
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cifar_report.base.errors import InputError
+from cifar_report.data import archives, datasets
+from cifar_report.runs.store import Request, Store
+from cifar_report.study.identity import code_digest
+from cifar_report.study.settings import Settings
+
+RNG = np.random.default_rng(0)
+# Smooth, so that JPEG changes little; no two of its eight orientations are alike.
+RAMP = np.stack(np.broadcast_arrays(np.arange(16)[:, None] * 15, np.arange(16) * 7, np.full((16, 16), 90)), axis=2)
+RAMP = RAMP.astype(np.uint8)
+
+
+def saved(image, form="PNG", **options):
+    file = io.BytesIO()
+    image.save(file, form, **options)
+    return file.getvalue()
+
+
+PLAIN = saved(Image.fromarray(RAMP))
+FILES = {f"{split}/{label}/{i}.png": PLAIN for split in ("train", "test") for label in ("ant", "bee") for i in range(3)}
+
+
+def folder_of(path, files):
+    for name, content in files.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(content)
+    return path
+
+
+def tarred(path, files):
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+def zipped(path, files):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
+def prepared(path, scratch, validation=0):
+    source = {"source": "image-folder", "path": str(path)}
+    datasets.prepare("mine", source, validation, scratch / "dataset", scratch)
+    return datasets.load(scratch / "dataset")
+
+
+def first_test_image(content, scratch):
+    """As it is trained on: (height, width, channels)."""
+    path = folder_of(scratch / "images", FILES | {"test/ant/0.png": content})
+    return prepared(path, scratch).split("test")[0][0].transpose(1, 2, 0)
+
+
+# --- what a person sees -----------------------------------------------------------------------------------------------
+
+# EXIF 2.3, 4.6.4, tag 274: where the first row and column of what is stored stand in what is seen.
+UPRIGHT = {
+    1: lambda stored: stored,
+    2: lambda stored: stored[:, ::-1],
+    3: lambda stored: stored[::-1, ::-1],
+    4: lambda stored: stored[::-1],
+    5: lambda stored: stored.transpose(1, 0, 2),
+    6: lambda stored: stored.transpose(1, 0, 2)[:, ::-1],
+    7: lambda stored: stored.transpose(1, 0, 2)[::-1, ::-1],
+    8: lambda stored: stored.transpose(1, 0, 2)[::-1],
+}
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_a_photo_is_read_upright(tmp_path, form, orientation):
+    image = Image.fromarray(RAMP)
+    exif = image.getexif()
+    exif[274] = orientation
+    options = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}.get(form, {})
+    seen = first_test_image(saved(image, form, exif=exif, **options), tmp_path)
+    expected = UPRIGHT[orientation](RAMP).astype(int)
+    assert abs(seen - expected).max() <= (3 if form == "JPEG" else 0)
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["the first read", "a later one"])
+def test_sizes_are_compared_upright(tmp_path, first):
+    """A photo stored on its side among others that are upright, and one that is of the right size only on its side."""
+    upright = RAMP[:, :8]
+    turned = Image.fromarray(np.ascontiguousarray(upright.transpose(1, 0, 2)))
+    exif = turned.getexif()
+    exif[274] = 5
+    name = "train/ant/0.png" if first else "test/bee/2.png"
+    files = dict.fromkeys(FILES, saved(Image.fromarray(upright))) | {name: saved(turned, exif=exif)}
+    for images, _ in map(prepared(folder_of(tmp_path / "a", files), tmp_path).split, ("train", "test")):
+        np.testing.assert_array_equal(images.transpose(0, 2, 3, 1), [upright] * 6)
+    files["test/bee/1.png"] = saved(turned)
+    with pytest.raises(InputError, match=r"test/bee/1\.png: expected 8×16 pixels as .* found 16×8"):
+        prepared(folder_of(tmp_path / "b", files), tmp_path)
+
+
+def with_alpha(value, mode):
+    """An image of the mode with one pixel of this alpha, the others opaque."""
+    alpha = np.full((16, 16), 255, np.uint8)
+    alpha[3, 4] = value
+    image = Image.fromarray(np.dstack([RAMP, alpha]))
+    if mode == "P":  # with an alpha for each entry
+        palette = image.convert("RGB").quantize(16)
+        index = palette.getpixel((4, 3))
+        return palette, {"transparency": bytes(value if i == index else 255 for i in range(16))}
+    return image.convert(mode), {}
+
+
+@pytest.mark.parametrize(
+    "mode, form", [("RGBA", "PNG"), ("LA", "PNG"), ("P", "PNG"), ("RGBA", "TIFF"), ("RGBA", "WEBP")]
+)
+@pytest.mark.parametrize("value", [0, 254])
+def test_transparency_is_refused(tmp_path, mode, form, value):
+    image, options = with_alpha(value, mode)
+    options |= {"lossless": True, "exact": True} if form == "WEBP" else {}
+    with pytest.raises(InputError, match=rf"test/ant/0\.png: .*transparent pixels \(mode {mode}\).*save it on a back"):
+        first_test_image(saved(image, form, **options), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "mode, form", [("RGBA", "PNG"), ("LA", "PNG"), ("P", "PNG"), ("RGBA", "TIFF"), ("RGBA", "WEBP")]
+)
+def test_opaque_alpha_is_fine(tmp_path, mode, form):
+    image, options = with_alpha(255, mode)
+    content = saved(image, form, **options | ({"lossless": True} if form == "WEBP" else {}))
+    np.testing.assert_array_equal(first_test_image(content, tmp_path), np.asarray(image.convert("RGB")))
+
+
+@pytest.mark.parametrize("mode, used, unused", [("RGB", tuple(map(int, RAMP[0, 0])), (1, 2, 3)), ("L", 0, 77)])
+def test_a_transparent_colour_is_refused_where_a_pixel_has_it(tmp_path, mode, used, unused):
+    """PNG's tRNS without an alpha channel."""
+    image = Image.fromarray(RAMP) if mode == "RGB" else Image.fromarray((RAMP[:, :, 0] // 90 * 90).astype(np.uint8))
+    first_test_image(saved(image, transparency=unused), tmp_path)
+    with pytest.raises(InputError, match=rf"test/ant/0\.png: .*transparent pixels \(mode {mode}\)"):
+        first_test_image(saved(image, transparency=used), tmp_path)
+
+
+def test_a_gif_with_holes_is_refused(tmp_path):
+    image = Image.fromarray(RAMP).quantize(16)
+    with pytest.raises(InputError, match=r"test/ant/0\.png: .*transparent pixels"):
+        first_test_image(saved(image, "GIF", transparency=image.getpixel((0, 0))), tmp_path)
+
+
+@pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_several_images_in_a_file_are_refused(tmp_path, form):
+    frames = [Image.fromarray(RAMP), Image.fromarray(RAMP[::-1].copy())]
+    with pytest.raises(InputError, match=r"test/ant/0\.png: expected one image, found an animation or pages"):
+        first_test_image(saved(frames[0], form, save_all=True, append_images=frames[1:]), tmp_path)
+
+
+def test_of_a_cameras_jpeg_the_first_is_read(tmp_path):
+    """Telephones store a preview or a gain map behind the photo, which no viewer shows."""
+    frames = [Image.fromarray(RAMP), Image.fromarray(RAMP[::-1].copy())]
+    content = saved(frames[0], "MPO", save_all=True, append_images=frames[1:], quality=100, subsampling=0)
+    assert Image.open(io.BytesIO(content)).n_frames == 2
+    assert abs(first_test_image(content, tmp_path) - RAMP.astype(int)).max() <= 3
+
+
+# --- what is passed over ----------------------------------------------------------------------------------------------
+
+BESIDE = {
+    "train/ant/deep/0.png": "deeper folder",
+    "train/ant/deep/deeper/0.png": "deeper folder",
+    "test/bee/deep/notes.txt": "deeper folder",
+    "train/ant/0.avif": "other ending",
+    "train/ant/no ending": "other ending",
+    "train/ant/0.png.txt": "other ending",
+    "train/list.csv": "outside a class",
+    "train/0.png": "outside a class",
+    "valid/ant/0.png": "outside train and test",
+    "README": "outside train and test",
+    ".DS_Store": "hidden",
+    "train/ant/._0.png": "hidden",
+    "train/ant/Thumbs.db": "hidden",
+    "train/desktop.ini": "hidden",
+    "train/.cache/0.png": "hidden",
+    "__MACOSX/train/ant/._0.png": "hidden",
+}
+
+
+@pytest.mark.parametrize("pack", [folder_of, tarred, zipped])
+@pytest.mark.parametrize("top", ["", "mine/"])
+def test_no_file_is_left_out_in_silence(tmp_path, pack, top, capsys):
+    files = {f"{top}{name}": PLAIN for name in (*FILES, *BESIDE)}
+    dataset = prepared(pack(tmp_path / "x", files), tmp_path)
+    assert dataset.counts == {"train": 6, "validation": 0, "test": 6}
+    reasons = list(BESIDE.values())
+    expected = {reason: reasons.count(reason) for reason in sorted(set(reasons))}
+    assert json.loads((tmp_path / "dataset/dataset.json").read_text())["passed_over"] == expected
+    told = capsys.readouterr().out
+    assert told.count("\n") == 1 and str(tmp_path / "x") in told
+    for reason, count in expected.items():
+        assert f"{reason}: {count} (such as " in told
+
+
+def test_where_all_is_read_nothing_is_told(tmp_path, capsys):
+    dataset = prepared(folder_of(tmp_path / "x", FILES), tmp_path)
+    assert dataset.description["passed_over"] == {} and capsys.readouterr().out == ""
+
+
+def test_a_folder_that_may_not_be_read_is_refused(tmp_path, monkeypatch):
+    """Told by a stand-in for the system, since root may read everything."""
+    path, scandir = folder_of(tmp_path / "x", FILES), os.scandir
+
+    def denied(folder):
+        if str(folder).endswith("train/ant"):
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    with pytest.raises(InputError, match=r"cannot be read to its end .*Permission denied.*train/ant"):
+        prepared(path, tmp_path)
+
+
+# --- names from other systems -----------------------------------------------------------------------------------------
+
+LETTERS = "Café"
+
+
+@pytest.mark.parametrize("pack", [folder_of, tarred, zipped])
+def test_a_name_is_one_however_it_is_composed(tmp_path, pack):
+    """macOS takes é apart, others do not: train from the one, test from the other, and a class in both ways."""
+    composed, apart = (unicodedata.normalize(form, LETTERS) for form in ("NFC", "NFD"))
+    assert composed != apart
+    files = {f"{split}/bee/0.png": PLAIN for split in ("train", "test")}
+    files |= {f"train/{composed}/0.png": PLAIN, f"train/{apart}/1.png": PLAIN, f"test/{apart}/0.png": PLAIN}
+    dataset = prepared(pack(tmp_path / "x", files), tmp_path)
+    assert dataset.class_names == [composed, "bee"] and dataset.counts["train"] == 3
+
+
+def test_a_zip_with_backslashes(tmp_path):
+    files = {name.replace("/", "\\"): content for name, content in FILES.items()}
+    path = zipped(tmp_path / "x.zip", files)
+    assert prepared(path, tmp_path).counts["train"] == 6
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("train\\..\\..\\x.png", PLAIN)
+    with pytest.raises(InputError, match="leads out of the archive"):
+        prepared(path, tmp_path)
+
+
+def unflagged(path, raw):
+    """A zip with the class or image Xxxxx given these five bytes for a name, and no flag that says UTF-8."""
+    content = path.read_bytes()
+    assert b"Xxxxx" in content and len(raw) == 5
+    path.write_bytes(content.replace(b"Xxxxx", raw))
+    return path
+
+
+def test_names_in_utf8_without_the_flag(tmp_path):
+    files = FILES | {f"{split}/Xxxxx/0.png": PLAIN for split in ("train", "test")}
+    path = unflagged(zipped(tmp_path / "x.zip", files), LETTERS.encode())
+    assert prepared(path, tmp_path).class_names == [LETTERS, "ant", "bee"]
+
+
+def test_names_of_an_unknown_encoding(tmp_path):
+    """Of a class they are refused; of an image they do no harm."""
+    raw = "Maïs!".encode("cp1252")
+    path = unflagged(zipped(tmp_path / "a.zip", FILES | {"train/ant/Xxxxx.png": PLAIN}), raw)
+    assert prepared(path, tmp_path).counts["train"] == 7
+    path = unflagged(zipped(tmp_path / "b.zip", FILES | {f"{s}/Xxxxx/0.png": PLAIN for s in ("train", "test")}), raw)
+    with pytest.raises(InputError, match=r"Ma.*s!.*does not say its encoding; pack it anew"):
+        prepared(path, tmp_path)
+
+
+def link(name, target):
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = tarfile.LNKTYPE, target
+    return member
+
+
+def test_hard_links_of_a_tar_are_read(tmp_path):
+    """To an image and to a file that is none of them, from before it and from behind it, twice to one."""
+    other = saved(Image.fromarray(RAMP[::-1].copy()))
+    links = [link("train/ant/3.png", "./train/ant/0.png"), link("train/ant/4.png", "all/a.png")]
+    with tarfile.open(tmp_path / "x.tar.gz", "w:gz") as archive:
+        archive.addfile(links[0])
+        for name, content in (FILES | {"all/a.png": other}).items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+        archive.addfile(links[1])
+        archive.addfile(link("train/ant/5.png", "all/a.png"))
+    images, labels = prepared(tmp_path / "x.tar.gz", tmp_path).split("train")
+    assert labels.tolist() == [0] * 6 + [1] * 3
+    expected = [RAMP] * 4 + [RAMP[::-1]] * 2 + [RAMP] * 3
+    np.testing.assert_array_equal(images.transpose(0, 2, 3, 1), expected)
+
+
+def test_hard_links_that_lead_elsewhere_are_refused(tmp_path):
+    for target in ("/etc/passwd", "../x", "train/ant", "train/ant/9.png"):
+        path = tarred(tmp_path / "x.tar.gz", FILES)
+        with tarfile.open(path, "w:gz") as archive:
+            archive.addfile(link("train/ant/9.png", target))
+        with pytest.raises(InputError, match=rf"train/ant/9\.png: .*hard link to {target}.*put the file itself"):
+            prepared(path, tmp_path)
+
+
+def test_too_many_hard_links_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setitem(archives.LIMITS, "entries", 10)
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        for i in range(11):
+            archive.addfile(link(f"train/ant/{i}.png", "a"))
+    with pytest.raises(InputError, match="at most 10 entries"):
+        prepared(tmp_path / "x.tar", tmp_path)
+
+
+def test_a_tilde_is_the_home_directory(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder_of(tmp_path / "images", FILES)
+    assert prepared("~/images", tmp_path).counts["train"] == 6
+    with pytest.raises(InputError, match="~nobody-of-this-name/images: expected a folder"):
+        prepared("~nobody-of-this-name/images", tmp_path)
+
+
+def test_one_class_is_refused(tmp_path):
+    files = {name: content for name, content in FILES.items() if "ant" in name}
+    with pytest.raises(InputError, match=r"expected at least two classes, found one \(ant\)"):
+        prepared(folder_of(tmp_path / "x", files), tmp_path)
+
+
+# --- archives ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_tar_that_holds_a_zip_is_a_tar(tmp_path):
+    inner = zipped(tmp_path / "inner.zip", {name: PLAIN for name in FILES if "1" in name}).read_bytes()
+    with tarfile.open(tmp_path / "x", "w") as archive:
+        for name, content in (FILES | {"z.zip": inner}).items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    assert prepared(tmp_path / "x", tmp_path).counts["train"] == 6
+
+
+def test_a_zip_that_unpacks_to_more_than_it_says_is_refused(tmp_path):
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in (FILES | {"train/ant/9.png": bytes(10_000_000)}).items():
+            archive.writestr(name, content)
+    path.write_bytes(path.read_bytes().replace(struct.pack("<L", 10_000_000), struct.pack("<L", 1000)))
+    with pytest.raises(InputError, match=r"cannot be read to its end \(Bad CRC-32"):
+        prepared(path, tmp_path)
+
+
+def test_a_sparse_tar_is_refused(tmp_path):
+    member = tarfile.TarInfo("train/ant/9.png")
+    member.type, member.size = tarfile.GNUTYPE_SPARSE, 0
+    (tmp_path / "x.tar").write_bytes(member.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+    with pytest.raises(InputError, match=r"train/ant/9\.png: .*without --sparse"):
+        prepared(tmp_path / "x.tar", tmp_path)
+
+
+def test_a_tar_that_ends_behind_the_header_of_a_long_name_is_refused(tmp_path):
+    """The zeros stand where the header of the file itself should, so they end nothing."""
+    with tarfile.open(tmp_path / "x.tar", "w", format=tarfile.GNU_FORMAT) as archive:
+        for name, content in FILES.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    long = tarfile.TarInfo("a" * 200).tobuf(tarfile.GNU_FORMAT)[:1024]
+    whole = (tmp_path / "x.tar").read_bytes().rstrip(b"\0")
+    (tmp_path / "x.tar").write_bytes(whole + bytes(-len(whole) % 512) + long + bytes(10240))
+    with pytest.raises(InputError, match="cannot be read to its end"):
+        prepared(tmp_path / "x.tar", tmp_path)
+
+
+# --- no validation split ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["numpy-mlp", "torch-mlp"])
+@pytest.mark.parametrize("train_on", ["train", "train+validation"])
+def test_a_run_trains_without_a_validation_split(tmp_path, kind, train_on):
+    dataset = prepared(folder_of(tmp_path / "x", FILES), tmp_path)
+    images, labels = dataset.split("validation")
+    assert images.shape == (0, 3, 16, 16) and labels.shape == (0,)
+    settings = Settings(
+        kind=kind,
+        optimiser="sgd",
+        learning_rate=0.01,
+        steps=2,
+        batch_size=4,
+        preprocessing="standardise",
+        evaluate_every=1,
+        evaluation_images=4,
+        threads=1,
+        train_on=train_on,
+    )
+    finished = Store(tmp_path / "store").obtain(Request(settings, 0, dataset, code_digest(kind), "trial"))
+    curve = (finished / "curve.csv").read_text()
+    assert "\n2,8,test," in curve and "validation" not in curve
