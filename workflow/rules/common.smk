@@ -47,7 +47,7 @@ def trial_files(search, *names):
 
 def evaluation_gpus(wildcards):
     """For trained networks that are shown further images."""
-    return max(map(gpus, {KINDS[v.settings["kind"]] for v in STUDY.variants.values()}))
+    return max(gpus(KINDS[v.settings["kind"]]) for v in STUDY.variants.values())
 
 
 def gpus(kind):
