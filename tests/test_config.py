@@ -11,6 +11,7 @@ import yaml
 from snakemake.utils import update_config
 
 from cifar_report.base.errors import InputError
+from cifar_report.rendering.words import OPTIMISERS
 from cifar_report.study import config, document, plan
 from cifar_report.study.kinds import KINDS
 
@@ -205,3 +206,9 @@ def test_plan_files_are_rewritten_only_when_they_change(tmp_path):
     plan.write(load({"variants": {"vgg-no-bn": {"steps": 4999}}}), {}, tmp_path)
     changed = {str(p.relative_to(tmp_path)) for p in before if p.stat().st_mtime_ns != before[p]}
     assert changed == {"vgg-no-bn.json"}
+
+
+def test_each_optimiser_has_a_name_in_print():
+    """A new one would train, and then stop the tables."""
+    properties = yaml.safe_load(SCHEMA.read_text())["properties"]["defaults"]["properties"]
+    assert set(properties["optimiser"]["enum"]) == set(OPTIMISERS)

@@ -43,7 +43,10 @@ INSTEAD = {
     "make mutants": ("make -n mutants", "takes an hour; tests/mutation does some"),
     "make twice": ("make -n twice", "CI runs it after the demo"),
     "make chaos": ("make -n chaos", "takes an hour; tests/test_chaos.py is its short form"),
-    "make fuzz audit": ("make -n fuzz audit", "takes minutes, and a network; tests/test_fuzz.py is the short form"),
+    "make fuzz vulnerabilities": (
+        "make -n fuzz vulnerabilities",
+        "takes minutes, and a network; tests/test_fuzz.py is the short form",
+    ),
     "make bench growth": ("make -n bench growth", "takes an idle machine and a quarter of an hour"),
     "make docs graphs terminal": ("make -n docs graphs terminal", "a test builds the site, others hold the pictures"),
     **{
@@ -75,6 +78,10 @@ INSTEAD = {
             "cifar-report import-runs runs.tar --store results/.store --results results/cifar10-jpeg",
         )
     },
+    "cifar-report verify --results results/cifar10-jpeg --reference reference/cifar10-jpeg": (
+        "cp -r results/demo other && cifar-report verify --results results/demo --reference other",
+        LONG,
+    ),
     # docs/compare.md
     "cifar-report compare results/cifar10 results/other": (
         "cifar-report compare results/demo results/demo",

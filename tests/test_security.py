@@ -276,5 +276,5 @@ def test_the_environment_is_made_of_the_lock_alone():
 
 def test_the_lock_can_be_audited():
     """`make vulnerabilities` asks for the known vulnerabilities of what is locked, and installs nothing for it."""
-    rule = re.search(r"^audit:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    rule = re.search(r"^vulnerabilities:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert rule and "pip-audit --strict --require-hashes --disable-pip --requirement requirements.lock" in rule[1]

@@ -60,7 +60,7 @@ class Mutant:
 
 @cache
 def generate(module: str) -> tuple[Mutant, ...]:
-    """All mutants of every function of a module (such as `numpy_nn.sgd`), in the order of the source."""
+    """All mutants of every function of a module (such as `models.numpy_nn.sgd`), in the order of the source."""
     tree = ast.parse((PACKAGE / f"{module.replace('.', '/')}.py").read_text())
     mutants = []
     for scope in tree.body:

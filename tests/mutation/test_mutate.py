@@ -12,14 +12,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 from mutants import MODULES, generate
 
 MATHEMATICS = {
-    "numpy_nn.modules": [
+    "models.numpy_nn.modules": [
         f"{kind}.{way}"
         for kind in ("Linear", "LeakyReLU", "Softmax", "CrossEntropy", "SoftmaxCrossEntropy")
         for way in ("forward", "backward")
     ],
-    "numpy_nn.mlp": ["MLP.forward", "MLP.backward"],
-    "numpy_nn.sgd": ["SGD.step"],
-    "torch_nn.batchnorm": [
+    "models.numpy_nn.mlp": ["MLP.forward", "MLP.backward"],
+    "models.numpy_nn.sgd": ["SGD.step"],
+    "models.torch_nn.batchnorm": [
         "AutogradBatchNorm.forward",
         "BatchNormFunction.forward",
         "BatchNormFunction.backward",
@@ -43,15 +43,15 @@ def test_at_least_five_mutants_of_every_pass(module):
 @pytest.mark.parametrize(
     ("module", "function", "old", "new"),
     [
-        ("numpy_nn.modules", "Linear.forward", "x @ self.weight.T", "x @ self.weight"),
-        ("numpy_nn.modules", "Linear.backward", "grad.sum(axis=0)", "grad.mean(axis=0)"),
-        ("numpy_nn.modules", "LeakyReLU.forward", "x > 0", "x < 0"),
-        ("numpy_nn.modules", "Softmax.forward", "np.exp(x - x.max(axis=1, keepdims=True))", "np.exp(x)"),
-        ("numpy_nn.modules", "CrossEntropy.backward", "-1 / (len(rows)", "1 / (len(rows)"),
-        ("numpy_nn.modules", "SoftmaxCrossEntropy.backward", "grad /= len(grad)", "pass"),
-        ("torch_nn.batchnorm", "_RunningStatistics.update", "unbiased=True", "unbiased=False"),
-        ("torch_nn.batchnorm", "BatchNormFunction.forward", ".mean(dim=0) + eps", ".mean(dim=0)"),
-        ("torch_nn.batchnorm", "BatchNormFunction.backward", "g - g.mean(dim=0) - ", "g - "),
+        ("models.numpy_nn.modules", "Linear.forward", "x @ self.weight.T", "x @ self.weight"),
+        ("models.numpy_nn.modules", "Linear.backward", "grad.sum(axis=0)", "grad.mean(axis=0)"),
+        ("models.numpy_nn.modules", "LeakyReLU.forward", "x > 0", "x < 0"),
+        ("models.numpy_nn.modules", "Softmax.forward", "np.exp(x - x.max(axis=1, keepdims=True))", "np.exp(x)"),
+        ("models.numpy_nn.modules", "CrossEntropy.backward", "-1 / (len(rows)", "1 / (len(rows)"),
+        ("models.numpy_nn.modules", "SoftmaxCrossEntropy.backward", "grad /= len(grad)", "pass"),
+        ("models.torch_nn.batchnorm", "_RunningStatistics.update", "unbiased=True", "unbiased=False"),
+        ("models.torch_nn.batchnorm", "BatchNormFunction.forward", ".mean(dim=0) + eps", ".mean(dim=0)"),
+        ("models.torch_nn.batchnorm", "BatchNormFunction.backward", "g - g.mean(dim=0) - ", "g - "),
     ],
 )
 def test_the_slips_that_are_made_by_hand_are_among_them(module, function, old, new):

@@ -1,4 +1,6 @@
-# What several rules need to know of the study.
+# What the rules need to know of the study.
+import json
+
 from cifar_report.runs.machine import gpu_visible
 from cifar_report.study.kinds import KINDS
 
@@ -61,7 +63,7 @@ def gpus(kind):
     return int(kind.backend == "torch" and not kind.short)
 
 
-NAMES = figure_names(plan.documents(STUDY)["stages/figures"]["settings"])
+NAMES = figure_names(plan.stage_settings(STUDY)["figures"])
 FIGURES = [f"{RESULTS}/figures/{name}.pdf" for name in NAMES]
 
 
@@ -113,3 +115,88 @@ EVENTS = [
     for seed in STUDY.variants[variant].seeds
     if STUDY.tensorboard
 ]
+
+
+def variant_threads(wildcards):
+    return STUDY.variants[wildcards.variant].settings["threads"]
+
+
+def variant_gpus(wildcards):
+    return gpus(run_kind(wildcards))
+
+
+def trial_threads(wildcards):
+    return STUDY.searches[wildcards.search].trials()[wildcards.trial].threads
+
+
+def halving_threads(wildcards):
+    search = STUDY.searches[wildcards.search]
+    return search.base["threads"] * search.halving.workers
+
+
+def trial_gpus(wildcards):
+    return gpus(run_kind(wildcards))
+
+
+def run_kind(wildcards):
+    """The kind of model of a variant, or of all trials of a search."""
+    if "variant" in wildcards.keys():
+        return KINDS[STUDY.variants[wildcards.variant].settings["kind"]]
+    return KINDS[STUDY.searches[wildcards.search].base["kind"]]
+
+
+# What a run takes, where a scheduler wants to know. One that needs more is tried again with more, and goes on from its
+# checkpoint.
+def run_memory(wildcards, attempt):
+    return run_kind(wildcards).memory_mb * attempt
+
+
+def run_minutes(wildcards, attempt):
+    return run_kind(wildcards).minutes * attempt
+
+
+def short_runs(wildcards):
+    """The group in which a run may share a job of a cluster, where the profile says with how many (`group-components`).
+
+    Runs that wait for a search, and its trials, are groups of their own: no job of a group waits for another one in it.
+    """
+    if "variant" not in wildcards.keys():
+        name = "trials"
+    else:
+        name = "tuned" if STUDY.variants[wildcards.variant].search else "runs"
+    grouped = name in workflow.group_settings.group_components
+    return name if grouped and run_kind(wildcards).short else None
+
+
+def selected_settings(wildcards):
+    search = STUDY.variants[wildcards.variant].search
+    return f"{RESULTS}/search/{search}/selected.yaml" if search else []
+
+
+def all_trials(wildcards):
+    return trial_files(wildcards.search, "run.json")
+
+
+def drawing(name):
+    """A figure as the HTML report shows it; Snakemake asks for its title when it makes that report."""
+
+    def labels(wildcards, output):
+        index = json.loads(Path(output.index).read_text())
+        return {"figure": next(f["title"] for f in index if f["name"] == name)}
+
+    groups = {
+        "curves": "Learning curves",
+        "search": "Searches",
+        "interactions": "Searches",
+        "batch": "Searches",
+    }
+    return report(
+        f"{RESULTS}/figures/{name}.svg",
+        caption=caption(f"figures/{name}"),
+        category="Figures",
+        subcategory=groups.get(name.partition("-")[0], "Comparison and errors"),
+        labels=labels,
+    )
+
+
+DRAWINGS = [drawing(name) for name in NAMES]

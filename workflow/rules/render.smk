@@ -1,31 +1,3 @@
-import json
-
-
-def drawing(name):
-    """A figure as the HTML report shows it; Snakemake asks for its title when it makes that report."""
-
-    def labels(wildcards, output):
-        index = json.loads(Path(output.index).read_text())
-        return {"figure": next(f["title"] for f in index if f["name"] == name)}
-
-    groups = {
-        "curves": "Learning curves",
-        "search": "Searches",
-        "interactions": "Searches",
-        "batch": "Searches",
-    }
-    return report(
-        f"{RESULTS}/figures/{name}.svg",
-        caption=caption(f"figures/{name}"),
-        category="Figures",
-        subcategory=groups.get(name.partition("-")[0], "Comparison and errors"),
-        labels=labels,
-    )
-
-
-DRAWINGS = [drawing(name) for name in NAMES]
-
-
 rule draw_figures:
     input:
         run_files("run.json", "curve.csv"),

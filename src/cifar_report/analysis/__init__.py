@@ -1,1 +1,1 @@
-"""From runs to facts, each computed once."""
+"""From finished runs to numbers and verdicts: summary, selection, claims. Each quantity is computed once, here."""

@@ -1,1 +1,1 @@
-"""What every room stands on: errors, files that are whole or absent, processes, random draws."""
+"""What every room stands on: errors, files written whole or not at all, processes; `randomness` decides runs."""

@@ -1,6 +1,6 @@
 """A study's results as tidy pandas frames, for notebooks: `cifar_report.load_study(path)`.
 
-Runs are read by `results`, the tables as the workflow wrote them. Accuracies are fractions, losses nats.
+Runs are read by `runs.finished`, the tables as the workflow wrote them. Accuracies are fractions, losses nats.
 """
 
 from functools import cached_property

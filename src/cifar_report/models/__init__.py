@@ -1,1 +1,1 @@
-"""The mathematics of the report: an equation beside its function."""
+"""The networks: each function names the equation of the report that it computes. A change here retrains runs."""

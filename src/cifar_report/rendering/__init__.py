@@ -1,1 +1,1 @@
-"""From facts to what a reader sees: numbers, tables, figures, pages."""
+"""From facts to what a reader sees: numbers in LaTeX, tables, figures, pages. Nothing is computed here."""

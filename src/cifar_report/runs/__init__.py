@@ -1,1 +1,1 @@
-"""A run on disk: found, resumed or trained, and published whole."""
+"""A run on disk: found in the store, resumed or trained, and moved into the study only when it is complete."""

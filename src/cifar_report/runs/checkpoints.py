@@ -1,4 +1,4 @@
-"""Where a run stands while it trains: one file, which is gone on from only where it is this run's and undamaged."""
+"""Where a run stands while it trains: one file, resumed from only if it belongs to this run and is undamaged."""
 
 import json
 from pathlib import Path

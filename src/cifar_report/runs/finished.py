@@ -62,7 +62,7 @@ class Run:
         if images not in (None, len(logits)):
             raise InputError(
                 f"{self.folder / 'test-logits.npy'}: expected a row for each of the {images} test images, found "
-                f"{len(logits)}; run the rule `train` again"
+                f"{len(logits)}; run the rule `train_variant` again"
             )
         return logits
 

@@ -1,4 +1,4 @@
-"""By what a run is known: the digest of all that decides its numbers, its code among it.
+"""A run's identity: the digest of all that decides its numbers, its code among it.
 
 The code of a kind of model is every definition that `training.loop.train` reaches with it: a function, a class or a
 constant counts as its syntax tree without docstrings, comments and annotations, in which each name that stands for

@@ -15,7 +15,7 @@ class Kind:
 
     trainer: str  # trains it: Trainer(build, settings, images, labels, classes, seed)
     builder: str  # makes its model: build(settings, shape, classes, seed)
-    family: str  # "mlp" or "vgg": whose hidden layers are listed, and which are shown beside each other
+    family: str  # "mlp", "vgg" or a name of your own: kinds of one family are shown beside each other
     backend: str  # "numpy" or "torch": what it computes with
     words: str  # in a recipe
     refuses: tuple[str, ...] = ()  # settings that mean nothing to it

@@ -17,7 +17,7 @@ from cifar_report.study.config import Search, Study
 from cifar_report.study.identity import code_digest
 from cifar_report.study.kinds import KINDS
 from cifar_report.study.settings import NEUTRAL, Settings, coerced, digest
-from cifar_report.study.stages import modules_digest
+from cifar_report.study.stages import kept_in, modules_digest
 
 # The modules that do the work of each stage.
 STAGES = {
@@ -73,7 +73,9 @@ def write(study: Study, config: dict[str, Any], folder: Path) -> None:
         InputError: the folder cannot be written.
     """
     try:
-        for name, document in documents(study).items():
+        with kept_in(folder.parents[1] / ".digests.json"):
+            plans = documents(study)
+        for name, document in plans.items():
             write_text_if_changed(folder / f"{name}.json", to_json(document))
         write_text_if_changed(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
     except OSError as error:
@@ -117,7 +119,7 @@ def documents(study: Study, root: Path = Path()) -> dict[str, dict[str, Any]]:
                 "search_code": code(HALVING),
             }
         plans[f"select/{search.name}"] = {"settings": _trials(search), "code": code(SELECTION)}
-    slices = _stage_settings(study)
+    slices = stage_settings(study)
     for stage, modules in STAGES.items():
         plans[f"stages/{stage}"] = {"settings": slices.get(stage, {}), "code": code(*modules)}
         if stage in SOURCES:
@@ -183,7 +185,7 @@ def _as_json(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _stage_settings(study: Study) -> dict[str, Any]:
+def stage_settings(study: Study) -> dict[str, Any]:
     """The slice of the configuration that each stage takes."""
     variants = [
         {

@@ -1,13 +1,18 @@
-"""The digest of what computes a stage: whole modules, since nothing that an analysis makes takes hours.
+"""The digest of what computes a stage: of whole modules, as an analysis that reruns needlessly costs minutes.
 
 A run's code is counted more finely, in `identity`.
 """
 
 import ast
 import hashlib
-from functools import cache
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
+from cifar_report.base.files import write_text
 from cifar_report.study import identity
 from cifar_report.study.settings import digest
 
@@ -30,37 +35,62 @@ def modules_digest(*modules: str) -> str:
     return digest(digests)
 
 
-@cache
+@contextmanager
+def kept_in(path: Path) -> Iterator[None]:
+    """What `_parsed` says inside is kept in a file, by content, for other processes: parsing is a fifth of a dry run.
+
+    A file that cannot be read is made again; one that cannot be written is done without.
+    """
+    version = hashlib.sha256(Path(__file__).read_bytes() + sys.version.encode()).hexdigest()
+    with suppress(OSError, ValueError, TypeError, AttributeError):
+        document = json.loads(path.read_text())
+        if document.pop("version") == version:
+            _known.update({key: (str(made[0]), tuple(map(str, made[1]))) for key, made in document.items()})
+    count = len(_known)
+    yield
+    if len(_known) > count:
+        with suppress(OSError):
+            write_text(path, json.dumps({"version": version} | _known))
+
+
+_known: dict[str, tuple[str, tuple[str, ...]]] = {}
+
+
 def _parsed(source: bytes) -> tuple[str, tuple[str, ...]]:
     """The digest of a module's syntax tree, and the names that it imports."""
+    key = hashlib.sha256(source).hexdigest()
+    if key not in _known:
+        _known[key] = _parse(source)
+    return _known[key]
+
+
+def _parse(source: bytes) -> tuple[str, tuple[str, ...]]:
     tree = ast.parse(source)
     tree.body = [node for node in tree.body if getattr(node, "name", "") != "__getattr__"]
-    running = _running(tree)
-    for node in running:
-        if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef) and ast.get_docstring(
-            node
-        ):
-            node.body = node.body[1:]
-    # `from package import name`: the name may be a module or stand in one.
-    imports = [node for node in running if isinstance(node, ast.Import | ast.ImportFrom)]
-    names = [name for node in imports for name in identity.modules_of(node)]
-    return hashlib.sha256(repr(_fields(tree)).encode()).hexdigest(), tuple(names)
+    names: list[str] = []
+    normal = _normal(tree, names)
+    return hashlib.sha256(repr(normal).encode()).hexdigest(), tuple(names)
 
 
-def _running(node: ast.AST) -> list[ast.AST]:
-    """All nodes but those under `if TYPE_CHECKING:`."""
-    if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-        return []
-    return [node, *(inner for child in ast.iter_child_nodes(node) for inner in _running(child))]
+def _normal(node: Any, imported: list[str]) -> Any:
+    """A syntax tree as nested tuples, without docstrings, positions and empty fields (which differ among Pythons).
 
-
-def _fields(node: Any) -> Any:
-    """A syntax tree as nested tuples, without positions and empty fields (which differ among Pythons)."""
+    What is imported outside `if TYPE_CHECKING:` is added to `imported`.
+    """
     if isinstance(node, list):
-        return [_fields(item) for item in node]
+        return [_normal(item, imported) for item in node]
     if isinstance(node, ast.Constant):
         return ("Constant", node.value)
     if not isinstance(node, ast.AST):
         return node
+    match node:
+        case ast.Import() | ast.ImportFrom():
+            # `from package import name`: the name may be a module or stand in one.
+            imported += identity.modules_of(node)
+        case ast.If(test=ast.Name(id="TYPE_CHECKING")):
+            imported = []
+        case ast.Module() | ast.FunctionDef() | ast.ClassDef() | ast.AsyncFunctionDef():
+            if ast.get_docstring(node, clean=False) is not None:
+                node.body = node.body[1:]
     named = [(name, value) for name, value in ast.iter_fields(node) if value not in (None, [], "")]
-    return (type(node).__name__, [(name, _fields(value)) for name, value in named])
+    return (type(node).__name__, [(name, _normal(value, imported)) for name, value in named])

@@ -1,1 +1,1 @@
-"""From settings, a seed and arrays to a trained network; no files."""
+"""From settings, a seed and arrays to a trained network; reads and writes no files. A change here retrains runs."""

@@ -1,4 +1,4 @@
-"""One run from its first step to its last: train, evaluate, checkpoint. No files, no clock but for telling the time."""
+"""One run from its first step to its last: train, evaluate, checkpoint. No files; the clock is only reported."""
 
 import hashlib
 import json

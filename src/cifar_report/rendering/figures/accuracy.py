@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from cifar_report.analysis.summary import Facts
 from cifar_report.base.errors import InputError
 from cifar_report.rendering.figures.style import (
     BLUE,
@@ -84,6 +83,8 @@ def curves(variant: dict[str, Any], runs: list["Run"]) -> Drawing:
         "band": "minimum to maximum over the seeds" if len(completed) > 1 else "none: one seed",
         "last-step": "the markers are values of the whole splits",
     }
+    from cifar_report.analysis.summary import Facts
+
     of_variant = Facts(runs)
     for split, (label, *_) in SPLITS.items():
         if split in completed[0].record["final"]:
@@ -124,7 +125,7 @@ def seed_curves(
         if not np.array_equal(part["step"], steps):
             raise InputError(
                 f"{run.folder / 'curve.csv'}: expected the steps of {runs[0].folder / 'curve.csv'}, found others; "
-                "run the rule `train` again"
+                "run the rule `train_variant` again"
             )
     return steps, np.stack([part[metric].to_numpy(dtype=np.float64) for part in parts])
 
@@ -135,6 +136,8 @@ def comparison(variants: list[dict[str, Any]], runs: dict[str, list["Run"]]) -> 
     A filled point is the mean with Student's 95 % interval of it (none for one seed), faint points below it are the
     seeds, an open diamond is the original's value. Runs that diverged are counted beside the label.
     """
+    from cifar_report.analysis.summary import Facts
+
     figure = new_figure(TEXT_WIDTH, 0.75 + 0.25 * len(variants))
     axes = figure.subplots()
     ticks, shown, means = [], [], {}
