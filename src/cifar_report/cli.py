@@ -35,7 +35,7 @@ GONE = {
     "why": "explain",
     "verify-results": "verify",
     "prepare": "prepare-dataset",
-    "train": "train-variant",  # of a search's trial: train-trial
+    "train": "train-variant (or train-trial, of a search)",
     "select": "select-trial",
     "summarise": "summarise-runs",
     "shifts": "measure-shifts",
@@ -102,11 +102,9 @@ def train_variant(
     While start-up outweighs training, other seeds that no job has begun are trained on the way.
     """
     document = _begin(run_plan)
-    import yaml
-
     from cifar_report.study import plan
 
-    chosen = yaml.safe_load(selected.read_text())["settings"] if selected else None
+    chosen = plan.selected_settings(selected) if selected else None
     settings, name = plan.settings_of(document, chosen), document["variant"]
     seeds: list[int] = []
     if stage and seeds_per_job > 1:

@@ -16,12 +16,12 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from cifar_report.base.errors import InputError
 from cifar_report.base.files import array_digest, read_json, sha256
+from cifar_report.data import datasets
 from cifar_report.rendering.latex import plain
 from cifar_report.rendering.words import shortened
+from cifar_report.runs.record import read_record
 from cifar_report.study import plan
 from cifar_report.study.identity import run_identity
 from cifar_report.study.settings import Settings
@@ -203,7 +203,7 @@ def _footer(reached: Iterable[str], study: FinishedStudy) -> list[str]:
 
     data = study.folder / "dataset" / "dataset.json"
     if data.is_file() and (folders or any(file.startswith("dataset/") for file in reached)):
-        description = read_json(data)
+        description = datasets.load(data.parent).description
         lines.append(
             f"Data: {description['name']}, read from the source {description['source']}; SHA-256 of its arrays"
         )
@@ -213,7 +213,7 @@ def _footer(reached: Iterable[str], study: FinishedStudy) -> list[str]:
 
 def _run(folder: Path) -> dict[str, Any] | None:
     path = folder / "run.json"
-    return read_json(path) if path.is_file() else None
+    return read_json(path) if path.is_file() and read_record(path) else None
 
 
 def _fate(folder: str, run: dict[str, Any] | None, study: FinishedStudy) -> str:
@@ -260,14 +260,14 @@ def planned_settings(folder: str, results: Path) -> Settings:
     """The settings that a run's plan asks for, with those that its search has selected."""
     document = read_json(results / plan_of(folder))
     path = results / "search" / str(document.get("search")) / "selected.yaml"
-    selected = yaml.safe_load(path.read_text())["settings"] if path.is_file() else {}
+    selected = plan.selected_settings(path) if path.is_file() else {}
     return plan.settings_of(document, selected)
 
 
 def planned_identity(folder: str, run: dict[str, Any], results: Path) -> str:
     """The identity that a run of this seed, which opens these arrays, has by the plan and the data as they are now."""
-    known = read_json(results / "dataset/dataset.json")["sha256"]
-    data = {name: known[name] for name in run["data"]["digests"]}
+    known = datasets.load(results / "dataset").digests()
+    data = {name: known.get(name, "") for name in run["data"]["digests"]}
     code = read_json(results / plan_of(folder))["code"]
     return run_identity(planned_settings(folder, results), run["seed"], data, code)
 
@@ -340,7 +340,7 @@ def _difference(file: str, changed: str, study: FinishedStudy) -> str:
         known = changed in study.records[file].checksums
         return f"{changed} is another: {what} changed" if known else untold
     folder = str(Path(file).parent)
-    run = read_json(study.folder / folder / "run.json")
+    run = _run(study.folder / folder) or {}
     settings = [
         f"{name} is {value} now and was {run['settings'].get(name)}"
         for name, value in planned_settings(folder, study.folder).full().items()
@@ -348,7 +348,7 @@ def _difference(file: str, changed: str, study: FinishedStudy) -> str:
     ]
     if settings:
         return f"{' and '.join(settings)} ({plan_of(folder)})"
-    digests = read_json(study.folder / "dataset/dataset.json")["sha256"]
+    digests = datasets.load(study.folder / "dataset").digests()
     if data := [name for name, digest in run["data"]["digests"].items() if digests.get(name) != digest]:
         return f"the data are others, {', '.join(data)} (dataset/dataset.json)"
     if planned_identity(folder, run, study.folder) != run["identity"]:

@@ -13,8 +13,6 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any, NamedTuple
 
-import yaml
-
 from cifar_report.base.errors import InputError
 from cifar_report.base.files import read_json
 from cifar_report.data import datasets
@@ -215,7 +213,7 @@ class _Plan:
             return document, (plan.settings_of(document),)
         selected = self.results / "search" / search / "selected.yaml"
         if selected.is_file():
-            return document, (plan.settings_of(document, yaml.safe_load(selected.read_text())["settings"]),)
+            return document, (plan.settings_of(document, plan.selected_settings(selected)),)
         grid = read_json(self.results / f"plan/select/{search}.json")["settings"]["grid"]
         return document, tuple(plan.settings_of(document, chosen) for chosen in _combinations(grid))
 

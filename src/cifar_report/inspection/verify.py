@@ -112,7 +112,7 @@ def _runs(results: Path, store: Path) -> Iterator[Check]:
     for folder in planned_runs(results):
         path, of_study = results / folder, folder.startswith("runs/")
         yield from _files(path, folder, RUN_FILES if of_study else RUN_FILES[:1])
-        if (results / plan_of(folder)).is_file():  # which a trial that was drawn has not
+        if of_study or (results / plan_of(folder)).is_file():  # which a trial that was drawn has not
             yield _check(f"{folder}: plan", _against_plan, folder, results)
         yield _check(f"{folder}: store", _against_store, path, store)
         if of_study:

@@ -5,8 +5,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cifar_report.base.errors import InputError
 from cifar_report.base.files import read_json
 from cifar_report.runs.store import identity_of, locked
@@ -61,7 +59,7 @@ def _planned(results: Path, variant: str) -> set[str]:
         choice = results / f"search/{document['search']}/selected.yaml"
         if not choice.is_file():
             return set()
-        selected = yaml.safe_load(choice.read_text())["settings"]
+        selected = plan.selected_settings(choice)
     settings = plan.settings_of(document, selected)
     seeds = [
         seed for entry in summarised["settings"]["variants"] if entry["name"] == variant for seed in entry["seeds"]

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from cifar_report.base.errors import InputError
 from cifar_report.base.files import read_json, to_json, write_text
+from cifar_report.study.kinds import KINDS
 from cifar_report.study.settings import TYPES, digest
 
 Count = Annotated[int, Field(ge=0, le=2**63)]
@@ -91,6 +92,8 @@ class RunRecord(_Part):
     @field_validator("settings")
     @classmethod
     def _of_their_types(cls, settings: dict[str, Any] | None) -> dict[str, Any] | None:
+        if settings and settings.get("kind", next(iter(KINDS))) not in KINDS:
+            raise ValueError(f"kind: {settings['kind']!r} is none that this version knows")
         for name, value in (settings or {}).items():
             kind = list[int] if TYPES.get(name) == tuple[int, ...] else TYPES.get(name, Any)
             if not _fits(kind, value):
@@ -134,6 +137,8 @@ def read_record(path: Path) -> RunRecord:
         InputError: it is missing or not what it should be.
     """
     document = read_json(path)
+    if empty := [name for name, value in document.items() if value is None] if isinstance(document, dict) else []:
+        raise InputError(f"{path}: {empty[0]}: expected a value, found null; train it again")
     try:
         return RunRecord.model_validate(document)
     except ValidationError as error:

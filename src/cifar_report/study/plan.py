@@ -32,10 +32,8 @@ STAGES = {
     "claims": ("cifar_report.analysis.claims.verdicts", "cifar_report.rendering.claims"),
     "equations": (
         "cifar_report.rendering.equations",
-        "cifar_report.study.config",
-        "cifar_report.training.numpy_trainer",
-        "cifar_report.training.torch_trainer",
-        *(f"cifar_report.models.{model}" for model in ("numpy_nn.mlp", "torch_nn.mlp", "torch_nn.vgg")),
+        "cifar_report.study.settings",
+        *sorted({entry.rpartition(".")[0] for kind in KINDS.values() for entry in (kind.trainer, kind.builder)}),
     ),
     "report": (),
     "html": ("cifar_report.rendering.pages",),
@@ -142,6 +140,21 @@ def settings_of(plan: dict[str, Any], selected: dict[str, Any] | None = None) ->
             "settings changed while the study ran: call the same command again"
         )
     return settings
+
+
+def selected_settings(path: Path) -> dict[str, Any]:
+    """What a search chose: the settings in its selected.yaml.
+
+    Raises:
+        InputError: it is not what `select-trial` wrote.
+    """
+    try:
+        return dict(yaml.safe_load(path.read_text())["settings"])
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, OSError) as error:
+        raise InputError(
+            f"{path}: expected the settings that the search selected, found something else ({error}); delete it, it is "
+            "remade"
+        ) from error
 
 
 def superseded(study: Study, store: Path) -> tuple[int, float]:
