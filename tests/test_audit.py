@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from base64 import urlsafe_b64encode
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,11 +12,13 @@ from runs import write_run
 from scipy.special import log_softmax
 from test_reruns import merged
 
+from cifar_report.base.errors import InputError
 from cifar_report.base.files import sha256, to_json
 from cifar_report.cli import main
 from cifar_report.data import datasets
 from cifar_report.inspection import explain, verify
 from cifar_report.rendering import tables
+from cifar_report.runs.record import read_record
 from cifar_report.study import config, plan
 
 RUN = "runs/vgg/seed-0"
@@ -254,3 +257,36 @@ def test_a_study_without_records_is_told_how_to_get_them(results, capsys):
 )
 def test_a_command_that_has_gone_names_the_one_to_use(capsys, command, instead):
     assert main(command) == 2 and f"use cifar-report {instead}\n" in capsys.readouterr().err
+
+
+DAMAGED = {
+    "search/mlp-grid/selected.yaml": ("settings: [", "[]", "settings: 3"),
+    f"{RUN}/run.json": ("[]", "null", '{"final": {}}'),
+    "dataset/dataset.json": ("{}", '{"sha256": 3}', "[]"),
+}
+
+
+@pytest.mark.parametrize("question", ["explain", "verify", "forecast"])
+@pytest.mark.parametrize(("file", "content"), [(file, content) for file, all_ in DAMAGED.items() for content in all_])
+def test_a_damaged_file_is_told_by_name_or_noticed(results, capsys, question, file, content):
+    """Never a traceback; `verify` never says that all holds."""
+    (results / file).write_text(content)
+    what = {"explain": ["runs/mlp-tuned/seed-0/run.json"], "verify": [], "forecast": []}[question]
+    if question == "explain" and file.startswith("runs/"):
+        what = [f"{RUN}/run.json"]
+    code = main([question, *what, "--results", str(results)])
+    printed = "".join(capsys.readouterr())
+    assert code in ((1,) if question == "verify" else (0, 1)) and "Traceback" not in printed
+    assert code == 0 or Path(file).name in printed or str(Path(file).parent) in printed
+
+
+@pytest.mark.parametrize("key", ["commit", "device", "settings", "data"])
+def test_a_null_in_a_record_is_refused_by_its_key(results, key):
+    rewrite(results / RUN / "run.json", **{key: None})
+    with pytest.raises(InputError, match=f"run.json: {key}: expected a value, found null"):
+        read_record(results / RUN / "run.json")
+
+
+def test_a_plan_that_is_missing_is_noticed(results):
+    (results / explain.plan_of(RUN)).unlink()
+    assert f"{RUN}: plan" in problems(results)
