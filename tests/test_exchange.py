@@ -151,7 +151,7 @@ def no_seed(run):
         (other_code, "code: what trains a numpy-mlp differs"),
         (other_data, "data: train-images: the run of 'digits'"),
         (unknown_setting, "settings: this checkout does not know them"),
-        (no_seed, "run.json: the top level: 'seed' is a required property"),
+        (no_seed, "the key 'seed' is missing"),
     ],
 )
 def test_what_differs_is_named_and_refused(trained, exported, tmp_path, change, named):
