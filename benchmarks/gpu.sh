@@ -9,9 +9,9 @@ cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}
 command -v "$python" > /dev/null || python=python3
 # A machine that has PyTorch, but none of the packages around it, gets these; what it has stays as it is.
-"$python" - <<'PYTHON' || "$python" -m pip install --quiet jaxtyping safetensors threadpoolctl jsonschema pyyaml pillow pandas scipy scikit-learn requests tenacity tqdm
+"$python" - <<'PYTHON' || "$python" -m pip install --quiet jaxtyping safetensors threadpoolctl pydantic pyyaml pillow pandas scipy scikit-learn requests tenacity tqdm
 import importlib
-for name in "jaxtyping safetensors threadpoolctl jsonschema yaml PIL pandas scipy sklearn requests tenacity tqdm".split():
+for name in "jaxtyping safetensors threadpoolctl pydantic yaml PIL pandas scipy sklearn requests tenacity tqdm".split():
     importlib.import_module(name)
 PYTHON
 PYTHONPATH=src exec "$python" benchmarks/gpu.py "$@"

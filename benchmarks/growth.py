@@ -18,7 +18,7 @@ from chart import MET, TEXT
 from timing import ROOT, rounded, settings
 from workflow import CORES, checkout, overlay, snakemake, timed
 
-from cifar_report.data import datasets
+from cifar_report.data import datasets, sources
 from cifar_report.runs.store import Request, Store
 from cifar_report.study.identity import code_digest
 
@@ -43,22 +43,22 @@ def study(variants: int, seeds: int, cores: int) -> dict[str, float]:
 
 def images(count: int) -> dict[str, float]:
     """Seconds to prepare so many images, the digits repeated, and to start, train and evaluate a short NumPy MLP."""
-    read = datasets._read_digits
+    read = sources.READERS["digits"]
 
     def repeated(*arguments):
-        names, train, test = read(*arguments)
-        return names, tuple(np.resize(a, (count, *a.shape[1:])) for a in train), test
+        contents = read(*arguments)
+        return contents._replace(train=tuple(np.resize(a, (count, *a.shape[1:])) for a in contents.train))
 
     read("", {}, Path())  # imports scikit-learn
     chosen = dataclasses.replace(settings("mlp-numpy"), train_on="train", **SHORT)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         start = time.perf_counter()
-        datasets._read_digits = repeated
+        sources.READERS["digits"] = repeated
         try:
             datasets.prepare("digits", {"source": "digits"}, 200, folder / "dataset", folder)
         finally:
-            datasets._read_digits = read
+            sources.READERS["digits"] = read
         middle = time.perf_counter()
         data = datasets.load(folder / "dataset")
         Store(folder / "store").obtain(Request(chosen, 0, data, code_digest(chosen.kind), "growth"))
