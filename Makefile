@@ -1,17 +1,26 @@
-# Everything runs in .venv, made from requirements.lock; nothing has to be activated.
+# Everything runs in .venv, made from requirements.lock (with requirements-dev.lock what tests and develops it);
+# nothing has to be activated.
 .DEFAULT_GOAL := help
 .PHONY: help setup docs demo report report-cpu test twice chaos fuzz vulnerabilities mutants verify bench growth terminal graphs lock format clean
 SHELL := /bin/bash
 PYTHON ?= python3
 CORES ?= $(shell nproc 2>/dev/null || echo 2)
 READY := .venv/.ready
+DEV := .venv/.ready-dev
 RUN := PATH="$(CURDIR)/.venv/bin:$$PATH"
 SNAKEMAKE := $(RUN) snakemake --cores $(CORES)
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-setup: $(READY) ## Make .venv from the lock file, and a TeX engine where none is
+setup: $(READY) ## Make .venv from the lock file, and a TeX engine where none is (TEX=no: none is installed)
+
+# $(call install,LOCK): uv names what is large, and in a terminal shows how far it is.
+define install
+	@echo "Installing the $$(grep -c == $(1)) packages of $(1) into .venv: about 6.7 GB, nearly all of it PyTorch with its GPU libraries"
+	@VIRTUAL_ENV=.venv .venv/bin/uv pip sync --compile-bytecode --require-hashes $(1)
+	@VIRTUAL_ENV=.venv .venv/bin/uv pip install --quiet --no-deps --no-build-isolation --editable .
+endef
 
 # uv itself comes from the lock, so its hash is checked like every other.
 $(READY): requirements.lock pyproject.toml workflow/scripts/ensure-tex
@@ -19,9 +28,12 @@ $(READY): requirements.lock pyproject.toml workflow/scripts/ensure-tex
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	@sed -n '/^uv==/,/[^\\]$$/p' requirements.lock > .venv/uv.lock
 	@.venv/bin/python -m pip install --quiet --require-hashes --requirement .venv/uv.lock
-	@VIRTUAL_ENV=.venv .venv/bin/uv pip sync --quiet --compile-bytecode --require-hashes requirements.lock
-	@VIRTUAL_ENV=.venv .venv/bin/uv pip install --quiet --no-deps --no-build-isolation --editable .
+	$(call install,requirements.lock)
 	@workflow/scripts/ensure-tex
+	@touch $@
+
+$(DEV): $(READY) requirements-dev.lock
+	$(call install,requirements-dev.lock)
 	@touch $@
 
 demo: $(READY) ## The whole pipeline on embedded data, a few minutes: results/demo/report.pdf
@@ -33,7 +45,7 @@ report: $(READY) ## The real study: results/cifar10/report.pdf and report.html (
 report-cpu: $(READY) ## The same with one seed of each VGG, for a machine without a GPU
 	@$(SNAKEMAKE) --configfile config/cpu.yaml -- report
 
-test: $(READY) ## Format, lint, types, layers, then all tests
+test: $(DEV) ## Format, lint, types, layers, then all tests
 	@$(RUN) ruff format --check src tests benchmarks docs
 	@$(RUN) ruff check src tests benchmarks docs
 	@$(RUN) snakefmt --check --compact-diff Snakefile workflow
@@ -45,42 +57,43 @@ test: $(READY) ## Format, lint, types, layers, then all tests
 twice: demo ## Build the demo a second time in another folder and compare the bytes
 	@$(RUN) workflow/scripts/build-twice
 
-mutants: $(READY) ## Mutate the code of the equations; every mutant must be killed by a test (docs/mutants.md)
+mutants: $(DEV) ## Mutate the code of the equations; every mutant must be killed by a test (docs/mutants.md)
 	@$(RUN) python tests/mutation/mutate.py
 
 STUDY ?= cifar10-jpeg
 verify: $(READY) ## Recompute every digest of a study, offline; with REFERENCE=DIR, compare with that study: make verify STUDY=demo
 	@$(RUN) cifar-report verify --results results/$(STUDY) $(if $(REFERENCE),--reference $(REFERENCE))
 
-vulnerabilities: $(READY) ## Look the locked packages up in the databases of known vulnerabilities (needs a network)
-	@$(RUN) pip-audit --strict --require-hashes --disable-pip --requirement requirements.lock
+vulnerabilities: $(DEV) ## Look the locked packages up in the databases of known vulnerabilities (needs a network)
+	@$(RUN) pip-audit --strict --require-hashes --disable-pip --requirement requirements-dev.lock
 
-chaos: $(READY) ## Kill a small study 200 times at random; it must end the same (benchmarks/chaos.json)
+chaos: $(DEV) ## Kill a small study 200 times at random; it must end the same (benchmarks/chaos.json)
 	@$(RUN) python tests/chaos.py
 
-fuzz: $(READY) ## The long property tests: 10,000 configurations, 30 of them trained (minutes)
+fuzz: $(DEV) ## The long property tests: 10,000 configurations, 30 of them trained (minutes)
 	@HYPOTHESIS_PROFILE=fuzz $(RUN) pytest -s tests/test_fuzz.py
 
-bench: $(READY) ## Measure speed and memory against peers and limits: benchmarks/results.json, docs/bench.svg
+bench: $(DEV) ## Measure speed and memory against peers and limits: benchmarks/results.json, docs/bench.svg
 	@$(RUN) python benchmarks/bench.py $(BENCH)
 
-growth: $(READY) ## Cost against seeds, variants, images and cores: docs/growth.svg
+growth: $(DEV) ## Cost against seeds, variants, images and cores: docs/growth.svg
 	@$(RUN) python benchmarks/growth.py
 
-terminal: $(READY) ## Record what a terminal shows while a small study runs: docs/terminal.svg
+terminal: $(DEV) ## Record what a terminal shows while a small study runs: docs/terminal.svg
 	@$(RUN) python docs/examples/record_terminal.py docs/terminal.svg
 
-graphs: $(READY) ## Draw the rules and what is made from what (needs Graphviz): docs/rulegraph.svg, docs/dataflow.svg
+graphs: $(DEV) ## Draw the rules and what is made from what (needs Graphviz): docs/rulegraph.svg, docs/dataflow.svg
 	@$(RUN) python docs/examples/draw_graphs.py
 
-docs: $(READY) ## Build the documentation: site/index.html
+docs: $(DEV) ## Build the documentation: site/index.html
 	@$(RUN) NO_MKDOCS_2_WARNING=1 mkdocs build --quiet
 
-lock: ## Resolve the lock file anew, keeping what is locked where it still fits
-	@$(RUN) uv pip compile pyproject.toml --group dev --universal --generate-hashes --python-version 3.11 \
-		--no-annotate --no-header --quiet --output-file requirements.lock
+LOCK := uv pip compile pyproject.toml --universal --generate-hashes --python-version 3.11 --no-annotate --no-header --quiet
+lock: ## Resolve the lock files anew, keeping what is locked where it still fits
+	@$(RUN) $(LOCK) --group install --output-file requirements.lock
+	@$(RUN) $(LOCK) --group install --group dev --constraint requirements.lock --output-file requirements-dev.lock
 
-format: $(READY) ## Format Python and Snakemake files
+format: $(DEV) ## Format Python and Snakemake files
 	@$(RUN) ruff format src tests benchmarks docs
 	@$(RUN) ruff check --fix src tests benchmarks docs
 	@$(RUN) snakefmt Snakefile workflow

@@ -40,6 +40,10 @@ onstart:
     tell_superseded()
 
 
+onsuccess:
+    name_reports()
+
+
 onerror:
     logger.info(
         "The same command goes on from here: finished runs are kept, the others resume from their last checkpoint."

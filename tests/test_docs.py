@@ -20,7 +20,7 @@ from test_workflow import PARTS
 from cifar_report import cli
 
 ROOT = Path(__file__).parent.parent
-MADE = (*PARTS, "Makefile", "pyproject.toml", "requirements.lock", "docs/examples")
+MADE = (*PARTS, "Makefile", "pyproject.toml", "requirements.lock", "requirements-dev.lock", "docs/examples")
 TEXTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 SHELL = ("indented", "sh", "bash", "shell", "console")
 
@@ -297,6 +297,7 @@ def test_every_dependency_stands_in_the_table_with_its_licence():
     page = (ROOT / "docs/dependencies.md").read_text()
     for heading, wanted in (
         ("To run a study", project["project"]["dependencies"]),
+        ("To install", project["dependency-groups"]["install"]),
         ("To develop", project["dependency-groups"]["dev"]),
     ):
         chapter = page.split(f"## {heading}\n")[1].split("\n## ")[0]

@@ -256,9 +256,10 @@ def test_a_training_job_listens_on_nothing_and_unpickles_nothing(kind, tmp_path)
 # --- dependencies -----------------------------------------------------------------------------------------------------
 
 
-def test_every_locked_file_has_its_hash():
+@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock"])
+def test_every_locked_file_has_its_hash(lock):
     """Names and versions alone, each with SHA-256s; no address of an index, no file from elsewhere."""
-    entries = re.split(r"\n(?=\S)", (ROOT / "requirements.lock").read_text().strip())
+    entries = re.split(r"\n(?=\S)", (ROOT / lock).read_text().strip())
     assert len(entries) > 50
     for entry in entries:
         first, *hashes = [line.strip(" \\") for line in entry.splitlines()]
@@ -277,4 +278,4 @@ def test_the_environment_is_made_of_the_lock_alone():
 def test_the_lock_can_be_audited():
     """`make vulnerabilities` asks for the known vulnerabilities of what is locked, and installs nothing for it."""
     rule = re.search(r"^vulnerabilities:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    assert rule and "pip-audit --strict --require-hashes --disable-pip --requirement requirements.lock" in rule[1]
+    assert rule and "pip-audit --strict --require-hashes --disable-pip --requirement requirements-dev.lock" in rule[1]

@@ -129,6 +129,18 @@ def test_a_trial_knows_its_own_run():
     assert not display.Job("train_variant", {"variant": "a", "seed": "1"}, "", None).is_own("a seed 10")
 
 
+def test_a_trial_fits_a_terminal_of_100_columns(handler, tmp_path, capsys):
+    handler.display.console.width = 100
+    log = tmp_path / "job.log"
+    handler.emit(event(LogEvent.RUN_INFO, stats={"train_trial": 1, "total": 1}))
+    handler.emit(job_info(1, "train_trial", log, search="vgg-recipes", trial="0123456789abcdef"))
+    log.write_text(
+        evaluated(capsys, "vgg-recipes-6789ab seed 100", 500, ("train", 1.5, 0.5), ("validation", 1.612, 0.5))
+    )
+    words = "vgg-recipes 012345 (now 6789ab seed 100)", "500/1500", "validation 50.0 %", "10 s left"
+    assert all(word in bottom(handler)[0] for word in words)
+
+
 def test_a_failure_ends_with_its_log_and_warnings_stay(handler, tmp_path):
     log = tmp_path / "job.log"
     handler.emit(event(LogEvent.RUN_INFO, stats={"draw_figures": 1, "total": 1}))

@@ -29,7 +29,7 @@ PROGRESS = re.compile(
 )
 TAIL = 4096  # bytes of a log that are read for its last lines
 ERROR_LINES = 12  # of the log of a job that failed
-WIDE, MIDDLE = 120, 100  # columns of a terminal that shows all of a line, and one that leaves its bar out
+WIDE, MIDDLE = 120, 105  # columns of a terminal that shows all of a line, and one that leaves bar and loss out
 # Seconds between forecasts; where a job has just ended, what it took is known, and the next one comes sooner. However
 # large the study, forecasts take no more than one second in so many.
 FORECAST_EVERY, FORECAST_ANEW, FORECAST_SHARE = 30.0, 5.0, 50.0
@@ -73,7 +73,10 @@ class Job:
     @property
     def what(self) -> str:
         """Its wildcards in words."""
-        return " ".join(f"{key} {value}" if value.isdigit() else value[:16] for key, value in self.wildcards.items())
+        return " ".join(
+            f"{key} {value}" if value.isdigit() else value[:6] if key == "trial" else value
+            for key, value in self.wildcards.items()
+        )
 
     def is_own(self, run: str) -> bool:
         """Whether a run that its log tells of is its own, and not one that it trains on the way."""
@@ -236,7 +239,7 @@ class Display:
             label,
             _bar(line.step, line.steps, 10) if wide else "",
             Text(f"{line.step}/{line.steps}"),
-            Text(line.scores),
+            Text(line.scores if wide else line.scores.partition(",")[0]),
             Text(f"{line.speed} images/s" if wide else f"{line.speed}/s"),
             Text(rest),
         ]

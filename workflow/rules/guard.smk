@@ -105,6 +105,18 @@ def tell_superseded():
         )
 
 
+def name_reports():
+    """Names at the end the reports that were made since the study's lock was taken."""
+    for name in ("report.pdf", "report.html"):
+        path = Path(RESULTS, name)
+        if (
+            not INNER
+            and path.is_file()
+            and path.stat().st_mtime >= LOCK.stat().st_mtime
+        ):
+            logger.info(f"The report: {path}")
+
+
 # Snakemake's records of what it made from what lie beside the results, so that both are copied or lost together.
 RECORDS = Path("results/.records")
 
