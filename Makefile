@@ -17,7 +17,7 @@ setup: $(READY) ## Make .venv from the lock file, and a TeX engine where none is
 
 # $(call install,LOCK): uv names what is large, and in a terminal shows how far it is.
 define install
-	@echo "Installing the $$(grep -c == $(1)) packages of $(1) into .venv: about 6.7 GB, nearly all of it PyTorch with its GPU libraries"
+	@echo "Installing the $$(grep -c == $(1)) packages of $(1) into .venv: about 6 GB, nearly all of it PyTorch with its GPU libraries"
 	@VIRTUAL_ENV=.venv .venv/bin/uv pip sync --compile-bytecode --require-hashes $(1)
 	@VIRTUAL_ENV=.venv .venv/bin/uv pip install --quiet --no-deps --no-build-isolation --editable .
 endef
