@@ -46,6 +46,7 @@ LITERALS = [
     ("report.tex", r"{tocdepth}{1}", "depth of the contents"),
     ("report.tex", "bookmarksdepth=2", "depth of the bookmarks"),
     ("report.tex", r"\@dottedtocline{1}", "depth of the contents"),
+    ("sections/batches.tex", r"{18\,n_0}", "a factor of an equation"),
     ("sections/data.tex", "values from 0 to 255", "the range of a byte"),
     ("sections/discussion.tex", r"{\arraystretch}{.89}", "layout of a table"),
     ("sections/erratum.tex", "Captions of figures 1 and 3", "figures of the original"),

@@ -149,6 +149,26 @@ def test_parameter_gradients():
         np.testing.assert_allclose(layer.bias.grad.numpy(), grad.numpy().sum(axis=0), rtol=1e-11)
 
 
+@pytest.mark.equation("eq:bn-scale-paths", "eq:bn-local-scale", "eq:bn-local-shift", how="both")
+def test_local_derivatives_of_outputs():
+    """The whole Jacobian of PyTorch's module by scale and shift, and the sum over samples and features with it."""
+    x, grad, weight, bias = tensors()
+    samples, features = x.shape
+    normalised = torch.from_numpy(formula(x.numpy(), weight.numpy(), bias.numpy(), eps=0.5)["normalised"])
+
+    def output(scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.batch_norm(x, None, None, scale, shift, True, 0, 0.5)
+
+    by_scale, by_shift = torch.autograd.functional.jacobian(output, (weight, bias))  # [s, i, j]
+    for s, i, j in np.ndindex(samples, features, features):
+        assert by_scale[s, i, j].item() == pytest.approx(delta(i, j) * normalised[s, j].item(), abs=1e-12)
+        assert by_shift[s, i, j].item() == delta(i, j)
+    layer = module(ManualBatchNorm, weight, bias, eps=0.5)
+    layer(x).backward(grad)
+    paths = [sum(grad[s, i] * by_scale[s, i, j] for s, i in np.ndindex(samples, features)) for j in range(features)]
+    np.testing.assert_allclose(layer.weight.grad.numpy(), [path.item() for path in paths], rtol=1e-11)
+
+
 @pytest.mark.equation(
     "eq:bn-local-normalised-input", "eq:bn-local-normalised-mean", "eq:bn-local-normalised-var", how="symbolic"
 )

@@ -252,6 +252,21 @@ def test_initial_variance():
         assert (weight_drawn @ values + bias_drawn).var() == pytest.approx(formula, rel=0.02)
 
 
+@pytest.mark.equation("eq:initial-leaky-relu", "eq:initial-logits", how="both")
+def test_initial_logits():
+    """The mean square by integration over half-lines, and logits of 40,000 drawn networks to two per cent."""
+    z, a, bound = sp.Symbol("z", real=True), sp.Symbol("a", positive=True), sp.Symbol("b", positive=True)
+    kept = sp.integrate(z**2 / (2 * bound), (z, 0, bound)) + sp.integrate((a * z) ** 2 / (2 * bound), (z, -bound, 0))
+    assert same(kept, (1 + a**2) / 2 * sp.integrate(z**2 / (2 * bound), (z, -bound, bound)))
+    values, slope, networks = np.array([1.5, -2.0, 0.5]), 0.3, 40_000
+    rows, biases = initial_parameters(0, 0, (networks * 2, 3), None)  # two hidden units a network
+    hidden = (rows @ values + biases).reshape(networks, 2)
+    hidden = np.where(hidden > 0, hidden, slope * hidden)
+    weights, biases = initial_parameters(0, 1, (networks, 2), None)
+    expected = 1 / (3 * 2) + (1 + slope**2) / (18 * 3) * (1 + (values**2).sum())
+    assert ((weights * hidden).sum(axis=1) + biases).var() == pytest.approx(expected, rel=0.02)
+
+
 def test_options_of_sgd_together():
     """All combinations of momentum, Nesterov's form and weight decay against torch.optim.SGD, in both precisions."""
     for momentum, nesterov, decay in itertools.product((0.0, 0.7), (False, True), (0.0, 0.2)):
