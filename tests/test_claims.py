@@ -12,7 +12,8 @@ from scipy import stats
 
 from cifar_report.analysis.claims import file, verdicts
 from cifar_report.analysis.claims.comparisons import Evidence, Measured
-from cifar_report.analysis.statistics import Interval
+from cifar_report.analysis.claims.verdicts import Judged
+from cifar_report.analysis.statistics import Estimate
 from cifar_report.base.errors import InputError
 from cifar_report.rendering import claims as latex
 
@@ -87,16 +88,17 @@ def study(tmp_path):
     return Study(tmp_path)
 
 
-def claim(comparison: dict, smallest: float = 0.01, **more) -> dict:
-    sentences = {verdict: f"{verdict}: {{interval}}" for verdict in verdicts.VERDICTS[:3]}
+def claim(comparison: dict, smallest: float = 0.01, parts: tuple = (), **more) -> dict:
+    """A claim of one deciding part, and of more; keys of a part and of the claim may be set."""
+    sentences = {verdict: f"{verdict}: {{interval}}" for verdict in ("supported", "refuted", "inconclusive")}
+    own = {key: more.pop(key) for key in ("direction", "label", "role") if key in more}
+    part = {"id": "own", "label": "a_b", "comparison": comparison, "smallest_effect": smallest, "why": "because"} | own
     return {
         "id": "a-claim",
         "title": "A & B",
         "statement": "A beats B by 100 %.",
-        "label": "a_b",
-        "comparison": comparison,
-        "smallest_effect": smallest,
-        "why": "because",
+        "decides": "all",
+        "parts": [part, *parts],
         "sentences": sentences | {"untested": "untested: {reason}"},
     } | more
 
@@ -139,39 +141,103 @@ def test_the_gap_is_training_minus_test_accuracy(study):
     assert found["estimate"] == pytest.approx(0.09)
 
 
-def test_the_gap_between_the_original_networks_is_the_sum_of_both_main_effects(study):
-    """The shipped decomposition of init-explains-gap: initial weights' effect plus the optimiser's."""
+def test_the_gap_between_the_original_networks_is_told_along_both_paths(study):
+    """The shipped parts of init-explains-gap, on planted accuracies: both accounts sum to the gap; only fresh seeds."""
     random = np.random.default_rng(0)
     names = ["mlp-numpy", "mlp-torch", "mlp-torch-sgd", "mlp-torch-sgd-small", "mlp-torch-adam-small"]
-    accuracy = {name: random.uniform(0.3, 0.5, 4) for name in names}
+    planted = dict(zip(names, (0.45, 0.42, 0.42, 0.45, 0.36), strict=True))
+    accuracy = {name: random.normal(planted[name], 0.005, 20) for name in names}
     for name, values in accuracy.items():
         study.runs(name, list(values))
     entry = next(c for c in yaml.safe_load(SHIPPED.read_text()) if c["id"] == "init-explains-gap")
     (found,) = study.evaluate(entry)
-    _, initial, in_sgd, in_adam, optimiser = (part["estimate"] for part in found["parts"])
-    assert initial == pytest.approx((in_sgd + in_adam) / 2)
-    gap = np.mean(accuracy["mlp-torch-sgd-small"] - accuracy["mlp-torch"])
-    assert initial + optimiser == pytest.approx(gap)
+    part = {part["id"]: part for part in found["parts"]}
+    gap = np.mean((accuracy["mlp-torch-sgd-small"] - accuracy["mlp-torch"])[10:])
+    assert part["within-sgd"]["estimate"] - part["adam-at-default"]["estimate"] == pytest.approx(gap)
+    assert part["sgd-at-small"]["estimate"] + part["within-adam"]["estimate"] == pytest.approx(gap)
+    gains = accuracy["mlp-torch-sgd-small"] - accuracy["mlp-torch-sgd"]
+    expected = stats.ttest_1samp(gains[10:], 0).confidence_interval(0.95)
+    assert interval_of(part["within-sgd"]) == pytest.approx(tuple(expected))
+    expected = stats.ttest_1samp(gains[:10], 0).confidence_interval(0.95)
+    assert interval_of(part["within-sgd"]["known"]) == pytest.approx(tuple(expected))
+    assert (found["verdict"], found["changed"]["fresh"]) == ("mixed", True)
+    assert "within SGD, " in found["sentence"] and "within Adam, " in found["sentence"]
+
+
+def test_fresh_seeds_that_are_not_all_run_leave_a_claim_untested_with_what_is_known(study):
+    study.runs("a", [0.5, 0.51, 0.52, 0.53])
+    (found,) = study.evaluate(claim(CONTRAST | {"weights": {"a": 1}, "fresh_seeds": [3, 4, 5]}))
+    assert (found["verdict"], found["runs"], found["ci95_low"]) == ("untested", 1, None)
+    assert found["reason"] == "seeds 3 to 5 decide it, and this study does not run 2 of them"
+    known = found["parts"][0]["known"]
+    assert (known["estimate"], known["runs"]) == (pytest.approx(0.51), 3)
+    assert "Over the seeds known before the rule was, a\\_b is " in latex.paragraph(found)
+    assert "the same over the seeds known before" in latex.table([found])
+
+
+JUDGED = {
+    "S": Judged(supports=True),
+    "S*": Judged(supports=True, supports_adjusted=True),
+    "-": Judged(),
+    "r": Judged(outside=True),  # at 95 % alone
+    "R": Judged(outside=True, refutes=True),
+    "U": Judged(untested=True),
+}
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "direction", "expected"),
+    ("rule", "parts", "premises", "expected"),
     [
-        (0.02, 0.04, "above", "supported"),
-        (-0.04, 0.005, "above", "refuted"),
-        (0.005, 0.02, "above", "inconclusive"),
-        (-0.04, 0.005, "below", "supported"),
-        (0.02, 0.04, "below", "refuted"),
-        (0.005, 0.02, "below", "inconclusive"),
-        (-0.009, 0.009, "within", "supported"),
-        (0.02, 0.04, "within", "refuted"),
-        (-0.04, -0.02, "within", "refuted"),
-        (-0.02, 0.0, "within", "inconclusive"),
+        ("all", "S S", "", "supported"),
+        ("all", "S* R", "", "refuted"),
+        ("all", "U R", "", "refuted"),
+        ("all", "S r", "", "inconclusive"),
+        ("all", "S U", "", "untested"),
+        ("all", "S -", "", "inconclusive"),
+        ("all", "r r", "", "inconclusive"),
+        ("each", "S S", "", "supported"),
+        ("each", "R U", "", "untested"),
+        ("each", "r R", "", "refuted"),
+        ("each", "r r", "", "refuted"),
+        ("each", "S* R", "", "mixed"),
+        ("each", "S R", "", "inconclusive"),
+        ("each", "S* r", "", "inconclusive"),
+        ("each", "S* R -", "", "mixed"),
+        ("each", "- R", "", "inconclusive"),
+        ("all", "S S", "S", "supported"),
+        ("all", "S S", "S -", "inconclusive"),
+        ("all", "R S", "R", "inconclusive"),
+        ("each", "S* R", "-", "inconclusive"),
+        ("each", "R R", "U", "inconclusive"),
+        ("each", "U R", "-", "untested"),
     ],
 )
-def test_a_verdict_follows_from_the_interval(low, high, direction, expected):
-    measured = Measured(Interval((low + high) / 2, low, high))
-    assert verdicts.verdict(measured, 0.01, direction) == expected
+def test_a_verdict_follows_from_the_parts(rule, parts, premises, expected):
+    found = verdicts.decide(rule, [JUDGED[p] for p in parts.split()], [JUDGED[p] for p in premises.split()])
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("mean", "direction", "expected"),
+    [
+        # Half widths for an error of 1 with 9 degrees of freedom: 2.262 at 95 %, 2.685 at 97.5 % (of two parts).
+        (10 + 2.25, "above", "-"),
+        (10 + 2.27, "above", "S"),
+        (10 + 2.69, "above", "S*"),
+        (10 - 2.25, "above", "-"),
+        (10 - 2.27, "above", "r"),
+        (10 - 2.69, "above", "R"),
+        (10 - 2.27, "below", "S"),
+        (10 + 2.69, "below", "R"),
+        (-(10 - 2.27), "within", "S"),
+        (10 - 2.25, "within", "-"),
+        (10 - 2.69, "within", "S*"),
+        (10 + 2.27, "within", "r"),
+        (-(10 + 2.69), "within", "R"),
+    ],
+)
+def test_a_part_is_judged_at_95_and_at_its_adjusted_confidence(mean, direction, expected):
+    assert verdicts.judge(Measured(Estimate(mean, 1.0, 9)), 10, direction, of=2) == JUDGED[expected]
 
 
 @pytest.mark.parametrize(
@@ -180,7 +246,7 @@ def test_a_verdict_follows_from_the_interval(low, high, direction, expected):
         ([0.05, 0.06, 0.055], "supported"),
         ([-0.05, -0.06, -0.055], "refuted"),
         ([0.05, -0.05, 0.01], "inconclusive"),
-        ([0.05], "untested"),
+        ([0.05, 0.05], "untested"),
     ],
 )
 def test_runs_give_each_verdict_and_its_sentence(study, difference, expected):
@@ -193,6 +259,20 @@ def test_runs_give_each_verdict_and_its_sentence(study, difference, expected):
     assert found["estimate"] == pytest.approx(np.mean(difference))
 
 
+def test_one_printed_run_is_refuted_by_the_prediction_interval_and_supported_by_that_of_the_mean(study):
+    values = np.array([0.50, 0.52, 0.51, 0.53, 0.49])
+    study.runs("a", list(values))
+    comparison = {"kind": "next-run", "variant": "a", "metric": "accuracy", "split": "test"}
+    half = stats.t.ppf(0.975, 4) * values.std(ddof=1)
+    mean_low, next_high = 0.51 - half / np.sqrt(5), 0.51 + half * np.sqrt(1 + 1 / 5)
+    marks = {next_high + 1e-6: "refuted", next_high - 1e-6: "inconclusive", mean_low - 1e-6: "supported"}
+    for mark, expected in marks.items():
+        (found,) = study.evaluate(claim(comparison, float(mark)))
+        assert found["verdict"] == expected
+    assert found["parts"][0]["next_run"]["ci95_high"] == pytest.approx(next_high)
+    assert found["parts"][0]["next_run"]["estimate"] == pytest.approx(0.51)
+
+
 def test_one_seed_or_a_variant_that_is_not_run_leaves_a_claim_untested(study):
     study.runs("a", [0.5])
     study.runs("b", [0.4])
@@ -202,20 +282,21 @@ def test_one_seed_or_a_variant_that_is_not_run_leaves_a_claim_untested(study):
         catalogue=["a", "b", "c"],
     )
     assert (one["verdict"], one["ci95_low"]) == ("untested", None)
-    assert one["reason"] == "there is one completed seed of a and b, and an interval takes at least two"
+    assert one["reason"].startswith("there is one completed seed of a and b, and a verdict takes at least three, so")
+    assert r"& \num{10.0} & [\num{6.0}, \num{14.0}] \emph{i} & " in latex.table([one])  # the images' interval
     assert (missing["verdict"], missing["runs"], missing["estimate"]) == ("untested", 0, None)
     assert missing["sentence"] == "untested: this study does not run c"
 
 
 def test_a_diverged_run_leaves_with_its_pair_and_is_named(study):
-    study.runs("a", [0.5, 0.52])
-    study.run("a", 2, status="diverged", test=0.1)
-    study.runs("b", [0.4, 0.41, 0.99])
+    study.runs("a", [0.5, 0.52, 0.54])
+    study.run("a", 3, status="diverged", test=0.1)
+    study.runs("b", [0.4, 0.41, 0.42, 0.99])
     (found,) = study.evaluate(claim(CONTRAST | {"weights": {"a": 1, "b": -1}}))
-    assert found["estimate"] == pytest.approx(0.105)
-    assert found["runs"] == 4
-    assert "left out: a seed 2 (diverged)" in found["reason"]
-    assert r"Left out: a seed 2 (diverged)." in latex.paragraph(found)
+    assert found["estimate"] == pytest.approx(0.11)
+    assert found["runs"] == 6
+    assert "left out: a seed 3 (diverged)" in found["reason"]
+    assert r"Left out: a seed 3 (diverged)." in latex.paragraph(found)
 
 
 def test_a_split_that_runs_do_not_have_leaves_a_claim_untested(study):
@@ -224,30 +305,21 @@ def test_a_split_that_runs_do_not_have_leaves_a_claim_untested(study):
     assert (found["verdict"], found["reason"]) == ("untested", "the runs of a have no accuracy on the split validation")
 
 
-@pytest.mark.parametrize(
-    ("parts", "expected"),
-    [
-        (["supported", "supported"], "supported"),
-        (["supported", "inconclusive"], "inconclusive"),
-        (["inconclusive", "untested"], "untested"),
-        (["untested", "supported", "refuted"], "refuted"),
-    ],
-)
-def test_a_claim_of_several_parts_stands_and_falls_with_them(parts, expected):
-    assert verdicts.joint_verdict(parts) == expected
-
-
 def test_a_claim_reports_the_part_that_decided_and_shows_but_does_not_judge_the_rest(study):
-    study.runs("a", [0.5, 0.51])
-    study.runs("b", [0.4, 0.40])
-    also = [
-        {"label": "back", "comparison": CONTRAST | {"weights": {"b": 1, "a": -1}}, "smallest_effect": 0, "why": "so"},
-        {"label": "shown", "comparison": CONTRAST | {"weights": {"c": 1}}},
-    ]
-    (found,) = study.evaluate(claim(CONTRAST | {"weights": {"a": 1, "b": -1}}, also=also))
+    study.runs("a", [0.5, 0.51, 0.52])
+    study.runs("b", [0.4, 0.40, 0.42])
+    back = {"label": "back", "comparison": CONTRAST | {"weights": {"b": 1, "a": -1}}, "smallest_effect": 0, "why": "so"}
+    parts = (
+        back | {"id": "back"},
+        back | {"id": "beside", "label": "beside", "role": "shown"},
+        {"id": "shown", "label": "shown", "role": "shown", "comparison": CONTRAST | {"weights": {"a": 1}}},
+    )
+    (found,) = study.evaluate(claim(CONTRAST | {"weights": {"a": 1, "b": -1}}, parts=parts))
     assert (found["verdict"], found["part"], found["why"]) == ("refuted", "back", "so")
-    assert found["estimate"] == pytest.approx(-0.105)
-    assert [part["verdict"] for part in found["parts"]] == ["supported", "refuted", None]
+    assert found["estimate"] == pytest.approx(np.mean([-0.1, -0.11, -0.1]))
+    assert [part["verdict"] for part in found["parts"]] == ["supported", "refuted", "refuted", None]
+    (alone,) = study.evaluate(claim(CONTRAST | {"weights": {"a": 1, "b": -1}}, parts=parts[1:]))
+    assert alone["verdict"] == "supported"
 
 
 def test_the_image_interval_is_that_of_the_mean_difference_over_images(study):
@@ -263,7 +335,7 @@ def test_the_image_interval_is_that_of_the_mean_difference_over_images(study):
 
 
 def test_curves_agree_by_their_greatest_relative_difference_up_to_a_step(study):
-    for seed, scale in enumerate((1e-6, 3e-6)):
+    for seed, scale in enumerate((1e-6, 3e-6, 2e-6)):
         study.run("a", seed, curve=[(0, 0, 2.0), (50, 1, 1.0), (100, 2, 0.5), (150, 3, 9.0)])
         study.run("b", seed, curve=[(0, 0, 2.0), (50, 1, 1.0 + scale), (100, 2, 0.5 - scale), (150, 3, 0.1)])
     comparison = {"kind": "curve-agreement", "variants": ["a", "b"], "metric": "loss", "split": "train"}
@@ -271,7 +343,7 @@ def test_curves_agree_by_their_greatest_relative_difference_up_to_a_step(study):
         claim(comparison | {"until_step": 100}, 1e-4, direction="below"),
         claim(comparison | {"until_step": 10}, 1e-4, direction="below", id="never"),
     )
-    expected = stats.ttest_1samp([2e-6, 6e-6], 0).confidence_interval(0.95)
+    expected = stats.ttest_1samp([2e-6, 6e-6, 4e-6], 0).confidence_interval(0.95)
     assert interval_of(early) == pytest.approx(tuple(expected), rel=1e-4)
     assert early["verdict"] == "supported"
     assert never["verdict"] == "untested"
@@ -347,19 +419,25 @@ def test_progress_is_compared_at_points_that_both_trials_evaluated_alike(study):
     assert samples["estimate"] == pytest.approx(np.mean(ratios * 2.0 / 1.5 - 1))
 
 
-def test_shift_tolerance_is_the_difference_of_the_shares_lost(study):
-    study.runs("a", [0.8, 0.8])
-    study.runs("b", [0.5, 0.5])
+def test_shift_tolerance_is_the_difference_of_the_points_lost(study):
+    study.runs("a", [0.8] * 3)
+    study.runs("b", [0.5] * 4)
     entry = claim(
         {"kind": "shift-tolerance", "variants": ["a", "b"], "pixels": 4, "metric": "accuracy", "split": "test"}
     )
     assert study.evaluate(entry)[0]["reason"] == "the accuracy on shifted images was not measured"
-    rows = [("a", s, p, 10, 0.8 - 0.04 * p) for s in (0, 1) for p in (0, 4)]
-    rows += [("b", s, p, 10, 0.5 - (0.05 + 0.01 * s) * p) for s in (0, 1) for p in (0, 4)]
+    lost = {"a": [0.16, 0.17, 0.15], "b": [0.2, 0.24, 0.22, 0.30]}
+    rows = [
+        (name, seed, pixels, 10, unmoved - points * pixels / 4)
+        for name, unmoved in (("a", 0.8), ("b", 0.5))
+        for seed, points in enumerate(lost[name])
+        for pixels in (0, 4)
+    ]
     table = pd.DataFrame(rows, columns=["variant", "seed", "shift", "images", "accuracy"])
     table.to_csv(study.folder / "shifts.csv", index=False)
     (found,) = study.evaluate(entry)
-    assert found["estimate"] == pytest.approx(np.mean([0.4 - 0.2, 0.48 - 0.2]))
+    expected = stats.ttest_ind(lost["b"], lost["a"], equal_var=False).confidence_interval(0.95)
+    assert interval_of(found) == pytest.approx(tuple(expected))
     table[table["variant"] == "a"].to_csv(study.folder / "shifts.csv", index=False)
     assert study.evaluate(entry)[0]["reason"] == "the accuracy on shifted images was not measured for b"
 
@@ -368,22 +446,26 @@ TEXT = """\
 - id: a-claim
   title: A
   statement: A beats B.
-  label: difference
-  comparison:
-    kind: contrast
-    weights: {a: 1, b: -1}
-    metric: accuracy
-    split: test
-    paired: true
-  smallest_effect: 0.01
-  why: because
-  also:
-    - label: effect
+  decides: all
+  parts:
+    - id: own
+      label: difference
+      comparison:
+        kind: contrast
+        weights: {a: 1, b: -1}
+        metric: accuracy
+        split: test
+        paired: true
+      smallest_effect: 0.01
+      why: because
+    - id: other
+      role: shown
+      label: effect
       comparison: {kind: setting-effect, variant: a, metric: accuracy, split: validation,
                    setting: hidden}
   sentences:
     supported: "Yes: {estimate}."
-    refuted: "No."
+    refuted: "No {other.low}."
     inconclusive: "Perhaps."
     untested: "{reason}."
 """
@@ -392,26 +474,46 @@ TEXT = """\
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ("metric: accuracy\n", "metric: acuracy\n", "8: claim 'a-claim': comparison.metric: expected one of"),
-        ("split: test", "split: testing", "9: claim 'a-claim': comparison.split: expected one of"),
-        ("kind: contrast", "kind: contras", "6: claim 'a-claim': comparison.kind: expected one of"),
-        ("paired: true", "paired: perhaps", "10: claim 'a-claim': comparison.paired: input should be a valid boolean"),
-        ("    paired: true\n", "", "5: claim 'a-claim': comparison.paired: expected this key, found none"),
-        ("    kind: contrast\n", "", "5: claim 'a-claim': comparison.kind: expected this key, found none"),
-        ("b: -1", "b: 0", "7: claim 'a-claim': comparison.weights.b: expected another number than 0"),
-        ("variant: a,", "variant: a, pixels: 1,", "15: claim 'a-claim': also.0.comparison.pixels: unknown key, with"),
-        ("label: effect", "label: effect\n      why: so", "14: claim 'a-claim': also.0: expected smallest_effect"),
-        ("  why: because", "  wy: because", "12: claim 'a-claim': wy: unknown key, with the value 'because'; did you"),
-        ("b: -1", "bb: -1", "7: claim 'a-claim': comparison.weights.bb: 'bb' is not among the variants; did you mean"),
-        ("variant: a", "variant: z", "15: claim 'a-claim': also.0.comparison.variant: 'z' is not among the variants"),
-        ("setting: hidden", "setting: hiden", "16: claim 'a-claim': also.0.comparison.setting: 'hiden' is not among"),
-        ("{estimate}", "{estimat}", "18: claim 'a-claim': sentences.supported: unknown placeholder {estimat}; did"),
-        ("{reason}", "No reason", "21: claim 'a-claim': sentences.untested: expected a sentence with {reason} in it"),
-        ("label: effect", "label: difference", "14: claim 'a-claim': also.0.label: 'difference' is the label of"),
+        ("metric: accuracy\n", "metric: acuracy\n", "11: claim 'a-claim': parts.0.comparison.metric: expected one of"),
+        ("split: test", "split: testing", "12: claim 'a-claim': parts.0.comparison.split: expected one of"),
+        ("kind: contrast", "kind: contras", "9: claim 'a-claim': parts.0.comparison.kind: expected one of"),
+        (
+            "paired: true",
+            "paired: perhaps",
+            "13: claim 'a-claim': parts.0.comparison.paired: input should be a valid boolean",
+        ),
+        ("        paired: true\n", "", "8: claim 'a-claim': parts.0.comparison.paired: expected this key, found none"),
+        ("        kind: contrast\n", "", "8: claim 'a-claim': parts.0.comparison.kind: expected this key, found none"),
+        ("b: -1", "b: 0", "10: claim 'a-claim': parts.0.comparison.weights.b: expected another number than 0"),
+        ("variant: a,", "variant: a, pixels: 1,", "19: claim 'a-claim': parts.1.comparison.pixels: unknown key, with"),
+        ("label: effect", "label: effect\n      why: so", "16: claim 'a-claim': parts.1: expected smallest_effect"),
+        ("      why: because", "      wy: because", "15: claim 'a-claim': parts.0.wy: unknown key, with the value"),
+        ("b: -1", "bb: -1", "10: claim 'a-claim': parts.0.comparison.weights.bb: 'bb' is not among the variants; did"),
+        ("variant: a", "variant: z", "19: claim 'a-claim': parts.1.comparison.variant: 'z' is not among the variants"),
+        ("setting: hidden", "setting: hiden", "20: claim 'a-claim': parts.1.comparison.setting: 'hiden' is not among"),
+        ("{estimate}", "{estimat}", "22: claim 'a-claim': sentences.supported: unknown placeholder {estimat}; did"),
+        ("{other.low}", "{othr.low}", "23: claim 'a-claim': sentences.refuted: 'othr' is not the id of a part; did"),
+        ("{reason}", "No reason", "25: claim 'a-claim': sentences.untested: expected a sentence with {reason} in it"),
+        ("label: effect", "label: difference", "18: claim 'a-claim': parts.1.label: 'difference' is the label of"),
+        ("id: other", "id: own", "16: claim 'a-claim': parts.1.id: 'own' is the id of"),
+        ("decides: all", "decides: both", "4: claim 'a-claim': decides: expected one of all, each, found 'both'"),
+        ("decides: all", "decides: each", "1: claim 'a-claim': expected sentences.mixed with decides: each, and with"),
+        ("role: shown", "role: premis", "17: claim 'a-claim': parts.1.role: expected one of decides, premise, shown, "),
+        ("role: shown", "role: premise", "16: claim 'a-claim': parts.1: expected smallest_effect of a part with the"),
+        (
+            "label: difference",
+            "label: difference\n      role: shown",
+            "1: claim 'a-claim': expected a part with the role decides, found none",
+        ),
+        (
+            "smallest_effect: 0.01\n",
+            "smallest_effect: -0.01\n      direction: within\n",
+            "6: claim 'a-claim': parts.0: expected a smallest_effect above 0 with the direction within, found -0.01",
+        ),
         (
             "smallest_effect: 0.01\n",
             "smallest_effect: few\n",
-            "11: claim 'a-claim': smallest_effect: input should be a valid",
+            "14: claim 'a-claim': parts.0.smallest_effect: input should be a valid",
         ),
     ],
 )
@@ -427,7 +529,7 @@ def test_what_is_wrong_in_the_claims_is_named_with_its_line(tmp_path, old, new, 
 def test_a_repeated_id_no_yaml_and_no_file_are_named(tmp_path):
     path = tmp_path / "claims.yaml"
     path.write_text(TEXT + TEXT)
-    with pytest.raises(InputError, match=r"claims.yaml:22: claim 'a-claim': id: .* in line 1 too"):
+    with pytest.raises(InputError, match=r"claims.yaml:26: claim 'a-claim': id: .* in line 1 too"):
         file.load(path)
     path.write_text("- id: [")
     with pytest.raises(InputError, match=r"claims.yaml: expected YAML, .* line 1"):
@@ -449,7 +551,7 @@ def test_the_same_runs_give_the_same_files_and_latex_shows_what_json_says(study)
     study.runs("mlp-numpy", [0.5, 0.53, 0.52])
     study.runs("mlp-torch", [0.45, 0.455, 0.45])
     study.runs("vgg", [0.75])
-    study.runs("mlp-tuned", [0.53, 0.535])
+    study.runs("mlp-tuned", [0.53, 0.535, 0.54])
     names = ("claims.json", "tables/claims.tex", "tables/claims-text.tex")
     written = []
     for _ in range(2):
@@ -472,7 +574,7 @@ def test_latex_is_escaped_and_numbers_are_siunitx(study):
     study.runs("a_1", [0.55, 0.56, 0.57])
     study.runs("b", [0.5, 0.5, 0.5])
     entry = claim(CONTRAST | {"weights": {"a_1": 1, "b": -1}})
-    entry["sentences"]["supported"] = "{part} & more: {interval}, {pairs} seeds, above {smallest}"
+    entry["sentences"]["supported"] = "{own.part} & more: {interval}, {pairs} seeds, above {smallest}"
     (found,) = study.evaluate(entry)
     assert found["sentence"] == (
         "a_b & more: 6.0 percentage points (95 % interval 3.5 to 8.5), 3 seeds, above 1 percentage point"

@@ -22,46 +22,62 @@ class Interval(NamedTuple):
         return (self.high - self.low) / 2
 
 
-def t_interval(values: Float[np.ndarray, " n"] | list[float], confidence: float = 0.95) -> Interval:
-    """Student's t interval of the mean; for paired comparisons, of the differences (Student 1908).
+class Estimate(NamedTuple):
+    """A mean, its standard error and the degrees of freedom that the error has; error and freedom NaN where unknown.
 
-    Values that are all alike give an interval of no width; no values give NaN.
+    An error of 0 says that nothing is left to chance: the interval has no width.
     """
-    from scipy import stats  # reading the workflow needs this module's floor, and not SciPy
 
+    mean: float
+    error: float
+    freedom: float
+
+    def interval(self, confidence: float = 0.95) -> Interval:
+        """Student's interval."""
+        from scipy import stats  # reading the workflow needs this module's floor, and not SciPy
+
+        half = float(stats.t.ppf((1 + confidence) / 2, self.freedom)) * self.error
+        return Interval(self.mean, self.mean - half, self.mean + half)
+
+
+def mean_estimate(values: Float[np.ndarray, " n"] | list[float]) -> Estimate:
+    """The mean of a sample; for paired comparisons, of the differences (Student 1908). Of no values: NaN."""
     values = np.asarray(values, dtype=np.float64)
-    if len(values) == 0:
-        return Interval(np.nan, np.nan, np.nan)
-    mean = float(values.mean())
-    if len(values) == 1:
-        return Interval(mean, np.nan, np.nan)
-    half = float(stats.t.ppf((1 + confidence) / 2, len(values) - 1) * stats.sem(values))
-    return Interval(mean, mean - half, mean + half)
+    if len(values) < 2:
+        return Estimate(float(values[0]) if len(values) else np.nan, np.nan, np.nan)
+    return Estimate(float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values))), len(values) - 1)
 
 
-def welch_interval(samples: list[tuple[float, Float[np.ndarray, " n"]]]) -> Interval:
-    """Welch's 95 % interval of a weighted sum of independent samples' means (Welch 1947).
+def t_interval(values: Float[np.ndarray, " n"] | list[float], confidence: float = 0.95) -> Interval:
+    """Student's t interval of the mean. Values that are all alike give no width, fewer than two no limits (NaN)."""
+    return mean_estimate(values).interval(confidence)
+
+
+def welch_estimate(samples: list[tuple[float, Float[np.ndarray, " n"]]]) -> Estimate:
+    """A weighted sum of independent samples' means, of unequal variances (Welch 1947).
 
     Args:
-        samples: (weight, values); the limits are NaN where one of them has fewer than two values, the mean where none.
+        samples: (weight, values); no error where one of them has fewer than two values, no mean where one has none.
     """
     if not all(len(values) for _, values in samples):
-        return Interval(np.nan, np.nan, np.nan)
+        return Estimate(np.nan, np.nan, np.nan)
     mean = float(sum(weight * values.mean() for weight, values in samples))
     if min(len(values) for _, values in samples) < 2:
-        return Interval(mean, np.nan, np.nan)
+        return Estimate(mean, np.nan, np.nan)
     variances = [(weight**2 * values.var(ddof=1) / len(values), len(values) - 1) for weight, values in samples]
     total = sum(variance for variance, _ in variances)
     freedom = total**2 / sum(variance**2 / n for variance, n in variances) if total else 1.0
-    return student_interval(mean, math.sqrt(total), freedom)
+    return Estimate(mean, math.sqrt(total), freedom)
 
 
-def student_interval(estimate: float, error: float, freedom: float) -> Interval:
-    """The 95 % interval of an estimate with a standard error of so many degrees of freedom."""
-    from scipy import stats
+def next_value(values: Float[np.ndarray, " n"] | list[float]) -> Estimate:
+    """One more draw of what the sample was drawn from: its interval is the prediction interval for a single new run.
 
-    half = float(stats.t.ppf(0.975, freedom)) * error
-    return Interval(estimate, estimate - half, estimate + half)
+    Mean ± t(n - 1) · s · sqrt(1 + 1/n), for draws of a normal distribution (Patil, Peng and Leek 2016; Spence and
+    Stanley 2016).
+    """
+    mean, error, freedom = mean_estimate(values)
+    return Estimate(mean, error * math.sqrt(freedom + 2), freedom)  # s sqrt(1 + 1/n) = s / sqrt(n) · sqrt(n + 1)
 
 
 def binomial_error(share: float, images: int) -> float:

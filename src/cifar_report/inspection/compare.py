@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from cifar_report.analysis.statistics import Interval, t_interval, welch_interval
+from cifar_report.analysis.statistics import Interval, t_interval, welch_estimate
 from cifar_report.base.errors import InputError
 from cifar_report.inspection.frames import load_study
 from cifar_report.runs.finished import Run
@@ -219,7 +219,7 @@ def _fate(a: Side, b: Side, name: str) -> _Fate:
         values = [second.final("test", "accuracy") - first.final("test", "accuracy") for first, second in completed]
         difference, how = t_interval(np.array(values)), f"paired, {len(values)} seeds"
     else:
-        difference = welch_interval([(1, accuracies[1]), (-1, accuracies[0])])
+        difference = welch_estimate([(1, accuracies[1]), (-1, accuracies[0])]).interval()
         how = "seeds of their own" if min(map(len, accuracies)) > 1 else "no interval of less than two completed seeds"
     word = "no difference shown"
     if difference.low > 0 or difference.high < 0:

@@ -7,7 +7,13 @@ from cifar_report.analysis.claims.verdicts import Notation, number, quantity, se
 from cifar_report.base.files import read_json, write_text
 from cifar_report.rendering.latex import escape
 
-SYMBOLS = {"supported": r"$\checkmark$", "refuted": r"$\times$", "inconclusive": r"$\sim$", "untested": "--"}
+SYMBOLS = {
+    "supported": r"$\checkmark$",
+    "refuted": r"$\times$",
+    "mixed": r"$\pm$",
+    "inconclusive": r"$\sim$",
+    "untested": "--",
+}
 
 _LATEX = Notation(escape, r"\num{{{}}}".format, r"\qty{{{}}}{{\percent}}".format)
 _UNITS = {"points": "", "percent": r"\,\%", "ppm": r"\,ppm", "nats": r"\,nats"}
@@ -16,7 +22,9 @@ _CAPTION = (
     "The claims, the original's first, and what the runs of this study say of them: estimate with its "
     r"\qty{95}{\percent} interval, the bound that the interval must keep to for the claim to be supported, the runs or "
     "trials behind it, and the verdict. Without a unit, values are percentage points; ppm is parts per "
-    "million. Rows without a bound are shown beside the others and not judged."
+    "million. Rows in italics are shown beside the others and decide nothing; a premise must hold before anything is "
+    r"decided. With \emph{i}, an interval is that of the test images alone, since one or two seeds leave what other "
+    "seeds would change unknown. Seeds that were known before the rule was are shown below those that decide."
 )
 
 
@@ -37,7 +45,11 @@ def table(claims: list[dict[str, Any]]) -> str:
     for claim in claims:
         single = sum(part["verdict"] is not None for part in claim["parts"]) == 1
         rows.append(rf"\multicolumn{{5}}{{@{{}}l}}{{\textbf{{{escape(claim['title'])}}}}} & {_verdict(claim)} \\*")
-        rows += [_row(part, with_verdict=not single) for part in claim["parts"]]
+        for part in claim["parts"]:
+            rows.append(_row(part, with_verdict=not single))
+            if part["known"] is not None and part["known"]["estimate"] is not None:
+                earlier = {"label": "the same over the seeds known before", "role": "shown", "verdict": None}
+                rows.append(_row(part | part["known"] | earlier | {"image_level": None}, with_verdict=False))
         rows.append(r"\addlinespace")
     return "\n".join(
         [
@@ -60,22 +72,30 @@ def table(claims: list[dict[str, Any]]) -> str:
 
 def paragraph(claim: dict[str, Any]) -> str:
     r"""A claim as a `\paragraph`: the statement, the sentence that the verdict chose, and what the bound means."""
-    deciding = next(part for part in claim["parts"] if part["label"] == claim["part"])
+    told = next(part for part in claim["parts"] if part["id"] == claim["part"])
     is_tested = claim["verdict"] != "untested"
     sentences = [
         rf"\paragraph{{{escape(claim['title'])}: {claim['verdict']}.}}",
         rf"\emph{{{escape(claim['statement'])}}}",
-        sentence(claim["template"], deciding, _LATEX),
+        sentence(claim, _LATEX),
     ]
     if claim["image_level"] is not None:
-        shown = deciding | claim["image_level"]
+        shown = told | claim["image_level"]
         low, high = number(shown, "ci95_low", _LATEX), quantity(shown, "ci95_high", _LATEX)
-        alone = rf"So far {escape(claim['part'])} is {quantity(shown, 'estimate', _LATEX)}, and resampling"
+        alone = rf"So far {escape(told['label'])} is {quantity(shown, 'estimate', _LATEX)}, and resampling"
         opening = "Resampling" if is_tested else alone
         sentences.append(f"{opening} the test images instead of the seeds gives {low} to {high}.")
+    if told["known"] is not None and told["known"]["estimate"] is not None:
+        known = told | told["known"]
+        limits = f" ({number(known, 'ci95_low', _LATEX)} to {quantity(known, 'ci95_high', _LATEX)})"
+        interval = limits if known["ci95_low"] is not None else ""
+        estimate = quantity(known, "estimate", _LATEX)
+        sentences.append(f"Over the seeds known before the rule was, {escape(told['label'])} is {estimate}{interval}.")
+    if claim["changed"] is not None and not claim["changed"]["fresh"]:
+        sentences.append("Its rule was chosen after seeing data.")
     if is_tested:
-        if deciding["left_out"]:
-            sentences.append(f"Left out: {escape(', '.join(deciding['left_out']))}.")
+        if told["left_out"]:
+            sentences.append(f"Left out: {escape(', '.join(told['left_out']))}.")
         sentences.append(escape(claim["why"]))
     return "\n".join(sentences) + "\n"
 
@@ -87,11 +107,17 @@ def _row(part: dict[str, Any], with_verdict: bool) -> str:
     if part["ci95_low"] is not None:
         low, high = number(part, "ci95_low", _LATEX), number(part, "ci95_high", _LATEX)
         interval = f"[{low}, {high}]{_UNITS[part['unit']]}"
+    elif part["image_level"] is not None:
+        shown = part | part["image_level"]
+        low, high = number(shown, "ci95_low", _LATEX), number(shown, "ci95_high", _LATEX)
+        estimate, interval = number(shown, "estimate", _LATEX), rf"[{low}, {high}]{_UNITS[part['unit']]} \emph{{i}}"
     bound = "--"
     if part["smallest_effect"] is not None:
         bound = rf"${_SIGNS[part['direction']]}$\,{number(part, 'smallest_effect', _LATEX)}"
     verdict = _verdict(part) if with_verdict and part["verdict"] else ""
-    label = rf"\hangindent=2em\hspace*{{1em}}{escape(part['label'])}"
+    name = escape(part["label"])
+    styled = {"decides": name, "premise": f"premise: {name}", "shown": rf"\emph{{{name}}}"}[part["role"]]
+    label = rf"\hangindent=2em\hspace*{{1em}}{styled}"
     return " & ".join([label, estimate, interval, bound, rf"\num{{{part['runs']}}}", verdict]) + r" \\"
 
 

@@ -211,8 +211,8 @@ def _search_numbers(search: pd.DataFrame) -> dict[str, str]:
 
 def _claim_numbers(claims: list[dict[str, Any]]) -> dict[str, str]:
     verdicts = [claim["verdict"] for claim in claims]
-    counts = {f"claims.{v}": num(verdicts.count(v)) for v in ("supported", "refuted", "inconclusive", "untested")}
-    return {"claims": num(len(claims)), **counts}
+    names = ("supported", "refuted", "mixed", "inconclusive", "untested")
+    return {"claims": num(len(claims)), **{f"claims.{name}": num(verdicts.count(name)) for name in names}}
 
 
 def _figure_numbers(figures: list[dict[str, Any]]) -> dict[str, str]:

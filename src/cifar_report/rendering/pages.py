@@ -213,5 +213,5 @@ def _slowest(costs: pd.DataFrame, labels: dict[str, str]) -> dict[str, str]:
 def _verdicts(claims: list[dict[str, Any]]) -> str:
     """How many claims have each verdict, in words."""
     counts = pd.Series([claim["verdict"] for claim in claims]).value_counts()
-    verdicts = ("supported", "refuted", "inconclusive", "untested")
+    verdicts = ("supported", "refuted", "mixed", "inconclusive", "untested")
     return ", ".join(f"{counts[verdict]} {verdict}" for verdict in verdicts if verdict in counts)

@@ -152,7 +152,7 @@ def _variant(document: StudyDocument, name: str) -> Variant:
     return Variant(
         name=name,
         label=entry.get("label", name),
-        seeds=tuple(entry.get("seeds", document.seeds)),
+        seeds=tuple(entry.get("seeds") or document.seeds),
         settings=settings,
         search=entry.get("search"),
         original_test_accuracy=entry.get("original_test_accuracy"),

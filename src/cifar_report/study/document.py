@@ -77,7 +77,7 @@ class VariantEntry(SomeSettings):
     ] = ""
     like: Annotated[str, means("a variant whose settings are taken over; what stands beside it replaces them")] = ""
     search: Annotated[str, means("the search whose choice completes the settings")] = ""
-    seeds: Annotated[Seeds, means("of this variant, instead of the study's")] = Field(default_factory=list)
+    seeds: Annotated[Seeds | None, means("of this variant, instead of the study's; null: the study's")] = None
     original_test_accuracy: Annotated[
         float | None, means("what is to be reproduced, as a fraction; null: nothing", ge=0, le=1), OR_NULL
     ] = None

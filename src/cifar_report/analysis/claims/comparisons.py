@@ -5,7 +5,7 @@ Accuracies are fractions, losses nats, and differences of them too.
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +18,20 @@ from cifar_report.analysis.claims.file import (
     Comparison,
     Contrast,
     CurveAgreement,
+    NextRun,
     SettingEffect,
     SettingProgress,
     ShiftTolerance,
 )
-from cifar_report.analysis.statistics import Interval, student_interval, t_interval, welch_interval
+from cifar_report.analysis.statistics import Estimate, Interval, mean_estimate, next_value, welch_estimate
 from cifar_report.analysis.summary import Facts, facts
 from cifar_report.base.errors import InputError
 from cifar_report.runs.finished import Run, load_run, load_runs
 
 RESAMPLES = 1000  # of the test images
+FEWEST = 3  # seeds, or pairs of trials, that a verdict rests on
 
-_NOTHING = Interval(np.nan, np.nan, np.nan)
+_NOTHING = Estimate(np.nan, np.nan, np.nan)
 _SHIFT_COLUMNS = ["variant", "seed", "shift", "accuracy"]
 
 
@@ -67,13 +69,15 @@ class Evidence:
 class Measured:
     """What a comparison gives; `lacks` says why it cannot be judged, and is empty where it can."""
 
-    interval: Interval = _NOTHING
+    estimate: Estimate = _NOTHING
     unit: str = "points"  # points or percent (fractions, shown times 100), ppm (times 1e6), nats
-    pairs: int = 0  # values that the interval rests on
+    pairs: int = 0  # values that the estimate rests on
     runs: int = 0  # runs or trials that went into them
     lacks: str = ""
     left_out: tuple[str, ...] = ()  # what diverged
     image_level: Interval | None = None  # the same estimate with the uncertainty from the test images
+    next_run: Estimate | None = None  # of one more run: what refutes, where it is not the mean
+    known: "Measured | None" = None  # the same over the seeds that were known before the rule was, which do not decide
 
 
 def measure(comparison: Comparison, evidence: Evidence) -> Measured:
@@ -86,8 +90,23 @@ def contrast(comparison: Contrast, evidence: Evidence) -> Measured:
 
     Paired, the sum is taken seed by seed, over the seeds that every variant completed, and the interval is Student's
     over these sums. Else each variant's seeds are a sample of their own, and the interval is Welch's: for one variant,
-    Student's again.
+    Student's again. Where the comparison names fresh seeds, they alone enter, and all of them must be run; the others
+    are measured beside them.
     """
+    if comparison.fresh_seeds is None or _not_run(comparison.weights, evidence):
+        return _contrast(comparison, evidence, lambda seed: True)
+    fresh = frozenset(comparison.fresh_seeds)
+    measured = _contrast(comparison, evidence, fresh.__contains__)
+    known = _contrast(comparison, evidence, lambda seed: seed not in fresh)
+    planned = set.intersection(*(set(evidence.variants[name]["seeds"]) for name in comparison.weights))
+    lacks = measured.lacks
+    if missing := fresh - planned:
+        lacks = f"seeds {min(fresh)} to {max(fresh)} decide it, and this study does not run {len(missing)} of them"
+    return replace(measured, lacks=lacks, known=known)
+
+
+def _contrast(comparison: Contrast, evidence: Evidence, enters: Callable[[int], bool]) -> Measured:
+    """The same over the seeds that enter."""
     weights, split, metric = comparison.weights, comparison.split, comparison.metric
     is_difference = split == "train-minus-test" or math.isclose(sum(weights.values()), 0, abs_tol=1e-9)
     unit = "nats" if metric == "loss" else "points" if is_difference else "percent"
@@ -95,28 +114,51 @@ def contrast(comparison: Contrast, evidence: Evidence) -> Measured:
         return Measured(unit=unit, lacks=lacks)
     common = _common_seeds(weights, evidence)
     seeds = {name: common if comparison.paired else list(evidence.facts[name].by_seed) for name in weights}
+    seeds = {name: [seed for seed in members if enters(seed)] for name, members in seeds.items()}
     values = {name: evidence.facts[name].values(split, metric, seeds[name]) for name in weights}
     for name in weights:
         if np.isnan(values[name]).any():
             return Measured(unit=unit, lacks=f"the runs of {name} have no {metric} on the split {split}")
     pairs = min(map(len, values.values()))
     if comparison.paired:
-        interval = t_interval(np.sum([weight * values[name] for name, weight in weights.items()], axis=0))
+        estimate = mean_estimate(np.sum([weight * values[name] for name, weight in weights.items()], axis=0))
     else:
-        interval = welch_interval([(weight, values[name]) for name, weight in weights.items()])
+        estimate = welch_estimate([(weight, values[name]) for name, weight in weights.items()])
     images = None
-    if split == "test" and metric == "accuracy" and pairs and evidence.labels is not None:
-        runs = {name: [evidence.facts[name].by_seed[seed] for seed in seeds[name]] for name in weights}
-        images = image_interval([(weight, runs[name]) for name, weight in weights.items()], evidence.labels)
+    if split in ("test", "train-minus-test") and metric == "accuracy" and pairs and evidence.labels is not None:
+        sign = 1 if split == "test" else -1
+        samples = [
+            (sign * weight, [evidence.facts[name].by_seed[seed] for seed in seeds[name]])
+            for name, weight in weights.items()
+        ]
+        images = image_interval(samples, evidence.labels)
+        # The training images stay as they are, and so do the accuracies on them.
+        images = Interval(*(estimate.mean + (limit - images.mean) for limit in images))
     return Measured(
-        interval,
+        estimate,
         unit,
         pairs,
         sum(map(len, values.values())),
         _too_few(pairs, "completed seed", weights),
-        _diverged(weights, evidence),
+        _diverged(weights, evidence, enters),
         images,
     )
+
+
+def next_run(comparison: NextRun, evidence: Evidence) -> Measured:
+    """A variant's mean over the seeds, and beside it what one more run is expected to give.
+
+    A value that somebody printed of one run is one draw: it is out of reach only if it lies above the prediction
+    interval for a single new run, and surely reached if the interval of the mean lies above it.
+    """
+    name = comparison.variant
+    alone = Contrast(
+        kind="contrast", weights={name: 1.0}, metric=comparison.metric, split=comparison.split, paired=False
+    )
+    measured = contrast(alone, evidence)
+    if measured.lacks:
+        return measured
+    return replace(measured, next_run=next_value(evidence.facts[name].values(comparison.split, comparison.metric)))
 
 
 def curve_agreement(comparison: CurveAgreement, evidence: Evidence) -> Measured:
@@ -139,7 +181,7 @@ def curve_agreement(comparison: CurveAgreement, evidence: Evidence) -> Measured:
     if seeds and not distances:
         lacks = f"the curves of {first} and {second} have no common point in steps 1 to {comparison.until_step}"
     left_out = _diverged(comparison.variants, evidence)
-    return Measured(t_interval(distances), "ppm", len(distances), 2 * len(distances), lacks, left_out)
+    return Measured(mean_estimate(distances), "ppm", len(distances), 2 * len(distances), lacks, left_out)
 
 
 def setting_effect(comparison: SettingEffect, evidence: Evidence) -> Measured:
@@ -179,8 +221,8 @@ def setting_effect(comparison: SettingEffect, evidence: Evidence) -> Measured:
     lead = own - max(others, key=lambda e: e @ coefficients)
     variance = np.sum((accuracy - design @ coefficients) ** 2) / freedom
     error = math.sqrt(variance * (lead @ np.linalg.inv(design.T @ design) @ lead))
-    interval = student_interval(float(lead @ coefficients), error, freedom)
-    return Measured(interval, "points", len(trials), len(trials), left_out=left_out)
+    estimate = Estimate(float(lead @ coefficients), error, freedom)
+    return Measured(estimate, "points", len(trials), len(trials), left_out=left_out)
 
 
 def setting_progress(comparison: SettingProgress, evidence: Evidence) -> Measured:
@@ -209,13 +251,13 @@ def setting_progress(comparison: SettingProgress, evidence: Evidence) -> Measure
         if fair.any():
             ratios.append(float(np.exp(np.mean(np.log(a[fair] / b[fair])))) - 1)
     lacks = _too_few(len(ratios), "pair", [f"trials that differ in {comparison.setting} alone"])
-    return Measured(t_interval(ratios), "percent", len(ratios), 2 * len(ratios), lacks, tuple(left_out))
+    return Measured(mean_estimate(ratios), "percent", len(ratios), 2 * len(ratios), lacks, tuple(left_out))
 
 
 def shift_tolerance(comparison: ShiftTolerance, evidence: Evidence) -> Measured:
-    """How much less of its test accuracy the first variant loses on shifted images than the second, paired by seed.
+    """How much less test accuracy the first variant loses on shifted images than the second; the interval is Welch's.
 
-    What a run loses is a share, 1 - accuracy(shifted) / accuracy(unmoved), on the same images.
+    What a run loses is accuracy(unmoved) - accuracy(shifted), on the same images.
     """
     names = comparison.variants
     if lacks := _not_run(names, evidence):
@@ -225,16 +267,16 @@ def shift_tolerance(comparison: ShiftTolerance, evidence: Evidence) -> Measured:
     table = evidence.shifts.pivot_table(index=["variant", "seed"], columns="shift", values="accuracy")
     if missing := sorted(set(names) - set(table.index.get_level_values("variant"))):
         return Measured(lacks=f"the accuracy on shifted images was not measured for {_listed(missing)}")
-    loss = 1 - table[comparison.pixels] / table[0]
-    seeds = _common_seeds(names, evidence)
-    first, second = (loss[name].reindex(seeds) for name in names)
-    values = (second - first).dropna().to_numpy()
-    lacks = _too_few(len(values), "completed seed", names)
-    return Measured(t_interval(values), "points", len(values), 2 * len(values), lacks, _diverged(names, evidence))
+    loss = (table[0] - table[comparison.pixels]).dropna()
+    first, second = (loss[name].to_numpy() for name in names)
+    estimate, count = welch_estimate([(1, second), (-1, first)]), min(len(first), len(second))
+    lacks = _too_few(count, "completed seed", names)
+    return Measured(estimate, "points", count, len(first) + len(second), lacks, _diverged(names, evidence))
 
 
 _MEASURES: dict[type, Callable[[Any, Evidence], Measured]] = {
     Contrast: contrast,
+    NextRun: next_run,
     CurveAgreement: curve_agreement,
     SettingEffect: setting_effect,
     SettingProgress: setting_progress,
@@ -284,14 +326,18 @@ def _not_run(names: Iterable[str], evidence: Evidence) -> str:
 
 
 def _too_few(count: int, what: str, of: Iterable[str]) -> str:
-    if count > 1:
+    if count >= FEWEST:
         return ""
-    return f"there is {'one' if count else 'no'} {what} of {_listed(of)}, and an interval takes at least two"
+    there = ("there is no {}", "there is one {}", "there are two {}s")[count].format(what)
+    unknown = ", so that what other seeds would change is unknown" if count else ""
+    return f"{there} of {_listed(of)}, and a verdict takes at least three{unknown}"
 
 
-def _diverged(names: Iterable[str], evidence: Evidence) -> tuple[str, ...]:
+def _diverged(
+    names: Iterable[str], evidence: Evidence, enters: Callable[[int], bool] = lambda seed: True
+) -> tuple[str, ...]:
     runs = (run for name in names for run in evidence.facts[name].runs)
-    return tuple(f"{run.variant} seed {run.seed} (diverged)" for run in runs if not run.completed)
+    return tuple(f"{run.variant} seed {run.seed} (diverged)" for run in runs if enters(run.seed) and not run.completed)
 
 
 def _listed(names: Iterable[str]) -> str:

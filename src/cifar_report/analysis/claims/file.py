@@ -16,9 +16,11 @@ from cifar_report.base.errors import InputError
 from cifar_report.study.settings import SETTINGS
 from cifar_report.study.validation import NAME, STRICT, did_you_mean, refused
 
-PLACEHOLDERS = ("part", "interval", "estimate", "low", "high", "smallest", "pairs", "runs", "reason")
+PLACEHOLDERS = ("part", "interval", "estimate", "low", "high", "smallest", "pairs", "runs", "prediction", "reason")
+LISTS = ("supporting", "refuting")  # of the deciding parts, each with its interval
 
-Verdict = Literal["supported", "refuted", "inconclusive", "untested"]
+Verdict = Literal["supported", "refuted", "mixed", "inconclusive", "untested"]
+Role = Literal["decides", "premise", "shown"]
 Direction = Literal["above", "below", "within"]
 Split = Literal["train", "validation", "test"]
 
@@ -53,8 +55,8 @@ def _template(template: str) -> str:
     except ValueError as error:
         message = f"expected a sentence with placeholders such as {{estimate}}, found {template!r}: {error}"
         raise refused(message) from error
-    if unknown := [name for name in used if name not in PLACEHOLDERS]:
-        hint = did_you_mean(unknown[0], PLACEHOLDERS, "there are")
+    if unknown := [name for name in used if name.rpartition(".")[2] not in (*PLACEHOLDERS, *LISTS)]:
+        hint = did_you_mean(unknown[0], (*PLACEHOLDERS, *LISTS), "there are")
         raise refused(f"unknown placeholder {{{unknown[0]}}}; {hint}")
     return template
 
@@ -68,6 +70,7 @@ def _with_reason(template: str) -> str:
 Text = Annotated[str, Field(min_length=1)]
 Variant = Text
 Pair = Annotated[tuple[Variant, Variant], Field(strict=False), AfterValidator(_distinct)]  # YAML has lists alone
+Slug = Annotated[str, AfterValidator(_slug)]
 Setting = Annotated[str, AfterValidator(_setting)]
 Template = Annotated[Text, AfterValidator(_template)]
 
@@ -84,6 +87,17 @@ class Contrast(_Model):
     metric: Literal["accuracy", "loss"]
     split: Literal["train", "validation", "test", "train-minus-test"]  # the last: the generalisation gap
     paired: bool  # by seed
+    # The seeds that decide, where the rule was chosen after the results of others were known; those stand beside.
+    fresh_seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
+
+
+class NextRun(_Model):
+    """A variant's accuracy, held against a value that somebody printed of one run."""
+
+    kind: Literal["next-run"]
+    variant: Variant
+    metric: Literal["accuracy"]
+    split: Split
 
 
 class CurveAgreement(_Model):
@@ -118,7 +132,7 @@ class SettingProgress(_Model):
 
 
 class ShiftTolerance(_Model):
-    """How much less of its accuracy the first variant loses on shifted images than the second."""
+    """How much less accuracy the first variant loses on shifted images than the second."""
 
     kind: Literal["shift-tolerance"]
     variants: Pair
@@ -127,14 +141,17 @@ class ShiftTolerance(_Model):
     split: Literal["test"]
 
 
-Comparison = Contrast | CurveAgreement | SettingEffect | SettingProgress | ShiftTolerance
+Comparison = Contrast | NextRun | CurveAgreement | SettingEffect | SettingProgress | ShiftTolerance
 _KINDS = {kind.model_fields["kind"].annotation.__args__[0]: kind for kind in Comparison.__args__}  # type: ignore[union-attr]
 
 
 class Part(_Model):
-    """A comparison, and what its interval must keep to; without a smallest effect it is shown and not judged."""
+    """A comparison, and what its interval must keep to; without a smallest effect it has no verdict of its own."""
 
+    id: Slug
     label: Text
+    # decides: one of those that the claim's verdict follows from; premise: without it nothing follows; shown: neither.
+    role: Role = "decides"
     comparison: Annotated[Comparison, Field(discriminator="kind")]
     smallest_effect: float | None = None
     # The side of the smallest effect that supports the claim; within: between its negative and itself.
@@ -147,6 +164,10 @@ class Part(_Model):
             raise refused("expected smallest_effect and why together, found one of them")
         if self.smallest_effect is None and "direction" in self.model_fields_set:
             raise refused("expected smallest_effect beside direction, found none")
+        if self.smallest_effect is None and self.role != "shown":
+            raise refused(f"expected smallest_effect of a part with the role {self.role}, found none")
+        if self.smallest_effect is not None and self.direction == "within" and self.smallest_effect <= 0:
+            raise refused(f"expected a smallest_effect above 0 with the direction within, found {self.smallest_effect}")
         return self
 
     def variants(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
@@ -156,33 +177,56 @@ class Part(_Model):
                 yield from ((("comparison", "weights", name), name) for name in weights)
             case CurveAgreement(variants=names) | ShiftTolerance(variants=names):
                 yield from ((("comparison", "variants", place), name) for place, name in enumerate(names))
-            case SettingEffect(variant=name) | SettingProgress(variant=name):
+            case NextRun(variant=name) | SettingEffect(variant=name) | SettingProgress(variant=name):
                 yield ("comparison", "variant"), name
 
 
 class Sentences(_Model):
-    """What the report says for each verdict: templates of PLACEHOLDERS."""
+    """What the report says for each verdict: templates of PLACEHOLDERS and LISTS.
+
+    A placeholder stands for the part that the verdict is told by, and behind a part's id and a dot for that part.
+    """
 
     supported: Template
     refuted: Template
+    mixed: Template | None = None  # where each part decides
     inconclusive: Template
     untested: Annotated[Template, AfterValidator(_with_reason)]
 
+    def parts(self) -> Iterator[tuple[str, str]]:
+        """Each sentence's name with the ids of the parts that it names."""
+        for name, template in self:
+            for _, field, _, _ in string.Formatter().parse(template or ""):
+                if field is not None and "." in field:
+                    yield name, field.rpartition(".")[0]
 
-class Claim(Part):
-    """A claim: a comparison that judges it, and further ones that must agree or are shown beside it."""
 
-    id: Annotated[str, AfterValidator(_slug)]
+class Change(_Model):
+    """That a claim's rule was changed after the results of a first reference were known."""
+
+    rule: Text  # the former one
+    reason: Text
+    verdict: Verdict  # what the former one gave in the first reference
+
+
+class Claim(_Model):
+    """A claim: comparisons, and which verdict follows from those that decide."""
+
+    id: Slug
     title: Text
     statement: Text
-    smallest_effect: float
-    why: Text
-    also: list[Part] = []
+    decides: Literal["all", "each"]  # all: it says that they all hold; each: it speaks of cases, which may differ
+    parts: Annotated[list[Part], Field(min_length=1)]
     sentences: Sentences
+    changed: Change | None = None
 
-    def parts(self) -> list[tuple[tuple[str | int, ...], Part]]:
-        """The claim's own comparison and the further ones, each with where it stands in the claim."""
-        return [((), self), *((("also", place), part) for place, part in enumerate(self.also))]
+    @model_validator(mode="after")
+    def _is_decided(self) -> "Claim":
+        if all(part.role != "decides" for part in self.parts):
+            raise refused("expected a part with the role decides, found none")
+        if (self.decides == "each") != (self.sentences.mixed is not None):
+            raise refused("expected sentences.mixed with decides: each, and with it alone")
+        return self
 
 
 _CLAIMS = TypeAdapter(Annotated[list[Claim], Field(min_length=1)])
@@ -224,15 +268,20 @@ def load(path: Path, catalogue: Iterable[str] | None = None) -> list[Claim]:
         if claim.id in lines:
             raise wrong((i, "id"), f"'{claim.id}' is the id of the claim in line {lines[claim.id]} too")
         lines[claim.id] = _line(node, (i, "id"))
-        labels = set()
-        for place, part in claim.parts():
-            if part.label in labels:
-                raise wrong((i, *place, "label"), f"{part.label!r} is the label of another part of the claim too")
-            labels.add(part.label)
+        for place, part in enumerate(claim.parts):
+            for key in ("id", "label"):
+                if getattr(part, key) in (getattr(other, key) for other in claim.parts[:place]):
+                    message = f"{getattr(part, key)!r} is the {key} of another part of the claim too"
+                    raise wrong((i, "parts", place, key), message)
             for where, name in part.variants():
                 if known is not None and name not in known:
                     hint = did_you_mean(name, known, "there are")
-                    raise wrong((i, *place, *where), f"'{name}' is not among the variants; {hint}")
+                    raise wrong((i, "parts", place, *where), f"'{name}' is not among the variants; {hint}")
+        ids = [part.id for part in claim.parts]
+        for name, part_id in claim.sentences.parts():
+            if part_id not in ids:
+                hint = did_you_mean(part_id, ids, "there are")
+                raise wrong((i, "sentences", name), f"'{part_id}' is not the id of a part; {hint}")
     return claims
 
 
@@ -244,7 +293,8 @@ def _explained(error: Any) -> tuple[tuple[str | int, ...], str]:
     match error["type"]:
         case "extra_forbidden":
             around = place[-2]
-            model = _KINDS.get(around) or (Sentences if around == "sentences" else Part if "also" in place else Claim)
+            models = {"sentences": Sentences, "changed": Change} | _KINDS
+            model = models.get(around) or (Part if "parts" in place else Claim)
             hint = did_you_mean(str(where[-1]), model.model_fields, "there are")
             return where, f"unknown key, with the value {value!r}; {hint}"
         case "literal_error":

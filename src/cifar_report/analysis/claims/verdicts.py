@@ -7,10 +7,10 @@ import math
 import string
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from cifar_report.analysis.claims.comparisons import Evidence, Measured, measure
-from cifar_report.analysis.claims.file import Claim, Direction, Part, Verdict, load
+from cifar_report.analysis.claims.file import Claim, Contrast, Direction, Part, Verdict, load
 from cifar_report.analysis.statistics import Interval
 from cifar_report.base.files import to_json, write_text
 
@@ -39,65 +39,150 @@ def write(stage: dict[str, Any], results: Path, claims: Path) -> None:
 def evaluate(claims: list[Claim], evidence: Evidence) -> list[dict[str, Any]]:
     """Each claim with its verdict and what it rests on, as `docs/results.md` describes claims.json.
 
-    Estimate, interval, runs and reason of a claim are those of the part that decided: the first with the claim's
-    verdict. Limits and estimates that do not exist are None.
+    Estimate, interval, runs and reason of a claim are those of the part that its verdict is told by. Limits and
+    estimates that do not exist are None.
     """
     return [_tested(claim, evidence) for claim in claims]
 
 
-def verdict(measured: Measured, smallest: float, direction: Direction) -> Verdict:
-    """What an interval says of the smallest effect that matters.
+class Judged(NamedTuple):
+    """What a part's intervals say of its smallest effect; `adjusted` ones are those at 1 - 0.05/k of k parts."""
+
+    supports: bool = False  # the 95 % interval lies wholly in the supporting region
+    supports_adjusted: bool = False
+    outside: bool = False  # the 95 % interval lies wholly outside of it
+    refutes: bool = False  # so does the adjusted one
+    untested: bool = False
+
+    @property
+    def verdict(self) -> Verdict:
+        """Of the part alone."""
+        if self.untested:
+            return "untested"
+        return "supported" if self.supports else "refuted" if self.refutes else "inconclusive"
+
+
+def judge(measured: Measured, smallest: float, direction: Direction, of: int = 1) -> Judged:
+    """What a part's intervals say of the smallest effect that matters.
+
+    Supporting is one-sided at 2.5 %; within a tolerance it is two one-sided tests at 2.5 % each (Schuirmann 1987).
 
     Args:
-        direction: where the interval must lie to support: `above` or `below` the smallest effect, or `within` its
+        direction: where an interval must lie to support: `above` or `below` the smallest effect, or `within` its
             negative and itself.
+        of: how many parts decide the claim.
     """
     if measured.lacks:
+        return Judged(untested=True)
+
+    def lies(interval: Interval) -> tuple[bool, bool]:
+        _, low, high = interval
+        match direction:
+            case "above":
+                return low > smallest, high < smallest
+            case "below":
+                return high < smallest, low > smallest
+            case "within":
+                return -smallest < low and high < smallest, low > smallest or high < -smallest
+
+    level, adjusted = 0.95, _adjusted(of)
+    refuting = measured.next_run or measured.estimate
+    return Judged(
+        supports=lies(measured.estimate.interval(level))[0],
+        supports_adjusted=lies(measured.estimate.interval(adjusted))[0],
+        outside=lies(refuting.interval(level))[1],
+        refutes=lies(refuting.interval(adjusted))[1],
+    )
+
+
+def decide(rule: Literal["all", "each"], deciding: list[Judged], premises: Iterable[Judged] = ()) -> Verdict:
+    """The verdict that follows from the deciding parts: all must hold, or each is a case of its own.
+
+    An `all` claim falls with one part that is refuted at its adjusted level, so that more parts make no false
+    refutation likelier. One whose premise does not hold is inconclusive.
+    """
+    untested = any(part.untested for part in deciding)
+    supported = all(part.supports for part in deciding)
+    found: Verdict = "inconclusive"
+    if rule == "all" and any(part.refutes for part in deciding):
+        found = "refuted"
+    elif untested:
         return "untested"
-    _, low, high = measured.interval
-    if direction == "below":
-        low, high, smallest = -high, -low, -smallest
-    if direction == "within":
-        supported, refuted = -smallest < low and high < smallest, low > smallest or high < -smallest
-    else:
-        supported, refuted = low > smallest, high < smallest
-    return "supported" if supported else "refuted" if refuted else "inconclusive"
+    elif supported:
+        found = "supported"
+    elif rule == "each" and all(part.outside for part in deciding):
+        found = "refuted"
+    elif rule == "each" and any(part.supports_adjusted for part in deciding) and any(part.refutes for part in deciding):
+        found = "mixed"
+    return found if all(premise.supports for premise in premises) else "inconclusive"
 
 
-def joint_verdict(verdicts: Iterable[Verdict]) -> Verdict:
-    """The verdict of a claim of several parts: one refuted part refutes it, and all must be supported to support it."""
-    order: tuple[Verdict, ...] = ("refuted", "untested", "inconclusive", "supported")
-    return min(verdicts, key=order.index)
+def _adjusted(parts: int) -> float:
+    """The confidence at which each of several parts may refute, so that all together err in 5 % at most."""
+    return 1 - 0.05 / parts
 
 
 def _tested(claim: Claim, evidence: Evidence) -> dict[str, Any]:
-    parts = [_measured(part, evidence) for _, part in claim.parts()]
-    judged = [part for part in parts if part["verdict"]]
-    joint = joint_verdict(part["verdict"] for part in judged)
-    deciding = next(part for part in judged if part["verdict"] == joint)
-    template = getattr(claim.sentences, joint)
-    return {
+    count = sum(part.role == "decides" for part in claim.parts)
+    found = [(part, *_measured(part, evidence, count if part.role == "decides" else 1)) for part in claim.parts]
+    deciding = [(entry, judged) for part, entry, judged in found if part.role == "decides"]
+    premises = [(entry, judged) for part, entry, judged in found if part.role == "premise"]
+    verdict = decide(claim.decides, [judged for _, judged in deciding], [judged for _, judged in premises])
+    told = _told_by(verdict, deciding, premises)
+    parts = [entry for _, entry, _ in found]
+    template = getattr(claim.sentences, verdict)
+    tested = {
         "id": claim.id,
         "statement": claim.statement,
-        "verdict": joint,
-        **{key: deciding[key] for key in ("estimate", "ci95_low", "ci95_high", "runs")},
-        "reason": deciding["reason"] if len(judged) == 1 else f"{deciding['label']}: {deciding['reason']}",
-        **{key: deciding[key] for key in ("smallest_effect", "direction", "unit", "pairs", "why", "image_level")},
+        "verdict": verdict,
+        **{key: told[key] for key in ("estimate", "ci95_low", "ci95_high", "runs")},
+        "reason": told["reason"] if count == 1 and not premises else f"{told['label']}: {told['reason']}",
+        **{key: told[key] for key in ("smallest_effect", "direction", "unit", "pairs", "why", "image_level")},
         "title": claim.title,
-        "part": deciding["label"],
-        "sentence": sentence(template, deciding),
-        "template": template,
+        "decides": claim.decides,
+        "part": told["id"],
         "parts": parts,
+        "template": template,
+        "changed": claim.changed and claim.changed.model_dump() | {"fresh": _is_fresh(claim)},
     }
+    return tested | {"sentence": sentence(tested)}
 
 
-def _measured(part: Part, evidence: Evidence) -> dict[str, Any]:
+def _told_by(
+    verdict: Verdict, deciding: list[tuple[dict[str, Any], Judged]], premises: list[tuple[dict[str, Any], Judged]]
+) -> dict[str, Any]:
+    """The part that a claim's verdict is told by: the first that is why it is this one."""
+    match verdict:
+        case "refuted":
+            reasons = [part for part in deciding if part[1].refutes]
+        case "untested":
+            reasons = [part for part in deciding if part[1].untested]
+        case "inconclusive":
+            reasons = [part for part in premises + deciding if not part[1].supports]
+        case _:
+            reasons = []
+    return (reasons or deciding)[0][0]
+
+
+def _is_fresh(claim: Claim) -> bool:
+    """Whether seeds that nobody had seen before the rule decide the claim."""
+    deciding = [part.comparison for part in claim.parts if part.role == "decides"]
+    return all(isinstance(comparison, Contrast) and comparison.fresh_seeds is not None for comparison in deciding)
+
+
+def _measured(part: Part, evidence: Evidence, of: int) -> tuple[dict[str, Any], Judged]:
     measured = measure(part.comparison, evidence)
     smallest = part.smallest_effect
+    judged = Judged() if smallest is None else judge(measured, smallest, part.direction, of)
+    adjusted = None if smallest is None else _limits(measured, _adjusted(of))
     entry = {
+        "id": part.id,
         "label": part.label,
-        "verdict": None if smallest is None else verdict(measured, smallest, part.direction),
-        **_limits(measured.interval),
+        "role": part.role,
+        "verdict": None if smallest is None else judged.verdict,
+        **_limits(measured),
+        "adjusted_low": adjusted and adjusted["ci95_low"],
+        "adjusted_high": adjusted and adjusted["ci95_high"],
         "runs": measured.runs,
         "reason": "",
         "smallest_effect": smallest,
@@ -105,14 +190,26 @@ def _measured(part: Part, evidence: Evidence) -> dict[str, Any]:
         "unit": measured.unit,
         "pairs": measured.pairs,
         "why": part.why,
-        "image_level": measured.image_level and _limits(measured.image_level),
+        "supports": judged.supports_adjusted,
+        "refutes": judged.refutes,
+        "image_level": measured.image_level and _as_json(measured.image_level),
+        "next_run": measured.next_run and _as_json(measured.next_run.interval()),
+        "known": measured.known
+        and {**_limits(measured.known), "pairs": measured.known.pairs, "runs": measured.known.runs},
         "left_out": list(measured.left_out),
     }
     left_out = f"left out: {', '.join(measured.left_out)}" if measured.left_out else ""
-    return entry | {"reason": "; ".join(filter(None, (measured.lacks or _grounds(entry), left_out)))}
+    reason = "; ".join(filter(None, (measured.lacks or _grounds(entry), left_out)))
+    return entry | {"reason": reason}, judged
 
 
-def _limits(interval: Interval) -> dict[str, float | None]:
+def _limits(measured: Measured, confidence: float = 0.95) -> dict[str, float | None]:
+    """Estimate and limits; no limits where there are too few values for a verdict."""
+    interval = measured.estimate.interval(confidence)
+    return _as_json(Interval(interval.mean, math.nan, math.nan) if measured.lacks else interval)
+
+
+def _as_json(interval: Interval) -> dict[str, float | None]:
     keys = ("estimate", "ci95_low", "ci95_high")
     return {key: float(x) if math.isfinite(x) else None for key, x in zip(keys, interval, strict=True)}
 
@@ -124,10 +221,13 @@ def _grounds(part: dict[str, Any]) -> str:
         return f"{interval}, not judged"
     side = {"above": "above", "below": "below", "within": "within plus or minus"}[part["direction"]]
     bound = f"{side} {number(part, 'smallest_effect')}"
+    if part["next_run"] is not None and part["verdict"] != "supported":
+        one = f"the prediction interval for one new run, {prediction(part)},"
+        return f"{one} {'does not reach' if part['verdict'] == 'refuted' else 'reaches'} what supports it, {bound}"
     return {
         "supported": f"{interval} lies wholly {bound}",
         "refuted": f"{interval} lies wholly outside of what supports it, {bound}",
-        "inconclusive": f"{interval} lies neither wholly inside nor wholly outside of what supports it, {bound}",
+        "inconclusive": f"{interval} does not settle it: what supports it lies {bound}",
     }[part["verdict"]]
 
 
@@ -145,13 +245,32 @@ class Notation(NamedTuple):
 PLAIN = Notation()
 
 
-def sentence(template: str, part: dict[str, Any], notation: Notation = PLAIN) -> str:
-    """A template of `file.PLACEHOLDERS` with a part's values in their place."""
+def sentence(claim: dict[str, Any], notation: Notation = PLAIN) -> str:
+    """A claim's template with its parts' values in the place of `file.PLACEHOLDERS` and `file.LISTS`."""
+    parts = {part["id"]: part for part in claim["parts"]}
+
+    def value(field: str) -> str:
+        part, _, name = field.rpartition(".")
+        if name in ("supporting", "refuting"):
+            key = {"supporting": "supports", "refuting": "refutes"}[name]
+            named = [each for each in claim["parts"] if each["role"] == "decides" and each[key]]
+            return "; ".join(
+                f"{notation.words(each['label'])}, {_values(each, notation)['interval']}" for each in named
+            )
+        if name == "reason" and not part:
+            return notation.words(claim["reason"])
+        return _values(parts[part or claim["part"]], notation)[name]
+
+    pieces = string.Formatter().parse(claim["template"])
+    return "".join(notation.words(text) + (value(field) if field else "") for text, field, _, _ in pieces)
+
+
+def _values(part: dict[str, Any], notation: Notation) -> dict[str, str]:
     estimate = interval = quantity(part, "estimate", notation)
     if part["ci95_low"] is not None:
         low, high = number(part, "ci95_low", notation), number(part, "ci95_high", notation)
         interval = f"{estimate} ({notation.percent('95')} interval {low} to {high})"
-    values = {
+    return {
         "part": notation.words(part["label"]),
         "interval": interval,
         "estimate": estimate,
@@ -160,10 +279,17 @@ def sentence(template: str, part: dict[str, Any], notation: Notation = PLAIN) ->
         "smallest": quantity(part, "smallest_effect", notation),
         "pairs": notation.number(str(part["pairs"])),
         "runs": notation.number(str(part["runs"])),
+        "prediction": prediction(part, notation),
         "reason": notation.words(part["reason"]),
     }
-    pieces = string.Formatter().parse(template)
-    return "".join(notation.words(text) + (values[name] if name else "") for text, name, _, _ in pieces)
+
+
+def prediction(part: dict[str, Any], notation: Notation = PLAIN) -> str:
+    """A part's prediction interval for one new run; "none" where it has none."""
+    if part["next_run"] is None:
+        return "none"
+    shown = part | part["next_run"]
+    return f"{number(shown, 'ci95_low', notation)} to {quantity(shown, 'ci95_high', notation)}"
 
 
 def number(part: dict[str, Any], key: str, notation: Notation = PLAIN) -> str:
