@@ -38,7 +38,7 @@ rule check_equations:
     conda:
         "../../environment.yml"
     shell:
-        "exec > {log} 2>&1; workflow/scripts/bash -c 'exec pytest -p no:cacheprovider tests/equations"
+        "exec > {log} 2>&1; workflow/scripts/bash -c 'exec pytest -p no:cacheprovider --confcutdir tests/equations tests/equations"
         " --equations-json {output.checks}'; exec cifar-report check-equations --checks {output.checks} --output {output.passed}"
 
 
