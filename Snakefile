@@ -2,8 +2,9 @@
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
-from snakemake.utils import min_version
+from snakemake.utils import min_version, update_config
 
+from cifar_report.analysis.claims import file as claims
 from cifar_report.study import config as studies
 from cifar_report.study import plan
 from cifar_report.base.errors import InputError
@@ -13,12 +14,22 @@ from cifar_report.rendering.tables import TABLES
 min_version("9.17")
 
 
+if not Path("config.yaml").is_file():
+    raise WorkflowError(
+        f"{Path.cwd()}: config.yaml was not found here; call snakemake in the folder of {workflow.main_snakefile}, "
+        "without --directory (-d)"
+    )
+
+
 configfile: "config.yaml"
 
 
 try:
+    studies.check_files([Path("config.yaml"), *workflow.config_settings.configfiles])
+    update_config(config, studies.from_command_line(workflow.config_settings.config))
     STUDY = studies.load(config)
     RESULTS = f"results/{STUDY.name}"
+    claims.load(Path("report/claims.yaml"), STUDY.catalogue)
 except InputError as error:
     raise WorkflowError(str(error)) from None
 

@@ -1,6 +1,7 @@
 """A wrong configuration is refused before any job starts, by a message that names the key and the value."""
 
 import copy
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import yaml
 from snakemake.utils import update_config
 
 from cifar_report.base.errors import InputError
+from cifar_report.base.files import read_yaml
 from cifar_report.rendering.words import OPTIMISERS
 from cifar_report.study import config, document, plan
 from cifar_report.study.kinds import KINDS
@@ -87,6 +89,13 @@ WRONG = {
     "report.titel=x": "report: unknown key 'titel' = 'x'; did you mean 'title'",
     "report=text": "report: 'text', expected a mapping",
     "run=[mlp-numpi]": "did you mean 'mlp-numpy'",
+    "variants.mlp-torch.momentum=0.5": "momentum: 0.5, but the optimiser is adam",
+    "variants.mlp-numpy.warmup=0.5": "warmup: 0.5, but the schedule is constant",
+    "search.mlp-grid.grid=[{setting: momentum, values: [0, 0.9]}]": "momentum: 0.9, but the optimiser is adam",
+    "variants.never-run={like: vggg}": "variants.never-run.like: 'vggg' is not among the variants; did you mean 'vgg'",
+    "variants.never-run={like: never-run}": "variants.never-run.like: goes round in a circle",
+    "variants.never-run={search: mlp-gird}": "variants.never-run.search: 'mlp-gird' is not among the searches",
+    "search.never-run={like: vggg, seed: 0, grid: [{setting: flip, values: [true]}]}": "search.never-run.like: 'vggg'",
     "seeds=[]": "seeds: [], expected at least 1 in the list",
     "seeds=[1, 1]": "seeds: has 1 twice, expected each once",
     "validation_images=0": "needs a validation split",
@@ -127,6 +136,71 @@ def test_the_message_names_the_key_and_the_value(change):
     with pytest.raises(InputError) as error:
         load(nested)
     assert WRONG[change] in str(error.value)
+
+
+def test_a_search_among_optimisers_may_try_one_without_momentum():
+    grid = [{"setting": "optimiser", "values": ["sgd", "adam"]}]
+    change = {"variants": {"mlp-torch": {"momentum": 0.9}}, "search": {"mlp-grid": {"grid": grid}}}
+    change["run"] = ["mlp-tuned"]
+    assert load(change).searches["mlp-grid"].base["momentum"] == 0.9
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: 1\nb: {c: 1}\na: 2\n",
+        "x:\n  - {b: 0}\n  - b: 1\n    c: 0\n    b: 2\n",
+        "x: {a: 1, a: 2}",
+        "'a': 1\n# a\na: 1",
+        '{"a": 1,\n"b": [],\n"a": 1}',
+    ],
+)
+def test_a_key_that_stands_twice_is_named_with_both_lines(tmp_path, text):
+    path = tmp_path / "overlay.yaml"
+    path.write_text(text)
+    lines = [number for number, line in enumerate(text.splitlines(), 1) for _ in re.findall(r"\b[ab]\W*:", line)]
+    key = "b" if text.startswith("x:\n") else "a"
+    lines = [n for n, line in enumerate(text.splitlines(), 1) for _ in re.findall(rf"\b{key}\W?:", line)][-2:]
+    with pytest.raises(
+        InputError, match=rf"overlay.yaml: the key '{key}' is in line {lines[0]} and again in line {lines[1]}"
+    ):
+        config.check_files([path])
+
+
+def test_a_key_may_stand_in_several_mappings_and_replace_a_merged_one(tmp_path):
+    path = tmp_path / "overlay.yaml"
+    path.write_text("a: &a {x: 1}\nb: &b {<<: *a, x: 2}\nc: [{<<: *b, x: 3}, {x: 4}]\n")
+    assert read_yaml(path) == yaml.safe_load(path.read_text())
+    config.check_files([path])
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("profiles/*/*.yaml")), ids=lambda path: path.parent.name)
+def test_no_shipped_profile_has_a_key_twice(path):
+    config.check_files([path])
+
+
+def test_a_template_is_refused(tmp_path):
+    path = tmp_path / "overlay.yaml"
+    path.write_text("__use_yte__: true\nstudy: x\n")
+    with pytest.raises(InputError, match="__use_yte__: is a template, which is a program"):
+        config.check_files([path])
+
+
+def test_values_of_the_command_line_are_those_of_yaml():
+    """Snakemake reads them by PyYAML's BaseLoader, which takes everything for text."""
+    text = """
+    seeds: [0, 1]
+    tensorboard: true
+    shifts: {images: 10, variants: [vgg]}
+    defaults: {flip: false, evaluation_images: 20}
+    variants: {vgg: {learning_rate: 0.01, hidden: [30], initial_std: null, momentum: 1.0e-1, label: "a: b"}}
+    datasets: {own: {source: image-folder, path: "~/x"}}
+    search: {s: {grid: [{setting: hidden, values: [[100], [1, 2]]}, {setting: dropout, low: 0, high: 0.4, log: true}]}}
+    """
+    given = yaml.load(text, Loader=yaml.BaseLoader)
+    assert config.from_command_line(given) == yaml.safe_load(text) != given
+    names = {"run": ["007", "null", "true"], "variants": {"1": {"label": "1.0", "like": "007"}}}
+    assert config.from_command_line(names) == names, "text stays text where text is asked for"
 
 
 def test_the_schema_is_up_to_date():

@@ -1,4 +1,7 @@
-"""What a stranger may put into a configuration, a class's name or a file is printed or refused, and never run."""
+"""What a stranger may put into a configuration's texts, a class's name or an image is printed or refused, never run.
+
+A configuration or profile as a whole is a program: Snakemake renders templates before it reads the Snakefile.
+"""
 
 import ast
 import json
@@ -98,6 +101,29 @@ def test_a_study_on_the_command_line_is_a_name_too(workflow):
     code, output = snakemake(workflow, "--dry-run", "--config", "study=x; touch pwned; $(touch pwned)")
     assert code != 0 and "study: 'x; touch pwned; $(touch pwned)' is not allowed" in output
     assert not (workflow / "pwned").exists() and [p.name for p in (workflow / "results").glob("[!.]*")] == ["hostile"]
+
+
+def test_the_command_line_is_read_as_yaml(workflow):
+    """A list, a mapping and a boolean, as README writes them."""
+    values = ("seeds=[7]", "variants={mlp-torch-adam-small: {steps: 30}}", "tensorboard=true")
+    code, output = snakemake(workflow, "--dry-run", "--config", *values, "study=line")
+    assert code == 0, output
+    written = yaml.safe_load((workflow / "results/line/plan/config.yaml").read_text())
+    assert (written["seeds"], written["tensorboard"]) == ([7], True)
+    assert written["variants"]["mlp-torch-adam-small"]["steps"] == 30
+
+
+def test_a_study_in_another_folder_says_that_there_is_no_configuration(workflow, tmp_path):
+    code, output = snakemake(workflow, "--dry-run", "--directory", str(tmp_path))
+    assert code != 0 and f"{tmp_path}: config.yaml was not found here" in output
+
+
+def test_a_template_is_refused_as_soon_as_it_is_seen(workflow):
+    """Too late to keep its code from running: a configuration is a program, as README says."""
+    (workflow / "template.yaml").write_text("__use_yte__: true\nstudy: x\n")
+    code, output = snakemake(workflow, "--dry-run", "--configfile", "config/demo.yaml", "template.yaml")
+    assert code != 0 and "template.yaml: __use_yte__: is a template" in output
+    assert not (workflow / "results/x").exists()
 
 
 # --- LaTeX ------------------------------------------------------------------------------------------------------------

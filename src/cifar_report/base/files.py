@@ -16,6 +16,7 @@ from cifar_report.base.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
+    import yaml
 
 
 @contextmanager
@@ -75,6 +76,47 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}: expected a JSON file, found none; run the rule that makes it") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: expected JSON, found something else ({error}); delete it and run again") from error
+
+
+def read_yaml(path: Path) -> Any:
+    """Parsed YAML. A key that stands twice in a mapping, of which YAML's readers drop the first unsaid, is refused.
+
+    Raises:
+        InputError: the file is missing, unreadable or no YAML, or has a key twice; the message names both lines.
+    """
+    import yaml
+
+    try:
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(path.read_text())
+        root = loader.get_single_node()
+        for key, first in _repeated(root):
+            line = key.start_mark.line + 1
+            raise InputError(f"{path}: the key '{key.value}' is in line {first} and again in line {line}; keep one")
+        return loader.construct_document(root) if root else None
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: expected a YAML file, found none") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: expected YAML, found something else ({' '.join(str(error).split())})") from error
+
+
+def _repeated(root: Any) -> "Iterator[tuple[yaml.ScalarNode, int]]":
+    """The keys of a YAML document that their mapping has before, each with the line of that first one."""
+    import yaml
+
+    waiting, seen = [root], set()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen or not isinstance(node, yaml.CollectionNode):
+            continue
+        seen.add(id(node))  # an alias stands for one that was seen
+        pairs = node.value if isinstance(node, yaml.MappingNode) else [(item, item) for item in node.value]
+        lines: dict[tuple[str, str], int] = {}
+        for key, value in pairs:
+            waiting += [key, value]
+            if isinstance(node, yaml.MappingNode) and isinstance(key, yaml.ScalarNode):
+                if (name := (key.tag, key.value)) in lines:
+                    yield key, lines[name]
+                lines[name] = key.start_mark.line + 1
 
 
 def sha256(path: Path) -> str:

@@ -1,12 +1,16 @@
 """A study, its data, variants and searches, from a configuration that was checked as a whole."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import yaml
+
 from cifar_report.base.errors import InputError
-from cifar_report.study.document import StudyDocument
+from cifar_report.base.files import read_yaml
+from cifar_report.study.document import StudyDocument, schema
 from cifar_report.study.kinds import KINDS
 from cifar_report.study.search import Halving, Search, trial_name
 from cifar_report.study.settings import NEUTRAL, SETTINGS, TYPES, Settings, coerced, digest
@@ -23,8 +27,10 @@ __all__ = [
     "Study",
     "Variant",
     "check_data",
+    "check_files",
     "coerced",
     "digest",
+    "from_command_line",
     "load",
     "trial_name",
 ]
@@ -70,6 +76,45 @@ class Study:
     searches: dict[str, Search]  # those that a variant of `run` needs
 
 
+def check_files(paths: Iterable[Path]) -> None:
+    """Refuses configuration files in which a key stands twice, and templates.
+
+    A template was run by Snakemake before anything of this study could look at it: all that is left is to say so.
+
+    Raises:
+        InputError: the message names the file, and the lines.
+    """
+    for path in paths:
+        if "__use_yte__" in (read_yaml(path) or ()):
+            raise InputError(
+                f"{path}: __use_yte__: is a template, which is a program, and Snakemake has run it already; write the "
+                "configuration out, and see what the file did if it is not yours"
+            )
+
+
+def from_command_line(given: Any, *schemas: dict[str, Any]) -> Any:
+    """Values of `--config`, in which Snakemake leaves all that stands in lists and mappings text, as YAML reads them.
+
+    Args:
+        given: the values, or a part of them; schemas: what the schema of a study has at that place, all of it for none.
+    """
+    places = [place for each in schemas or (schema(),) for place in each.get("oneOf", (each,))]
+    if isinstance(given, Mapping):
+        rest = [(place.get("properties", {}), place.get("additionalProperties") or {}) for place in places]
+        return {
+            key: from_command_line(value, *(known.get(key, other) for known, other in rest))
+            for key, value in given.items()
+        }
+    if isinstance(given, list):
+        return [from_command_line(value, *(place.get("items", {}) for place in places)) for value in given]
+    if not isinstance(given, str) or any("string" in place.get("type", ()) for place in places):
+        return given
+    try:
+        return yaml.safe_load(given)
+    except (yaml.YAMLError, ValueError):
+        return given
+
+
 def load(config: dict[str, Any]) -> Study:
     """Checks a merged configuration and resolves it.
 
@@ -88,6 +133,12 @@ def load(config: dict[str, Any]) -> Study:
     held_out, known = document.validation_images, TRAINING_IMAGES.get(dataset.source, math.inf)
     if held_out >= known:
         raise InputError(f"config: validation_images: {held_out}, but '{document.dataset}' has {known} training images")
+    for name, variant in document.variants.items():  # those that do not run too: they may soon
+        _merged(document, name, "variants")
+        if variant.search:
+            _one_of(document.search, variant.search, f"variants.{name}.search", "searches")
+    for name, entry in document.search.items():
+        _one_of(document.variants, entry.like, f"search.{name}.like", "variants")
     variants = {name: _variant(document, name) for name in document.run}
     best = document.report.best
     for key, names in (
@@ -146,9 +197,8 @@ def _variant(document: StudyDocument, name: str) -> Variant:
             f"config: variants.{name}.{both[0]}: is set here and also chosen by the search '{entry['search']}'"
         )
     settings = {k: v for k, v in settings.items() if k not in searched}
-    _check(settings, set(searched), f"variants.{name}")
-    for values in search.combinations() if search else ():
-        _check(settings | values, set(), f"variants.{name}")
+    for values in ({}, *(search.combinations() if search else ())):
+        _check(settings | values, set(searched), f"variants.{name}")
     return Variant(
         name=name,
         label=entry.get("label", name),
@@ -175,9 +225,8 @@ def _search(document: StudyDocument, name: str) -> Search:
     base = {k: v for k, v in merged.items() if k in SETTINGS} | {"train_on": "train"}
     grid: dict[str, Any] = {axis.setting: axis.space() for axis in entry.grid}
     search = Search(name=name, like=entry.like, seed=entry.seed, grid=grid, base=base, halving=entry.halving())
-    _check(base, set(grid), f"search.{name}")
-    for values in search.combinations():
-        _check(base | values, set(), f"search.{name}")
+    for values in ({}, *search.combinations()):
+        _check(base | values, set(grid), f"search.{name}")
     if search.halving and "steps" in base and search.rung_steps()[0] < 1:
         raise InputError(
             f"config: search.{name}.rungs: {search.halving.rungs}, but {base['steps']} steps cannot be reduced so "
@@ -188,9 +237,9 @@ def _search(document: StudyDocument, name: str) -> Search:
     return search
 
 
-def _check(settings: dict[str, Any], chosen_elsewhere: set[str], where: str) -> None:
-    """What no entry shows alone: what is missing, and what does not go together."""
-    if missing := sorted(set(SETTINGS) - set(NEUTRAL) - set(settings) - chosen_elsewhere):
+def _check(settings: dict[str, Any], searched: set[str], where: str) -> None:
+    """What no entry shows alone: what is missing, what does not go together, and what would have no effect."""
+    if missing := sorted(set(SETTINGS) - set(NEUTRAL) - set(settings) - searched):
         raise InputError(f"config: {where}: the setting '{missing[0]}' is missing; give it here or under 'defaults'")
     every = NEUTRAL | settings
     if "kind" in settings:
@@ -207,6 +256,13 @@ def _check(settings: dict[str, Any], chosen_elsewhere: set[str], where: str) -> 
         raise InputError(f"config: {where}.alternate_flips: true, but flip is false; set flip: true")
     if every["bias_rate"] != 1 and every["batch_norm"] == "none":
         raise InputError(f"config: {where}.bias_rate: {every['bias_rate']}, but there is no batch norm; take it out")
+    for name, chooser, needed in (("momentum", "optimiser", "sgd"), ("warmup", "schedule", "one-cycle")):
+        # A search among optimisers may try one that has no momentum.
+        if every[name] and every.get(chooser, needed) != needed and chooser not in searched:
+            raise InputError(
+                f"config: {where}.{name}: {every[name]}, but the {chooser} is {every[chooser]}, and {name} is of "
+                f"{needed} alone; take it out"
+            )
     if every["nesterov"] and not every["momentum"]:
         raise InputError(f"config: {where}.nesterov: true, but momentum is 0; Nesterov's step needs momentum")
 

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from cifar_report.base.errors import InputError
-from cifar_report.base.files import read_json, sha256, to_json, write_text_if_changed
+from cifar_report.base.files import read_json, read_yaml, sha256, to_json, write_text_if_changed
 from cifar_report.study.config import Search, Study
 from cifar_report.study.identity import code_digest
 from cifar_report.study.kinds import KINDS
@@ -149,8 +149,8 @@ def selected_settings(path: Path) -> dict[str, Any]:
         InputError: it is not what `select-trial` wrote.
     """
     try:
-        return dict(yaml.safe_load(path.read_text())["settings"])
-    except (yaml.YAMLError, KeyError, TypeError, ValueError, OSError) as error:
+        return dict(read_yaml(path)["settings"])
+    except (InputError, KeyError, TypeError, ValueError, OSError) as error:
         raise InputError(
             f"{path}: expected the settings that the search selected, found something else ({error}); delete it, it is "
             "remade"

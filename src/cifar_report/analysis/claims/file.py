@@ -13,6 +13,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from cifar_report.base.errors import InputError
+from cifar_report.base.files import read_yaml
 from cifar_report.study.settings import SETTINGS
 from cifar_report.study.validation import NAME, STRICT, did_you_mean, refused
 
@@ -244,7 +245,7 @@ def load(path: Path, catalogue: Iterable[str] | None = None) -> list[Claim]:
     """
     try:
         text = path.read_text()
-        node, document = yaml.compose(text), yaml.safe_load(text)
+        node, document = yaml.compose(text), read_yaml(path)
     except OSError as error:
         raise InputError(f"{path}: expected the claims, found {error.strerror}") from error
     except yaml.YAMLError as error:
