@@ -16,7 +16,7 @@ from runs import CURVE
 
 import cifar_report
 from cifar_report.base.errors import InputError
-from cifar_report.base.files import to_json
+from cifar_report.base.files import read_table, to_json
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "reference/cifar10-jpeg"
@@ -151,3 +151,20 @@ def test_the_notebook_runs_and_prints_what_it_shows():
     assert printed[0] == printed[1] and "percentage points over 10 seeds" in printed[0][0]
     assert all(cell["outputs"] for cell in shown.cells if cell["cell_type"] == "code")
     assert path.stat().st_size < 150_000
+
+
+def test_names_are_text_whatever_they_read_as(tmp_path):
+    """As `csv` reads them; pandas takes them for numbers, booleans and missing values."""
+    names = ["null", "nan", "true", "007", "1e3", "NA", "none"]
+    rows = [[name, str(place), ""] for place, name in enumerate(names)]
+    (tmp_path / "flips.csv").write_text("\n".join(map(",".join, [["variant", "seed", "test_loss"], *rows])))
+    table = read_table(tmp_path / "flips.csv")
+    assert list(table["variant"]) == names and list(table["seed"]) == list(range(7)) and table["test_loss"].isna().all()
+    with (tmp_path / "flips.csv").open() as file:
+        assert [row["variant"] for row in csv.DictReader(file)] == names
+
+
+def test_no_table_of_names_is_read_otherwise():
+    """Curves and the searches' own reader apart, which say of each column what it is."""
+    readers = {path.stem for path in (ROOT / "src").rglob("*.py") if "read_csv(" in path.read_text()}
+    assert readers == {"files", "finished", "searches"}

@@ -16,6 +16,7 @@ from cifar_report.base.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
     import yaml
 
 
@@ -117,6 +118,21 @@ def _repeated(root: Any) -> "Iterator[tuple[yaml.ScalarNode, int]]":
                 if (name := (key.tag, key.value)) in lines:
                     yield key, lines[name]
                 lines[name] = key.start_mark.line + 1
+
+
+def read_table(path: Path) -> "pd.DataFrame":
+    """A table of results, CSV. What names something is text, also where it reads as a number or as nothing: 007, null.
+
+    Raises:
+        InputError: the file is missing or no CSV.
+    """
+    import pandas as pd
+
+    try:
+        text = dict.fromkeys(("variant", "search", "trial", "hidden"), str)
+        return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: expected a CSV file, found {error}; delete it and run again") from error
 
 
 def sha256(path: Path) -> str:

@@ -11,7 +11,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from cifar_report.base.errors import InputError
-from cifar_report.base.files import read_json
+from cifar_report.base.files import read_json, read_table
 from cifar_report.data import datasets
 from cifar_report.runs.finished import COLUMNS, SPLITS, Run, load_run
 
@@ -68,27 +68,27 @@ class LoadedStudy:
     @cached_property
     def summary(self) -> pd.DataFrame:
         """summary.csv: a row a variant, mean accuracies over its seeds with 95 % intervals."""
-        return self._table("summary.csv")
+        return read_table(_present(self.folder / "summary.csv"))
 
     @cached_property
     def costs(self) -> pd.DataFrame:
         """costs.csv: a row a variant, median training time (seconds), images a second, peak memory (MB)."""
-        return self._table("costs.csv")
+        return read_table(_present(self.folder / "costs.csv"))
 
     @cached_property
     def search(self) -> pd.DataFrame:
         """search.csv: a row a trial of every search, its settings and validation accuracy."""
-        return self._table("search.csv", {"trial": str, "hidden": str})
+        return read_table(_present(self.folder / "search.csv"))
 
     @cached_property
     def flips(self) -> pd.DataFrame:
         """flips.csv: variant, seed, and test loss and accuracy without and with test-time flips."""
-        return self._table("flips.csv")
+        return read_table(_present(self.folder / "flips.csv"))
 
     @cached_property
     def shifts(self) -> pd.DataFrame:
         """shifts.csv: variant, seed, shift (pixels), images, and the test accuracy on shifted images."""
-        return self._table("shifts.csv")
+        return read_table(_present(self.folder / "shifts.csv"))
 
     @cached_property
     def claims(self) -> pd.DataFrame:
@@ -123,14 +123,6 @@ class LoadedStudy:
     def labels(self) -> Int[np.ndarray, " n"]:
         """The true classes of the test split, int64."""
         return datasets.load(self.folder / "dataset").split("test")[1]
-
-    def _table(self, name: str, dtype: dict[str, type] | None = None) -> pd.DataFrame:
-        try:
-            return pd.read_csv(_present(self.folder / name), dtype=dtype)
-        except ValueError as error:
-            raise InputError(
-                f"{self.folder / name}: expected a CSV file, found {error}; delete it and run again"
-            ) from error
 
 
 def finished_runs(folder: Path) -> dict[str, list[Run]]:

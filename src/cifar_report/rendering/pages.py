@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from cifar_report.base.files import read_json, write_text
+from cifar_report.base.files import read_json, read_table, write_text
 
 TABLES = ("summary", "costs", "claims", "search")  # those of the pages; `search` where the study searches
 _PAGE = """<!doctype html>
@@ -49,8 +49,8 @@ def write(stage: dict[str, Any], results: Path, templates: Path, output: Path) -
         InputError: claims or figures are missing.
     """
     labels = {variant["name"]: variant["label"] for variant in stage["variants"]}
-    summary = pd.read_csv(results / "summary.csv")
-    costs = pd.read_csv(results / "costs.csv")
+    summary = read_table(results / "summary.csv")
+    costs = read_table(results / "costs.csv")
     claims = read_json(results / "claims.json")
     figures = read_json(results / "figures/figures.json")
     pages = {
@@ -74,7 +74,7 @@ def write(stage: dict[str, Any], results: Path, templates: Path, output: Path) -
         "verdicts": _verdicts(claims),
     }
     if stage["searches"]:
-        search = pd.read_csv(results / "search.csv", dtype={"trial": str})
+        search = read_table(results / "search.csv")
         pages["search"] = _page("Configurations of the searches", search_table(search, stage["searches"]))
         chosen = search[search["selected"]]
         facts["trials"] = len(search)

@@ -11,7 +11,7 @@ from cifar_report.analysis import searches
 from cifar_report.analysis.selection import main_models
 from cifar_report.analysis.statistics import binomial_error, t_interval
 from cifar_report.analysis.summary import Facts, facts, paired_differences
-from cifar_report.base.files import read_json, to_json, write_text
+from cifar_report.base.files import read_json, read_table, to_json, write_text
 from cifar_report.data import datasets
 from cifar_report.rendering.latex import escape
 from cifar_report.rendering.numbers import best_pairs, numbers, numbers_as_latex
@@ -61,13 +61,13 @@ def write(stage: dict[str, Any], results: Path) -> None:
     data = datasets.load(results / "dataset")
     search = searches.read(results / "search.csv") if stage["searches"] else None
     claims, figures = read_json(results / "claims.json"), read_json(results / "figures" / "figures.json")
-    flips = pd.read_csv(results / "flips.csv")
+    flips = read_table(results / "flips.csv")
     of_variants = facts(runs, data.split("test")[1], flips)
     entries = numbers(stage, of_variants, data, search, claims, figures)
     write_text(results / "numbers.tex", numbers_as_latex(entries, runs))
     write_text(results / "numbers.json", to_json(entries))
     tables = {
-        "summary": summary_table(stage, pd.read_csv(results / "summary.csv"), data.counts["test"]),
+        "summary": summary_table(stage, read_table(results / "summary.csv"), data.counts["test"]),
         "splits": splits_table(stage, of_variants),
         "differences": differences_table(stage, of_variants),
         "classes": classes_table(stage, of_variants, data.class_names),

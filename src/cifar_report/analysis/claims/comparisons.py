@@ -26,6 +26,7 @@ from cifar_report.analysis.claims.file import (
 from cifar_report.analysis.statistics import Estimate, Interval, mean_estimate, next_value, welch_estimate
 from cifar_report.analysis.summary import Facts, facts
 from cifar_report.base.errors import InputError
+from cifar_report.base.files import read_table
 from cifar_report.runs.finished import Run, load_run, load_runs
 
 RESAMPLES = 1000  # of the test images
@@ -366,10 +367,7 @@ def _varied(trials: pd.DataFrame) -> list[str]:
 
 
 def _read_shifts(path: Path) -> pd.DataFrame:
-    try:
-        table = pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: expected a CSV file, found {error}; delete it and run again") from error
+    table = read_table(path)
     if missing := [name for name in _SHIFT_COLUMNS if name not in table.columns]:
         raise InputError(f"{path}: expected the columns {', '.join(_SHIFT_COLUMNS)}, but {missing[0]} is missing")
     return table
