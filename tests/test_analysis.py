@@ -87,10 +87,8 @@ def test_one_seed_has_no_interval():
 
 
 def search_with(tmp_path, outcomes):
-    for trial, (accuracy, status, rate) in outcomes.items():
-        write_run(
-            tmp_path / trial, accuracy=accuracy, status=status, split="validation", settings={"learning_rate": rate}
-        )
+    for seed, (trial, (accuracy, status, rate)) in enumerate(outcomes.items()):
+        write_run(tmp_path / trial, seed, accuracy, status, split="validation", settings={"learning_rate": rate})
     return {"grid": {"learning_rate": [0.1, 0.2, 0.3]}, "trials": list(outcomes)}
 
 
@@ -105,9 +103,22 @@ def test_select_takes_the_best_on_the_validation_split(tmp_path):
     assert list(table["selected"]) == [False, True, False]
 
 
+def test_a_configuration_is_selected_by_its_mean_and_not_if_a_seed_of_it_diverged(tmp_path):
+    """0.1 has the best seed, 0.2 the best mean, and 0.3 a better one of the seeds that did not diverge."""
+    accuracies = {"a": (0.9, 0.1), "b": (0.2, 0.1), "c": (0.6, 0.2), "d": (0.7, 0.2), "e": (0.8, 0.3)}
+    outcomes = {trial: (accuracy, "completed", rate) for trial, (accuracy, rate) in accuracies.items()}
+    stage = search_with(tmp_path, outcomes | {"f": (0.8, "diverged", 0.3)})
+    table = searches.trials(stage, tmp_path)
+    assert list(table.loc[table["selected"], "trial"]) == ["c", "d"]
+    each = searches.configurations(table)
+    assert list(each["learning_rate"]) == [0.1, 0.2, 0.3] and list(each["selected"]) == [False, True, False]
+    assert list(each["validation_accuracy"]) == pytest.approx([0.55, 0.65, 0.8])
+    assert list(each["trials"]) == [2, 2, 2] and list(each["diverged"]) == [0, 0, 1]
+
+
 def test_select_refuses_a_search_that_diverged_throughout(tmp_path):
-    stage = search_with(tmp_path, {"a": (0.1, "diverged", 0.1)})
-    with pytest.raises(InputError, match="every trial diverged"):
+    stage = search_with(tmp_path, {"a": (0.1, "diverged", 0.1), "b": (0.5, "completed", 0.1)})
+    with pytest.raises(InputError, match="each configuration diverged with one of its seeds"):
         selection.select(stage, tmp_path, tmp_path / "selected.yaml")
     assert not (tmp_path / "selected.yaml").exists()
 
@@ -164,7 +175,7 @@ def test_search_csv_has_a_row_a_trial_and_leads_to_its_curve(tmp_path):
     table = searches.read(tmp_path / "search.csv", ["grid"])
     assert list(table.columns) == [
         *("trial", "learning_rate", "validation_accuracy", "validation_loss", "status", "selected"),
-        *("rung", "step", "curve", "search"),
+        *("rung", "step", "curve", "search", "seed"),
     ]
     assert [pd.read_csv(tmp_path.parent / c)["step"].max() for c in table["curve"]] == list(table["step"])
     assert list(table["validation_accuracy"]) == [0.5, 0.6] and list(table["selected"]) == [False, True]

@@ -350,73 +350,90 @@ def test_curves_agree_by_their_greatest_relative_difference_up_to_a_step(study):
     assert "no common point in steps 1 to 10" in never["reason"]
 
 
-def grid(study: Study) -> list[dict]:
+def grid(study: Study, seeds: int = 3) -> list[dict]:
+    """A full grid whose noise grows with the rate; hidden layers gain 5 points, the smaller rate 2."""
     study.variants["m"] = {"name": "m", "label": "m", "seeds": [], "search": "grid", "original_test_accuracy": None}
     random = np.random.default_rng(1)
-    levels = itertools.product(("100", "500", "500-500"), (200, 500), (0.002, 0.0005))
-    gains = {"100": 0.0, "500": 0.04, "500-500": 0.05, 0.0005: 0.02}
+    levels = itertools.product(("100", "500", "500-500"), (200, 500), (0.002, 0.0005), range(100, 100 + seeds))
+    gains = {"100": 0.0, "500": 0.09, "500-500": 0.05, 0.0005: 0.02}
     return [
         {
             "trial": f"{i:016x}",
             "hidden": hidden,
             "batch_size": batch,
             "learning_rate": rate,
-            "validation_accuracy": 0.4 + gains[hidden] + gains.get(rate, 0) + random.normal(0, 0.004),
+            "validation_accuracy": 0.4 + gains[hidden] + gains.get(rate, 0) + random.normal(0, rate),
             "status": "completed",
+            "seed": seed,
         }
-        for i, (hidden, batch, rate) in enumerate(levels)
+        for i, (hidden, batch, rate, seed) in enumerate(levels)
     ]
 
 
-def test_a_settings_lead_is_the_contrast_of_the_additive_analysis_of_variance(study):
+EFFECT = {"kind": "setting-effect", "variant": "m", "metric": "accuracy", "split": "validation"}
+
+
+def test_a_setting_effect_is_of_the_last_value_over_the_first_with_the_seeds_error(study):
+    """Against the means and variances of the cells, with Welch's degrees of freedom (Satterthwaite 1946)."""
     rows = grid(study)
     study.search(rows)
-    comparison = {"kind": "setting-effect", "variant": "m", "metric": "accuracy", "split": "validation"}
-    found, narrower = study.evaluate(
-        claim(comparison | {"setting": "hidden"}), claim(comparison | {"setting": "batch_size"}, id="batch")
+    hidden, lead, total = study.evaluate(
+        claim(EFFECT | {"weights": {"hidden": 1}}, 0.04),
+        claim(EFFECT | {"weights": {"hidden": 1, "learning_rate": -1}}, 0.04, id="lead"),
+        claim(EFFECT | {"weights": {"hidden": 1, "learning_rate": 1}}, 0.06, id="total"),
     )
-    y = np.array([row["validation_accuracy"] for row in rows]).reshape(3, 2, 2)
-    means = [y.mean(axis=axes) for axes in ((1, 2), (0, 2), (0, 1))]
-    lead = (means[0][2] - means[0][0]) - (means[2][1] - means[2][0])
-    fitted = means[0][:, None, None] + means[1][None, :, None] + means[2][None, None, :] - 2 * y.mean()
-    freedom = 12 - 1 - 2 - 1 - 1
-    error = np.sqrt(((y - fitted) ** 2).sum() / freedom * (2 / 4 + 2 / 6))
-    assert found["estimate"] == pytest.approx(lead)
-    assert interval_of(found) == pytest.approx(stats.t.interval(0.95, freedom, lead, error))
-    assert (found["verdict"], found["runs"], narrower["verdict"]) == ("supported", 12, "refuted")
+    y = np.array([row["validation_accuracy"] for row in rows]).reshape(3, 2, 2, 3)
+    of_hidden, of_rate = np.zeros((2, 3, 2, 2))
+    of_hidden[2], of_hidden[0] = 1 / 4, -1 / 4
+    of_rate[..., 1], of_rate[..., 0] = 1 / 6, -1 / 6
+    for found, weights in ((hidden, of_hidden), (lead, of_hidden - of_rate), (total, of_hidden + of_rate)):
+        variances = weights**2 * y.var(axis=-1, ddof=1) / 3
+        freedom = variances.sum() ** 2 / (variances**2 / 2).sum()
+        estimate, error = (weights * y.mean(axis=-1)).sum(), np.sqrt(variances.sum())
+        assert found["estimate"] == pytest.approx(estimate)
+        assert interval_of(found) == pytest.approx(stats.t.interval(0.95, freedom, estimate, error))
+    assert [found["verdict"] for found in (hidden, lead, total)] == ["supported", "refuted", "supported"]
+    assert (hidden["pairs"], hidden["runs"]) == (3, 36)
 
 
-def test_a_setting_effect_needs_a_search_that_varies_it_and_leaves_an_error(study):
+def test_a_setting_effect_needs_a_search_that_varies_it_and_seeds_in_each_configuration(study):
     rows = grid(study)
-    comparison = {"kind": "setting-effect", "variant": "m", "metric": "accuracy", "split": "validation"}
-    entry = claim(comparison | {"setting": "hidden"})
+    entry = claim(EFFECT | {"weights": {"hidden": 1}})
     assert study.evaluate(entry)[0]["reason"] == "this study runs no search for m"
-    study.search(rows[:4] + [row | {"status": "diverged"} for row in rows[4:]])
-    assert study.evaluate(entry)[0]["reason"].startswith("4 completed trials are too few for the effects of hidden")
-    (other,) = study.evaluate(claim(comparison | {"setting": "dropout"}))
+    study.search([row | {"status": "diverged"} for row in rows[:2]] + rows[2:])
+    assert study.evaluate(entry)[0]["reason"].startswith("there is one completed trial of a configuration")
+    study.search([row | {"status": "diverged"} for row in rows[:1]] + rows[1:])
+    (found,) = study.evaluate(entry)
+    assert (found["pairs"], found["runs"], found["parts"][0]["left_out"]) == (2, 35, [f"trial {0:016x} (diverged)"])
+    (other,) = study.evaluate(claim(EFFECT | {"weights": {"hidden": 1, "dropout": 1}}))
     assert other["reason"] == "the search grid does not vary dropout"
 
 
-def test_progress_is_compared_at_points_that_both_trials_evaluated_alike(study):
-    rows = grid(study)
-    ratios = np.linspace(0.90, 0.98, 6)
-    for row, ratio in zip(rows, np.repeat(ratios.reshape(3, 1, 2), 2, axis=1).ravel(), strict=True):
+def test_progress_is_compared_along_the_way_and_pairs_are_means_of_their_seeds(study):
+    """The loss falls exponentially with the steps, so that its logarithm is a line and interpolation is exact."""
+    rows = grid(study, seeds=2)
+    slower = np.linspace(0.01, 0.06, 6)  # how much the large batch is ahead in each pair, in logarithms
+    for i, row in enumerate(rows):
         batch, large = row["batch_size"], row["batch_size"] == 500
-        # The last points, of whole splits, are at equal steps and not at equal samples.
-        losses = [5.0, 2.0, 1.5, 1.0]
-        curve = [(step, step * batch, loss * (ratio if large else 1)) for step, loss in zip((0, 2, 5, 10), losses)]  # noqa: B905
-        study.trial(row["trial"], curve)
+        ahead = slower[i // 8 * 2 + i // 2 % 2] + (0.02 if row["seed"] == 100 else -0.02)
+        steps = range(0, 101, 10)
+        losses = [2.3 * np.exp(-step / 50 - (ahead if large else 0)) for step in steps[:-1]] + [7.0]
+        study.trial(row["trial"], [(s, s * batch, loss) for s, loss in zip(steps, losses, strict=True)])
     study.search(rows)
     comparison = {"kind": "setting-progress", "variant": "m", "setting": "batch_size", "metric": "loss"}
     steps, samples = study.evaluate(
-        claim(comparison | {"split": "train", "against": "step"}, -0.01, direction="below"),
+        claim(comparison | {"split": "train", "against": "step"}, -0.001, direction="below"),
         claim(comparison | {"split": "train", "against": "samples_seen"}, id="samples"),
     )
-    expected = stats.ttest_1samp(ratios - 1, 0).confidence_interval(0.95)
-    assert interval_of(steps) == pytest.approx(tuple(expected))
-    assert (steps["verdict"], steps["pairs"], steps["runs"]) == ("supported", 6, 12)
-    # 1000 samples: step 2 of 500 against step 5 of 200. 2000 samples is the end of one and not of the other.
-    assert samples["estimate"] == pytest.approx(np.mean(ratios * 2.0 / 1.5 - 1))
+    # At steps 10 to 90 the large batch is ahead; at step 100 whole splits are equal: nine tenths of the lead.
+    expected = stats.ttest_1samp(-0.9 * slower, 0).confidence_interval(0.95)
+    assert interval_of(steps) == pytest.approx(tuple(np.expm1(expected)))
+    assert steps["estimate"] == pytest.approx(np.expm1(-0.9 * slower.mean()))
+    assert (steps["verdict"], steps["pairs"], steps["runs"]) == ("supported", 6, 24)
+    # After as many images: at 5,000, 10,000 and 15,000, where the large batch has points and the small one inner ones,
+    # the large one has made 2.5 times fewer steps.
+    behind = np.mean([5000, 10000, 15000]) * (1 / 200 - 1 / 500) / 50
+    assert samples["estimate"] == pytest.approx(np.expm1(behind - slower.mean()))
 
 
 def test_shift_tolerance_is_the_difference_of_the_points_lost(study):
@@ -462,7 +479,7 @@ TEXT = """\
       role: shown
       label: effect
       comparison: {kind: setting-effect, variant: a, metric: accuracy, split: validation,
-                   setting: hidden}
+                   weights: {hidden: 1}}
   sentences:
     supported: "Yes: {estimate}."
     refuted: "No {other.low}."
@@ -490,7 +507,7 @@ TEXT = """\
         ("      why: because", "      wy: because", "15: claim 'a-claim': parts.0.wy: unknown key, with the value"),
         ("b: -1", "bb: -1", "10: claim 'a-claim': parts.0.comparison.weights.bb: 'bb' is not among the variants; did"),
         ("variant: a", "variant: z", "19: claim 'a-claim': parts.1.comparison.variant: 'z' is not among the variants"),
-        ("setting: hidden", "setting: hiden", "20: claim 'a-claim': parts.1.comparison.setting: 'hiden' is not among"),
+        ("{hidden: 1}", "{hiden: 1}", "20: claim 'a-claim': parts.1.comparison.weights.hiden: 'hiden' is not among"),
         ("{estimate}", "{estimat}", "22: claim 'a-claim': sentences.supported: unknown placeholder {estimat}; did"),
         ("{other.low}", "{othr.low}", "23: claim 'a-claim': sentences.refuted: 'othr' is not the id of a part; did"),
         ("{reason}", "No reason", "25: claim 'a-claim': sentences.untested: expected a sentence with {reason} in it"),

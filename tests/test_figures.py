@@ -45,7 +45,7 @@ VARIANTS = [
     {"name": "vgg", "label": "VGG", "seeds": [0], "search": None, "original_test_accuracy": None},
 ]
 DIVERGED = {("mlp-numpy", 2), ("mlp-hot", 0)}
-STAGE = {"variants": VARIANTS, "searches": {"grid": {"grid": GRID, "trials": [f"{i:016x}" for i in range(4)]}}}
+STAGE = {"variants": VARIANTS, "searches": {"grid": {"grid": GRID, "trials": [f"{i:016x}" for i in range(8)]}}}
 
 
 def write_run(folder: Path, variant: str, seed: int, kind: str, splits: list[str], rng, diverged=False, **settings):
@@ -112,8 +112,8 @@ def write_study(root: Path) -> None:
     for i, trial in enumerate(trials):
         folder = root / "search" / "grid" / trial
         folder.mkdir(parents=True)
-        settings = {"hidden": tuple(GRID["hidden"][i // 2]), "batch_size": GRID["batch_size"][i % 2]}
-        write_run(folder, "grid", 100, "torch-mlp", ["train", "validation"], rng, diverged=i == 0, **settings)
+        settings = {"hidden": tuple(GRID["hidden"][i // 4]), "batch_size": GRID["batch_size"][i // 2 % 2]}
+        write_run(folder, "grid", 100 + i % 2, "torch-mlp", ["train", "validation"], rng, diverged=i == 0, **settings)
     searches.write(STAGE["searches"], root / "search", root / "search.csv")
 
 
@@ -261,7 +261,9 @@ def test_search_shows_every_configuration_the_means_and_the_selected(study, tmp_
     table = searches.read(study / "search.csv", ["grid"])
     hidden, batch = search_effects("grid", table).figure.axes
     done = pd.read_csv(study / "search.csv").query("status == 'completed'")
-    selected = 100 * done.loc[done["selected"], "validation_accuracy"].item()
+    assert sorted(done.groupby(["hidden", "batch_size"]).size()) == [1, 2, 2, 2]
+    done = done.groupby(["hidden", "batch_size"], as_index=False)[["validation_accuracy", "selected"]].mean()
+    selected = 100 * done.loc[done["selected"] == 1, "validation_accuracy"].item()
     for axes, setting, labels in ((hidden, "hidden", ["4", "2 × 4"]), (batch, "batch_size", ["10", "20"])):
         assert [tick.get_text() for tick in axes.get_xticklabels()] == labels
         points = np.concatenate([line.get_ydata() for line in axes.lines if line.get_markerfacecolor() == SKY])
@@ -282,11 +284,12 @@ def test_batch_sizes_are_drawn_against_steps_and_against_images(study, styled):
     left, right = batch_sizes("grid", table, study / "search" / "grid").figure.axes
     chosen = table.loc[table["selected"]].iloc[0]
     alike = table[(table["hidden"] == chosen["hidden"]) & (table["status"] == "completed")]
-    for trial, size in zip(alike["trial"], alike["batch_size"], strict=True):
-        curve = pd.read_csv(study / "search" / "grid" / trial / "curve.csv").query("split == 'train'")
+    for size, trials in alike.groupby("batch_size")["trial"]:
+        curves = [pd.read_csv(study / "search/grid" / t / "curve.csv").query("split == 'train'") for t in trials]
+        loss = stats.gmean([curve["loss"] for curve in curves])
         for axes, column in ((left, "step"), (right, "samples_seen")):
             line = next(line for line in axes.lines if line.get_label() == f"batches of {size}")
-            np.testing.assert_allclose(line.get_xydata(), curve[[column, "loss"]])
+            np.testing.assert_allclose(line.get_xydata(), np.column_stack([curves[0][column], loss]))
 
 
 def test_model_shown_is_the_best_in_validation_else_the_first_vgg(runs):

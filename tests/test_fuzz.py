@@ -149,7 +149,7 @@ def studies(draw):
     if draw(st.booleans()):
         axes = draw(st.lists(st.sampled_from(COMMON[2:]), min_size=1, max_size=3, unique=True))
         grid = [{"setting": name, "values": draw(st.lists(SETTINGS[name], min_size=1, max_size=3))} for name in axes]
-        document["search"] = {"grid": {"like": "a", "seed": 0, "grid": grid}}
+        document["search"] = {"grid": {"like": "a", "seeds": [0], "grid": grid}}
         document["variants"]["tuned"] = {"like": "a", "search": "grid"}
         document["run"].append("tuned")
     return document
@@ -317,7 +317,7 @@ def test_a_search_of_too_many_trials_is_refused():
     settings = {"kind": "torch-mlp", "optimiser": "sgd", "batch_size": 4, "preprocessing": "standardise"}
     values = [i / 1000 for i in range(1000)]
     grid = [{"setting": name, "values": values} for name in ("momentum", "dropout", "weight_decay")]
-    search = {"grid": {"like": "a", "seed": 0, "grid": grid}}
+    search = {"grid": {"like": "a", "seeds": [0], "grid": grid}}
     with pytest.raises(InputError, match="1,000,000,000 trials"):
         config.load(copy.deepcopy(STUDY) | {"variants": {"a": settings}, "search": search})
 
@@ -325,7 +325,7 @@ def test_a_search_of_too_many_trials_is_refused():
 def test_a_variant_takes_no_setting_of_a_search_that_its_kind_lacks():
     """The search is of a PyTorch MLP, and a NumPy one takes its settings: what it calls Adam would be SGD."""
     settings = {"kind": "torch-mlp", "optimiser": "sgd", "batch_size": 4, "preprocessing": "standardise"}
-    search = {"grid": {"like": "a", "seed": 0, "grid": [{"setting": "optimiser", "values": ["sgd", "adam"]}]}}
+    search = {"grid": {"like": "a", "seeds": [0], "grid": [{"setting": "optimiser", "values": ["sgd", "adam"]}]}}
     tuned = {"b": {"like": "a", "kind": "numpy-mlp", "search": "grid"}}
     with pytest.raises(InputError, match=r"variants\.b\.optimiser: 'adam', but a numpy-mlp"):
         config.load(copy.deepcopy(STUDY) | {"variants": {"a": settings} | tuned, "search": search, "run": ["b"]})

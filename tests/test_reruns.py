@@ -28,7 +28,7 @@ from cifar_report.study import config, identity, plan
 
 SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
 # Beside the small study, a second search and a variant of one's own: so that every reference has another value to take.
-OTHER = {"like": "mlp-torch", "seed": 7, "grid": [{"setting": "learning_rate", "values": [0.001, 0.01]}]}
+OTHER = {"like": "mlp-torch", "seeds": [7], "grid": [{"setting": "learning_rate", "values": [0.001, 0.01]}]}
 
 # --- what depends on what ---------------------------------------------------------------------------------------------
 
@@ -97,7 +97,7 @@ KEYS = {
     "variants.*": set(),  # not of `run`, and nothing of it is like them
     "search.mlp-grid.grid": {"trials+"},
     "search.mlp-grid.like": {"trials"},
-    "search.mlp-grid.seed": {"trials"},
+    "search.mlp-grid.seeds": {"trials+"},
     "search.*": set(),  # of no variant of `run`
     "shifts.*": {"measure_shifts"},
     "test_time_flips.*": {"measure_flips"},

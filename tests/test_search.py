@@ -144,14 +144,14 @@ def test_every_trial_is_listed_with_its_curve_and_the_last_rung_is_selected(whol
     table = pd.read_csv(folder / "search.csv")
     assert list(table.columns) == [
         *("trial", "hidden", "learning_rate", "shift", "validation_accuracy", "validation_loss", "status", "selected"),
-        *("rung", "step", "curve", "search"),
+        *("rung", "step", "curve", "search", "seed"),
     ]
     assert list(table["rung"]) == [1] * 9 + [2] * 3 + [3] and list(table["step"]) == [4] * 9 + [12] * 3 + [36]
     for row in table.itertuples():
         curve = pd.read_csv(folder / row.curve)
         last = curve[(curve["split"] == "validation") & (curve["step"] == row.step)]
         assert last["accuracy"].item() == row.validation_accuracy
-    assert list(table["selected"]) == [False] * 12 + [True]
+    assert list(table["selected"]) == [False] * 12 + [True] and set(table["seed"]) == {7}
     chosen = yaml.safe_load(selected)["settings"]
     assert set(chosen) == set(GRID) and chosen["learning_rate"] == table["learning_rate"].iloc[-1]
 

@@ -126,7 +126,7 @@ def variant_gpus(wildcards):
 
 
 def trial_threads(wildcards):
-    return STUDY.searches[wildcards.search].trials()[wildcards.trial].threads
+    return STUDY.searches[wildcards.search].trials()[wildcards.trial].settings.threads
 
 
 def halving_threads(wildcards):

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cifar_report.analysis.statistics import Estimate, welch_estimate
 from cifar_report.base.errors import InputError
 from cifar_report.base.files import read_json, write_text
 from cifar_report.runs.finished import load_run
@@ -22,6 +23,7 @@ TYPES: dict[str, type] = {
     "step": int,  # its last
     "curve": str,  # path from the study's folder
     "search": str,
+    "seed": int,
 }
 # By NumPy, which reads the very float that was written; pandas may miss its last bit.
 _TYPED: dict[type, Callable[[pd.Series], Any]] = {
@@ -33,11 +35,11 @@ _TYPED: dict[type, Callable[[pd.Series], Any]] = {
 
 
 def trials(stage: dict[str, Any], search: Path) -> pd.DataFrame:
-    """A row a trial of one search: the columns of TYPES but `search`, and each setting that is searched.
+    """A row a trial of one search: the columns of TYPES, and each setting that is searched.
 
-    Selected is the one with the best validation accuracy. Trials that diverged rank last; of equals the one with the
-    lower validation loss wins, then the smaller digest. Of a successive halving, those of its longest rung alone
-    compete.
+    Selected are the trials of the configuration with the best mean validation accuracy over its seeds. One that
+    diverged with any of them does not compete: it may again. Of equals the one with the lower mean validation loss
+    wins, then the smaller digest. Of a successive halving, those of its longest rung alone compete.
 
     Args:
         stage: {"grid": {setting: values}, "trials": [digest, …]}, without "trials" where they stand in `trials.json`.
@@ -62,24 +64,27 @@ def trials(stage: dict[str, Any], search: Path) -> pd.DataFrame:
                 "rung": rung,
                 "step": int(run.curve["step"].iloc[-1]),
                 "curve": f"search/{search.name}/{trial}/curve.csv",
+                "search": search.name,
+                "seed": run.record["seed"],
             }
         )
     table = pd.DataFrame(rows)
-    ranked = table[table["status"] == "completed"].sort_values(
+    each = configurations(table)
+    ranked = each[each["diverged"] == 0].sort_values(
         ["rung", "validation_accuracy", "validation_loss", "trial"], ascending=[False, False, True, True]
     )
-    table["selected"] = table.index.isin(ranked.index[:1])
+    table["selected"] = _by_configuration(table).ngroup().isin(ranked.index[:1])
     return table
 
 
 def write(stage: dict[str, Any], search: Path, output: Path) -> None:
-    """Writes `search.csv`: the trials of all searches, the name of the search in the last column.
+    """Writes `search.csv`: the trials of all searches, one search after the other.
 
     Args:
         stage: {search: {"grid": …, "trials": …}}, as of `trials`.
         search: folder of `<search>/<trial>/` and `<search>/trials.json`.
     """
-    tables = [trials(entry, search / name).assign(search=name) for name, entry in stage.items()]
+    tables = [trials(entry, search / name) for name, entry in stage.items()]
     table = pd.concat(tables) if tables else pd.DataFrame(columns=["trial", "search"])
     write_text(output, table.to_csv(index=False, lineterminator="\n"))
 
@@ -107,6 +112,59 @@ def read(path: Path, searches: Iterable[str] = ()) -> pd.DataFrame:
 def settings(table: pd.DataFrame) -> list[str]:
     """The columns of `search.csv`, or of some of its rows, that are settings with a value in one of them."""
     return [name for name in table.columns if name not in TYPES and (table[name] != "").any()]
+
+
+def levels(table: pd.DataFrame) -> dict[str, list[str]]:
+    """The values of each setting of a search that has two or more in these rows, in the order of the configuration."""
+    values = {name: list(dict.fromkeys(table[name])) for name in settings(table)}
+    return {name: listed for name, listed in values.items() if len(listed) > 1}
+
+
+def configurations(table: pd.DataFrame) -> pd.DataFrame:
+    """A row a configuration and rung of one search, in the order of its trials.
+
+    The columns are those of the settings, `rung`, `step`, `selected`, `trial` (its first), `trials` and `diverged` (how
+    many), and `validation_accuracy` and `validation_loss`: means over the seeds that completed.
+    """
+    scores = ["validation_accuracy", "validation_loss"]
+    done = table["status"] == "completed"
+    means = _by_configuration(table.assign(**{name: table[name].where(done) for name in scores}))[scores].mean()
+    groups = _by_configuration(table)
+    counts = groups["status"].agg(trials="size", diverged=lambda status: (status == "diverged").sum())
+    return means.join(counts).join(groups.agg({"trial": "min", "step": "max", "selected": "first"})).reset_index()
+
+
+def main_effects(table: pd.DataFrame, weights: dict[str, float]) -> Estimate:
+    """A weighted sum of settings' main effects in a full grid on validation accuracy.
+
+    A setting's main effect is the mean over all configurations with its last listed value minus that over all with its
+    first. The error is the pure one, from the seeds of each configuration, with a variance for each: Welch's, of
+    the weighted sum of the configurations' means. That all have the same seeds is left out of account; what their
+    draws have in common cancels, and leaves the error too large rather than too small.
+
+    Args:
+        table: the trials of a full grid.
+        weights: by the setting's name.
+
+    Returns:
+        In fractions; no error where a configuration has fewer than two completed trials, no mean where one has none.
+    """
+    varied = levels(table)
+    each = configurations(table)
+    weight = np.zeros(len(each))
+    for name, sign in weights.items():
+        for value, side in ((varied[name][-1], sign), (varied[name][0], -sign)):
+            at = (each[name] == value).to_numpy()
+            weight += side * at / at.sum()
+    own = _by_configuration(table).ngroup()[table["status"] == "completed"]
+    accuracy = table["validation_accuracy"]
+    samples = [(float(w), accuracy[own.index[own == i]].to_numpy(np.float64)) for i, w in enumerate(weight) if w]
+    return welch_estimate(samples)
+
+
+def _by_configuration(table: pd.DataFrame) -> Any:
+    """The rows of a search in groups of one configuration on one rung."""
+    return table.groupby([*settings(table), "rung"], sort=False, dropna=False)
 
 
 def _cell(value: Any) -> Any:

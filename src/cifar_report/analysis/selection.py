@@ -18,24 +18,24 @@ from cifar_report.study.kinds import KINDS
 
 
 def select(stage: dict[str, Any], search: Path, output: Path) -> None:
-    """Writes the settings of the trial with the best validation accuracy, as `selected.yaml`.
+    """Writes the settings of the configuration that a search selected, as `selected.yaml`.
 
     Args:
         stage: {"grid": {setting: values}, "trials": [digest, …]}, as of `searches.trials`.
         search: folder of `<trial>/{run.json,curve.csv}` and, where the search has drawn its trials, `trials.json`.
 
     Raises:
-        InputError: every trial diverged.
+        InputError: each configuration diverged with one of its seeds.
     """
     table = trials(stage, search)
     best = table.loc[table["selected"]]
     if best.empty:
-        raise InputError(f"{search}: every trial diverged; lower the learning rates of the search")
-    trial = best.iloc[0]["trial"]
-    settings = load_run(search / trial).record["settings"]
+        raise InputError(
+            f"{search}: each configuration diverged with one of its seeds; lower the learning rates of the search"
+        )
+    settings = load_run(search / best.iloc[0]["trial"]).record["settings"]
     selection = {
-        "trial": trial,
-        "validation_accuracy": float(best.iloc[0]["validation_accuracy"]),
+        "trials": list(best["trial"]),
         "settings": {name: settings[name] for name in stage["grid"]},
     }
     write_text(output, yaml.safe_dump(selection, sort_keys=False))

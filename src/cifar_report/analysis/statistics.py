@@ -40,6 +40,16 @@ class Estimate(NamedTuple):
         return Interval(self.mean, self.mean - half, self.mean + half)
 
 
+class LogEstimate(Estimate):
+    """An estimate of a ratio's logarithm; its interval is that of the ratio minus one."""
+
+    __slots__ = ()
+
+    def interval(self, confidence: float = 0.95) -> Interval:
+        """Student's interval of the logarithm, told as what it means for the ratio: no longer symmetric."""
+        return Interval(*map(float, np.expm1(super().interval(confidence))))
+
+
 def mean_estimate(values: Float[np.ndarray, " n"] | list[float]) -> Estimate:
     """The mean of a sample; for paired comparisons, of the differences (Student 1908). Of no values: NaN."""
     values = np.asarray(values, dtype=np.float64)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from cifar_report.analysis import searches
 from cifar_report.analysis.selection import main_models
 from cifar_report.analysis.statistics import CALIBRATION_BINS, Interval, t_interval
 from cifar_report.analysis.summary import Facts, paired_differences
@@ -196,14 +197,14 @@ def _difference_numbers(facts: Facts, base: Facts) -> dict[str, Number]:
 def _search_numbers(search: pd.DataFrame) -> dict[str, str]:
     texts = {"search.trials": num(len(search))}
     for name, trials in search.groupby("search", sort=True):
-        first = trials[trials["rung"] == 1]
+        first = searches.configurations(trials[trials["rung"] == 1])
         of_search = {
             "trials": num(len(trials)),
             "configurations": num(len(first)),
             "rungs": num(int(trials["rung"].max())),
             "first-steps": num(int(first["step"].max())),
             "worst-validation-accuracy": percent(first["validation_accuracy"].min()),
-            "best-validation-accuracy": percent(trials.loc[trials["selected"], "validation_accuracy"].iloc[0]),
+            "seeds": num(trials["seed"].nunique()),
         }
         texts |= {f"search.{name}.{key}": text for key, text in of_search.items()}
     return texts

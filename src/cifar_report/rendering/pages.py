@@ -79,8 +79,11 @@ def write(stage: dict[str, Any], results: Path, templates: Path, output: Path) -
         chosen = search[search["selected"]]
         facts["trials"] = len(search)
         facts["selected"] = [
-            {"search": row["search"], "trial": row["trial"][:8], "accuracy": _percent(row["validation_accuracy"])}
-            for row in chosen.to_dict("records")
+            {
+                "search": row["search"],
+                "settings": ", ".join(f"{name} {_short(row[name])}" for name in stage["searches"][row["search"]]),
+            }
+            for row in chosen.drop_duplicates("search").to_dict("records")
         ]
     for name, page in pages.items():
         write_text(output / f"{name}.html", page)
@@ -152,7 +155,7 @@ def claims_table(claims: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def search_table(search: pd.DataFrame, searches: dict[str, list[str]]) -> pd.DataFrame:
-    """The page's table of `search.csv`: each search's configurations, the best of the longest rung first.
+    """The page's table of `search.csv`: each search's trials, the best of the longest rung first.
 
     Args:
         search: the table.
@@ -168,6 +171,7 @@ def search_table(search: pd.DataFrame, searches: dict[str, list[str]]) -> pd.Dat
             "Search": search["search"],
             "Trial": search["trial"].str[:8],
             **settings,
+            "Seed": search["seed"],
             "Steps": search["step"].map("{:,}".format),
             "Validation %": search["validation_accuracy"].map(_percent),
             "Loss": search["validation_loss"].map("{:.3f}".format),

@@ -247,21 +247,21 @@ def settings_table(stage: dict[str, Any], runs: dict[str, list[Run]]) -> str:
 
 
 def search_table(search: pd.DataFrame | None, best: int = 10) -> str:
-    """The best configurations of each search, the selected one in bold: the last rung's first, then by accuracy."""
+    """The best configurations of each search, the selected one in bold: the last rung's first, by mean accuracy."""
     if search is None or search.empty:
         return "% The study has no search.\n"
     tables = []
     for name, trials in search.groupby("search", sort=True):
         order = ["rung", "validation_accuracy", "validation_loss"]
-        top = trials.sort_values(order, ascending=[False, False, True]).head(best)
+        top = searches.configurations(trials).sort_values(order, ascending=[False, False, True]).head(best)
         several = trials["rung"].max() > 1
         settings = searches.settings(trials)
         rows = []
-        for _, trial in top.iterrows():
-            bold = r"\bfseries " if trial["selected"] else ""
-            shown = {escape(name.replace("_", " ").capitalize()): bold + setting_text(trial[name]) for name in settings}
-            shown |= {"Steps": bold + str(trial["step"])} if several else {}
-            rows.append(shown | {"{Validation}": bold + f"{100 * trial['validation_accuracy']:.1f}"})
+        for _, row in top.iterrows():
+            bold = r"\bfseries " if row["selected"] else ""
+            shown = {escape(name.replace("_", " ").capitalize()): bold + setting_text(row[name]) for name in settings}
+            shown |= {"Steps": bold + str(row["step"])} if several else {}
+            rows.append(shown | {"{Validation}": bold + f"{100 * row['validation_accuracy']:.1f}"})
         columns = "l " * (len(settings) + several) + "S[table-format=2.1, detect-weight]"
         tables.append(f"\\code{{{name}}}\\par\\smallskip\n{_latex(pd.DataFrame(rows), columns)}")
     return "\\par\\bigskip\n".join(tables)

@@ -25,7 +25,7 @@ from cifar_report.runs.machine import versions
 from cifar_report.runs.store import Request, Store, publish
 from cifar_report.study.config import trial_name
 from cifar_report.study.identity import check_code
-from cifar_report.study.settings import TYPES, Settings
+from cifar_report.study.settings import TYPES, Settings, digest
 
 DIGITS = 3  # significant ones of a number that is drawn: what a table shows is what was trained
 
@@ -61,7 +61,7 @@ def write(plan: dict[str, Any], dataset: Path, run_store: Path, output: Path) ->
     listed = []
     for rung, trials in enumerate(rungs, start=1):
         for settings in trials:
-            name, folder = trial_name(settings), finished[settings]
+            name, folder = trial_name(settings, plan["seed"]), finished[settings]
             request = _request(settings, plan, dataset)
             publish(folder, output / name, request, _label(plan, settings))
             listed.append({"trial": name, "rung": rung, "steps": settings.steps, "identity": request.identity})
@@ -114,12 +114,12 @@ def draw(trial: optuna.Trial, grid: dict[str, Any]) -> dict[str, Any]:
 
 
 def promoted(scores: dict[Settings, Score], reduction: int) -> list[Settings]:
-    """The best of a rung, one in `reduction` and at least one: by accuracy, of equals the lower loss, then the name.
+    """The best of a rung, one in `reduction` and at least one: by accuracy, of equals the lower loss, then the digest.
 
     Those that diverged are counted, but not promoted.
     """
     completed = [settings for settings, score in scores.items() if score.completed]
-    ranked = sorted(completed, key=lambda s: (-scores[s].accuracy, scores[s].loss, trial_name(s)))
+    ranked = sorted(completed, key=lambda s: (-scores[s].accuracy, scores[s].loss, digest(s.canonical())))
     return ranked[: max(len(scores) // reduction, 1)]
 
 
@@ -136,7 +136,7 @@ def _request(settings: Settings, plan: dict[str, Any], dataset: Path) -> Request
 
 
 def _label(plan: dict[str, Any], settings: Settings) -> str:
-    return f"{plan['search']}-{trial_name(settings)[:6]}"
+    return f"{plan['search']}-{trial_name(settings, plan['seed'])[:6]}"
 
 
 def _score(finished: Path) -> Score:

@@ -224,7 +224,14 @@ def _search(document: StudyDocument, name: str) -> Search:
     merged = _merged(document, entry.like, f"search.{name}.like")
     base = {k: v for k, v in merged.items() if k in SETTINGS} | {"train_on": "train"}
     grid: dict[str, Any] = {axis.setting: axis.space() for axis in entry.grid}
-    search = Search(name=name, like=entry.like, seed=entry.seed, grid=grid, base=base, halving=entry.halving())
+    search = Search(
+        name=name,
+        like=entry.like,
+        seeds=tuple(entry.seeds or [entry.seed]),
+        grid=grid,
+        base=base,
+        halving=entry.halving(),
+    )
     for values in ({}, *search.combinations()):
         _check(base | values, set(grid), f"search.{name}")
     if search.halving and "steps" in base and search.rung_steps()[0] < 1:

@@ -4,30 +4,21 @@
 workflow/schemas/config.schema.yaml.
 """
 
-from collections import Counter
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, Field
+from pydantic import Field
 from pydantic.json_schema import GenerateJsonSchema
 
-from cifar_report.study.search import SearchEntry, Seed
+from cifar_report.study.search import SearchEntry, Seeds
 from cifar_report.study.settings import SomeSettings, means
-from cifar_report.study.validation import ADDRESS, NAME, OR_NULL, SHA256, Mapping, refused
+from cifar_report.study.validation import ADDRESS, NAME, OR_NULL, SHA256, EachOnce, Mapping
 
 TITLE = "# Written by `python -m cifar_report.study.document`. Edit src/cifar_report/study/, not this file.\n"
 
 
-def _each_once(values: list[Any]) -> list[Any]:
-    if repeated := [value for value, times in Counter(values).items() if times > 1]:
-        raise refused(f"has {repeated[0]!r} twice, expected each once")
-    return values
-
-
-EachOnce = (AfterValidator(_each_once), Field(json_schema_extra={"uniqueItems": True}))
 Name = Annotated[str, Field(pattern=NAME, max_length=60)]
 Names = Annotated[list[str], *EachOnce]
-Seeds = Annotated[list[Seed], Field(min_length=1), *EachOnce]
 Line = Annotated[str, Field(min_length=1, max_length=300)]
 Given = Annotated[str, Field(min_length=1)]
 

@@ -98,17 +98,17 @@ def documents(study: Study, root: Path = Path()) -> dict[str, dict[str, Any]]:
             "code": trains(variant.settings["kind"]),
         }
     for search in study.searches.values():
-        for trial, settings in search.trials().items():
-            plans[f"search/{search.name}/{trial}"] = {
-                "variant": f"{search.name}-{trial[:6]}",
-                "seed": search.seed,
-                "settings": settings.canonical(),
-                "code": trains(settings.kind),
+        for name, trial in search.trials().items():
+            plans[f"search/{search.name}/{name}"] = {
+                "variant": f"{search.name}-{name[:6]}",
+                "seed": trial.seed,
+                "settings": trial.settings.canonical(),
+                "code": trains(trial.settings.kind),
             }
         if search.halving:
             plans[f"halving/{search.name}"] = {
                 "search": search.name,
-                "seed": search.seed,
+                "seed": search.seeds[0],
                 "settings": search.base,
                 "grid": search.grid,
                 "rung_steps": search.rung_steps(),
@@ -170,7 +170,8 @@ def superseded(study: Study, store: Path) -> tuple[int, float]:
     wanted = [(variant.settings, set(variant.seeds)) for variant in study.variants.values()]
     for search in study.searches.values():
         drawn = {name: value for name, value in search.base.items() if name not in search.grid and name != "steps"}
-        wanted += [(trial.full(), {search.seed}) for trial in search.trials().values()] or [(drawn, {search.seed})]
+        seeds = set(search.seeds)
+        wanted += [(trial.settings.full(), {trial.seed}) for trial in search.trials().values()] or [(drawn, seeds)]
     parts = [(coerced(settings), seeds) for settings, seeds in wanted]
     seconds: dict[str, float] = {}
     there = set()

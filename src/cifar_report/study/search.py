@@ -5,16 +5,17 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, dataclass, fields
 from functools import cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import ConfigDict, Field, TypeAdapter, WrapValidator
 
 from cifar_report.base.errors import InputError
 from cifar_report.study.settings import ANNOTATED, TYPES, Count, Settings, digest, means
-from cifar_report.study.validation import Mapping, checked
+from cifar_report.study.validation import EachOnce, Mapping, checked
 
 MOST_TRIALS = 10_000  # of a search
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+Seeds = Annotated[list[Seed], Field(min_length=1), *EachOnce]
 
 
 def _as_written(value: Any, check: Callable[[Any], Any]) -> Any:
@@ -92,7 +93,8 @@ class SearchEntry(Mapping):
         ),
     ] = "grid"
     like: Annotated[str, means("the variant whose settings the trials have, but for those that the grid varies")]
-    seed: Annotated[Seed, means("of every trial, and of the draws")]
+    seeds: Annotated[Seeds, means("a trial for each, of every combination of a grid")] = Field(default_factory=list)
+    seed: Annotated[Seed, means("of every trial of a successive halving, and of its draws")] = 0
     trials: Annotated[Count, means("configurations drawn; of successive halving, as the next four")] = 0
     batch: Annotated[Count, means("configurations drawn at a time")] = 0
     reduction: Annotated[
@@ -122,9 +124,17 @@ class SearchEntry(Mapping):
             at: the key of the search.
         """
         halving, given = self.halving(), self.model_fields_set
-        needed = [f.name for f in fields(Halving) if f.default is MISSING]
+        needed = ["seed", *(f.name for f in fields(Halving) if f.default is MISSING)]
         if halving and (missing := [key for key in needed if key not in given]):
             raise InputError(f"config: {at}: '{missing[0]}' is missing; successive halving takes {', '.join(needed)}")
+        if halving and self.seeds:
+            raise InputError(f"config: {at}.seeds: {self.seeds}, but successive halving has one seed; take it out")
+        if not halving and "seed" in given:
+            raise InputError(
+                f"config: {at}.seed: {self.seed}, but a grid has a trial for each seed; write seeds: [{self.seed}]"
+            )
+        if not halving and not self.seeds:
+            raise InputError(f"config: {at}: 'seeds' is missing; a grid has a trial for each, of every combination")
         if not halving and (useless := [f.name for f in fields(Halving) if f.name in given]):
             raise InputError(
                 f"config: {at}.{useless[0]}: {getattr(self, useless[0])}, but a grid trains every combination; take it "
@@ -134,7 +144,7 @@ class SearchEntry(Mapping):
         if repeated := sorted({setting for setting in settings if settings.count(setting) > 1}):
             raise InputError(f"config: {at}.grid: has the setting '{repeated[0]}' twice; join their values")
         space = math.prod(axis.size(halving is not None, f"{at}.grid") for axis in self.grid)
-        if (trials := halving.trials if halving else space) > MOST_TRIALS:
+        if (trials := halving.trials if halving else space * len(self.seeds)) > MOST_TRIALS:
             raise InputError(f"config: {at}.grid: {trials:,} trials, expected at most {MOST_TRIALS:,}")
         if halving and "steps" in settings:
             raise InputError(
@@ -172,6 +182,13 @@ class Halving:
             )
 
 
+class Trial(NamedTuple):
+    """A configuration that a search trains, with one seed."""
+
+    settings: Settings
+    seed: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Search:
     """A search whose trials have the settings of the variant that it is like.
@@ -181,7 +198,7 @@ class Search:
 
     name: str
     like: str
-    seed: int
+    seeds: tuple[int, ...]  # of each configuration; where they are drawn one, which the draws have too
     grid: dict[str, Any]
     base: dict[str, Any]
     halving: Halving | None = None  # None: every combination is trained
@@ -191,10 +208,10 @@ class Search:
         """`grid` or `successive-halving`."""
         return "successive-halving" if self.halving else "grid"
 
-    def trials(self) -> dict[str, Settings]:
-        """Each trial's settings by its name; none where they are yet to be drawn."""
+    def trials(self) -> dict[str, Trial]:
+        """The trials by name, those of a configuration one after the other; none where they are yet to be drawn."""
         every = [] if self.halving else [Settings.from_mapping(self.base | values) for values in self.combinations()]
-        return {trial_name(settings): settings for settings in every}
+        return {trial_name(settings, seed): Trial(settings, seed) for settings in every for seed in self.seeds}
 
     def combinations(self) -> Iterator[dict[str, Any]]:
         """All combinations of a grid. Of a space to draw from, those of each two settings, a range standing for its
@@ -214,6 +231,6 @@ class Search:
         return [steps // halving.reduction**k for k in reversed(range(halving.rungs))] if halving else [steps]
 
 
-def trial_name(settings: Settings) -> str:
-    """The first 16 hexadecimal digits of the SHA-256 of a trial's settings."""
-    return digest(settings.canonical())[:16]
+def trial_name(settings: Settings, seed: int) -> str:
+    """The first 16 hexadecimal digits of the SHA-256 of a trial's settings and its seed."""
+    return digest({"settings": settings.canonical(), "seed": seed})[:16]

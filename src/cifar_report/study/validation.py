@@ -8,10 +8,11 @@ import difflib
 import math
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, WrapValidator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WrapValidator, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from cifar_report.base.errors import InputError
@@ -74,6 +75,15 @@ class Mapping(BaseModel):
 def refused(message: str) -> PydanticCustomError:
     """What a validator raises to refuse a value by a message of its own, which comes after the key."""
     return PydanticCustomError("refused", "{message}", {"message": message})
+
+
+def _each_once(values: list[Any]) -> list[Any]:
+    if repeated := [value for value, times in Counter(values).items() if times > 1]:
+        raise refused(f"has {repeated[0]!r} twice, expected each once")
+    return values
+
+
+EachOnce = (AfterValidator(_each_once), Field(json_schema_extra={"uniqueItems": True}))  # of a list
 
 
 def _float_or_null(value: Any, check: Callable[[Any], Any]) -> Any:

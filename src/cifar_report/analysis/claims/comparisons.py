@@ -23,7 +23,7 @@ from cifar_report.analysis.claims.file import (
     SettingProgress,
     ShiftTolerance,
 )
-from cifar_report.analysis.statistics import Estimate, Interval, mean_estimate, next_value, welch_estimate
+from cifar_report.analysis.statistics import Estimate, Interval, LogEstimate, mean_estimate, next_value, welch_estimate
 from cifar_report.analysis.summary import Facts, facts
 from cifar_report.base.errors import InputError
 from cifar_report.base.files import read_table
@@ -186,73 +186,61 @@ def curve_agreement(comparison: CurveAgreement, evidence: Evidence) -> Measured:
 
 
 def setting_effect(comparison: SettingEffect, evidence: Evidence) -> Measured:
-    """The effect of a searched setting on validation accuracy, minus the largest effect of any other.
-
-    A linear model with one term a value of each setting and no interactions is fitted to all completed trials by least
-    squares. The setting's effect is that of its last listed value over its first; another's is that of its best value
-    over its worst, chosen after the fact, which favours the others. The interval is Student's for that contrast of the
-    model's coefficients, with the residual degrees of freedom.
-    """
+    """A weighted sum of the main effects of a grid's settings on validation accuracy, see `searches.main_effects`."""
     trials, lacks = _trials(comparison, evidence)
     if lacks:
         return Measured(lacks=lacks)
     left_out = tuple(f"trial {t} (diverged)" for t in trials.loc[trials["status"] != "completed", "trial"])
-    levels = {name: list(dict.fromkeys(trials[name])) for name in _varied(trials)}
-    trials = trials[trials["status"] == "completed"]
-    if len(levels) < 2:
-        return Measured(lacks=f"the search varies nothing but {comparison.setting}", left_out=left_out)
-    columns = [(name, value) for name, values in levels.items() for value in values[1:]]
-    design = np.column_stack([np.ones(len(trials)), *(trials[name] == value for name, value in columns)])
-    accuracy = trials["validation_accuracy"].to_numpy(dtype=np.float64)
-    coefficients, _, rank, _ = np.linalg.lstsq(design, accuracy)
-    freedom = len(trials) - design.shape[1]
-    if rank < design.shape[1] or freedom < 1:
-        lacks = f"{len(trials)} completed trials are too few for the effects of {', '.join(levels)} and an error"
-        return Measured(runs=len(trials), lacks=lacks, left_out=left_out)
-
-    def effect(name: str, high: str, low: str) -> Float[np.ndarray, " coefficients"]:
-        return np.array([0.0] + [(name == n) * ((value == high) - 1.0 * (value == low)) for n, value in columns])
-
-    def strongest(name: str) -> Float[np.ndarray, " coefficients"]:
-        pairs = (effect(name, high, low) for high in levels[name] for low in levels[name])
-        return max(pairs, key=lambda e: e @ coefficients)
-
-    own = effect(comparison.setting, levels[comparison.setting][-1], levels[comparison.setting][0])
-    others = (strongest(name) for name in levels if name != comparison.setting)
-    lead = own - max(others, key=lambda e: e @ coefficients)
-    variance = np.sum((accuracy - design @ coefficients) ** 2) / freedom
-    error = math.sqrt(variance * (lead @ np.linalg.inv(design.T @ design) @ lead))
-    estimate = Estimate(float(lead @ coefficients), error, freedom)
-    return Measured(estimate, "points", len(trials), len(trials), left_out=left_out)
+    estimate = searches.main_effects(trials, comparison.weights)
+    each = searches.configurations(trials)
+    replicates = int((each["trials"] - each["diverged"]).min())
+    lacks = _too_few(replicates, "completed trial", ["a configuration"])
+    return Measured(estimate, "points", replicates, len(trials) - len(left_out), lacks, left_out)
 
 
 def setting_progress(comparison: SettingProgress, evidence: Evidence) -> Measured:
     """How the loss with a setting's greatest value compares along the way with that of its smallest.
 
-    For each pair of trials that are alike but for the setting: the geometric mean of the losses' ratio over the points
-    that their curves share, minus one. Points where only one of them was evaluated on the whole split are left out, as
-    is the start. The interval is Student's over the pairs.
+    For each pair of configurations that are alike but for the setting, and each seed that both completed: the mean
+    difference of the losses' logarithms at common points. These are the points of the curve that has fewer; the other's
+    logarithm is interpolated there, between points that were evaluated on the same images. So a last point, which is of
+    the whole split, is compared with a last point alone; the start is left out. The seeds of a pair are averaged. The
+    interval is Student's over the pairs, of the logarithm; given is the ratio of the losses that it means, minus one.
     """
     trials, lacks = _trials(comparison, evidence)
     if lacks:
         return Measured(unit="percent", lacks=lacks)
-    values = pd.to_numeric(trials[comparison.setting])
-    others = [name for name in _varied(trials) if name != comparison.setting]
-    ratios, left_out = [], []
-    for alike in trials.groupby(others).groups.values() if others else [trials.index]:
-        pair = [trials.loc[values[alike].idxmax()], trials.loc[values[alike].idxmin()]]
-        large, small = (load_run(evidence.trials / trial["search"] / trial["trial"]) for trial in pair)
-        if diverged := [run.variant for run in (large, small) if not run.completed]:
+    size = pd.to_numeric(trials[comparison.setting])
+    sides = [trials[size == extreme] for extreme in (size.max(), size.min())]
+    others = [name for name in searches.levels(trials) if name != comparison.setting]
+    pairs = sides[0].merge(sides[1], on=[*others, "seed", "search"], suffixes=("_large", "_small"))
+    logs: dict[tuple[str, ...], list[float]] = {}
+    left_out, runs = [], 0
+    for _, pair in pairs.iterrows():
+        both = [load_run(evidence.trials / pair["search"] / pair[f"trial_{side}"]) for side in ("large", "small")]
+        if diverged := [run.variant for run in both if not run.completed]:
             left_out += [f"trial {name} (diverged)" for name in diverged]
             continue
-        a, b = (_points(run, comparison.split, comparison.against, comparison.metric) for run in (large, small))
-        a_ends, b_ends = a.index[-1], b.index[-1]
-        a, b = a.align(b, join="inner")
-        fair = (a.index > 0) & ((a.index == a_ends) == (a.index == b_ends))
-        if fair.any():
-            ratios.append(float(np.exp(np.mean(np.log(a[fair] / b[fair])))) - 1)
-    lacks = _too_few(len(ratios), "pair", [f"trials that differ in {comparison.setting} alone"])
-    return Measured(mean_estimate(ratios), "percent", len(ratios), 2 * len(ratios), lacks, tuple(left_out))
+        large, small = (np.log(_points(run, comparison.split, comparison.against, comparison.metric)) for run in both)
+        if len(differences := _along(large, small)):
+            logs.setdefault(tuple(pair[others]), []).append(float(np.mean(differences)))
+            runs += 2
+    lacks = _too_few(len(logs), "pair", [f"configurations that differ in {comparison.setting} alone"])
+    estimate = LogEstimate(*mean_estimate([float(np.mean(seeds)) for seeds in logs.values()]))
+    return Measured(estimate, "percent", len(logs), runs, lacks, tuple(left_out))
+
+
+def _along(one: pd.Series, other: pd.Series) -> list[float]:
+    """How far one curve lies above another on the way: differences at the inner points of the one with fewer of them.
+
+    The last points too, where both curves end at the same place. The start is left out.
+    """
+    fewer, more = sorted((one, other), key=len)
+    inner = fewer.index[(fewer.index > 0) & (fewer.index < fewer.index[-1]) & (fewer.index <= more.index[-2])]
+    sign = 1 if fewer is one else -1
+    differences = sign * (fewer[inner].to_numpy() - np.interp(inner, more.index[:-1], more.to_numpy()[:-1]))
+    ends = [float(one.iloc[-1] - other.iloc[-1])] if one.index[-1] == other.index[-1] else []
+    return [*differences.tolist(), *ends]
 
 
 def shift_tolerance(comparison: ShiftTolerance, evidence: Evidence) -> Measured:
@@ -348,22 +336,20 @@ def _listed(names: Iterable[str]) -> str:
 
 def _trials(comparison: SettingEffect | SettingProgress, evidence: Evidence) -> tuple[pd.DataFrame, str]:
     """The trials of the search that a variant takes its settings from, or what is missing."""
-    name, setting = comparison.variant, comparison.setting
+    name = comparison.variant
+    wanted = comparison.weights if isinstance(comparison, SettingEffect) else [comparison.setting]
     if lacks := _not_run([name], evidence):
         return pd.DataFrame(), lacks
     search = evidence.variants[name].get("search")
     if search is None or evidence.search is None:
         return pd.DataFrame(), f"this study runs no search for {name}"
     trials = evidence.search[evidence.search["search"] == search].reset_index(drop=True)
-    if setting not in _varied(trials):
-        return pd.DataFrame(), f"the search {search} does not vary {setting}"
-    if math.prod(trials[name].nunique() for name in _varied(trials)) != len(trials):
+    varied = searches.levels(trials)
+    if missing := [setting for setting in wanted if setting not in varied]:
+        return pd.DataFrame(), f"the search {search} does not vary {_listed(missing)}"
+    if math.prod(map(len, varied.values())) != len(searches.configurations(trials)):
         return pd.DataFrame(), f"the search {search} is no full grid"
     return trials, ""
-
-
-def _varied(trials: pd.DataFrame) -> list[str]:
-    return [name for name in searches.settings(trials) if trials[name].nunique() > 1]
 
 
 def _read_shifts(path: Path) -> pd.DataFrame:

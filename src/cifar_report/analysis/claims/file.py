@@ -112,11 +112,11 @@ class CurveAgreement(_Model):
 
 
 class SettingEffect(_Model):
-    """The effect of a searched setting on validation accuracy, minus the largest effect of any other."""
+    """A weighted sum of searched settings' main effects, each of its last value over its first, on accuracy."""
 
     kind: Literal["setting-effect"]
     variant: Variant  # that takes its settings from the search
-    setting: Setting
+    weights: Annotated[dict[Setting, Annotated[float, AfterValidator(_not_zero)]], Field(min_length=1)]
     metric: Literal["accuracy"]
     split: Literal["validation"]
 
@@ -291,6 +291,7 @@ def _explained(error: Any) -> tuple[tuple[str | int, ...], str]:
     place, value, context = error["loc"], error["input"], error.get("ctx", {})
     # pydantic names the kind of a comparison as a step of its own.
     where = tuple(step for i, step in enumerate(place) if not (step in _KINDS and place[i - 1] == "comparison"))
+    where = where[:-1] if where and where[-1] == "[key]" else where  # it is the key that is refused
     match error["type"]:
         case "extra_forbidden":
             around = place[-2]

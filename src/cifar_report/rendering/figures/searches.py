@@ -40,25 +40,27 @@ _PAPER = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.6}
 def search_effects(name: str, table: "pd.DataFrame") -> Drawing:
     """The validation accuracy of every configuration of a grid against each setting that it varies, at text width.
 
-    Each panel holds all configurations (side by side where they share a value) and joins the means of each value: the
-    setting's main effect. The selected configuration is ringed. Trials that diverged are counted, not drawn.
+    Each panel holds all configurations, as the means over their seeds (side by side where they share a value), and
+    joins the means of each value in the order in which they are listed; from the first to the last is the setting's
+    main effect. The selected configuration is ringed. Trials that diverged are counted, not drawn.
 
     Args:
         table: the search's rows of what `analysis.searches.read` gives.
     """
     from cifar_report.analysis import searches
 
-    completed = table[table["status"] == "completed"]
-    diverged = len(table) - len(completed)
-    settings = searches.settings(table)
-    settings = [c for c in settings if table[c].nunique() > 1] or settings[:1]
-    values = {setting: _in_order(table[setting]) for setting in settings}
+    every = searches.configurations(table)
+    completed = every[every["validation_accuracy"].notna()]
+    diverged = int(every["diverged"].sum())
+    varied = searches.levels(table)
+    values = varied or {setting: list(table[setting][:1]) for setting in searches.settings(table)[:1]}
+    settings = list(values)
     columns = min(4, len(settings))
     rows = -(-len(settings) // columns)
     figure = new_figure(TEXT_WIDTH, 0.4 + 1.9 * rows)
     widths = [max(2, len(v)) for v in values.values()] if rows == 1 else None
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False, width_ratios=widths).ravel()
-    facts = {"configurations": str(len(table)), "diverged": str(diverged)}
+    facts = {"configurations": str(len(every)), "trials": str(len(table)), "diverged": str(diverged)}
     effects = {}
     for axes, setting in zip(panels, settings, strict=False):
         means = []
@@ -77,8 +79,10 @@ def search_effects(name: str, table: "pd.DataFrame") -> Drawing:
         axes.set_xlim(-0.5, len(texts) - 0.5)
         axes.set_xlabel(_setting_name(setting))
         plain_ticks(axes.yaxis, 6)
-        if np.isfinite(means).any():
-            effects[setting] = f"{np.nanmax(means) - np.nanmin(means):.1f} points"
+        effect = searches.main_effects(table, {setting: 1}).interval() if setting in varied else None
+        if effect and np.isfinite(effect.mean):
+            limits = f" ({100 * effect.low:.1f} to {100 * effect.high:.1f})" if np.isfinite(effect.low) else ""
+            effects[setting] = f"{100 * effect.mean:.1f} points{limits}"
             facts[f"effect-of-{setting.replace('_', '-')}"] = effects[setting]
     for axes in panels[len(settings) :]:
         axes.remove()
@@ -93,10 +97,14 @@ def search_effects(name: str, table: "pd.DataFrame") -> Drawing:
     figure.legend(handles=keys, loc="outside upper center", ncols=3)
     facts |= _selected(completed, settings)
     caption = (
-        f"The search {name}: validation accuracy of all {len(table)} configurations against each setting, and the mean "
-        "of each value. From the worst value to the best, that mean moves by "
-        + ", ".join(f"{effect} with {_setting_name(setting)}" for setting, effect in effects.items())
-        + "."
+        f"The search {name}: validation accuracy of all {len(every)} configurations, each the mean of its seeds "
+        f"({len(table)} trials), against each setting, and the mean of each value."
+        + sentence(
+            "From the first value to the last, that mean moves, with its 95 % interval where seeds are several, by "
+            + ", ".join(f"{effect} with {_setting_name(setting)}" for setting, effect in effects.items())
+            if effects
+            else ""
+        )
         + _selection(facts)
         + sentence(diverged_count(diverged, len(table)))
     )
@@ -112,19 +120,21 @@ def interactions(name: str, table: "pd.DataFrame", grid: dict[str, list[Any]]) -
     Args:
         table: as of `search_effects`; grid: the settings with two values or more.
     """
-    completed = table[table["status"] == "completed"]
+    from cifar_report.analysis import searches
+
+    each = searches.configurations(table)
     pairs = list(combinations(grid, 2))
     columns = min(3, len(pairs))
     rows = -(-len(pairs) // columns)
     figure = new_figure(TEXT_WIDTH, 0.3 + 1.75 * rows)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    values = {setting: _in_order(table[setting]) for setting in grid}
+    values = searches.levels(table)
     means = {}
     for one, other in pairs:
-        cells = completed.groupby([one, other])["validation_accuracy"].mean().unstack()
+        cells = each.groupby([one, other])["validation_accuracy"].mean().unstack()
         means[one, other] = 100 * cells.reindex(index=values[one], columns=values[other]).to_numpy()
     every = np.concatenate([cells.ravel() for cells in means.values()])
-    facts, largest = {"configurations": str(len(table))}, {}
+    facts, largest = {"configurations": str(len(each))}, {}
     if not np.isfinite(every).any():
         return nothing_drawn(f"Interactions in the search {name}", "every trial diverged", ["search.csv"])
     low, high = np.nanmin(every), np.nanmax(every)
@@ -270,11 +280,14 @@ def parallel(name: str, table: "pd.DataFrame", axes: dict[str, Any]) -> Drawing:
 def batch_sizes(name: str, table: "pd.DataFrame", trials: Path) -> Drawing:
     """Training loss of a grid's batch sizes, all else as selected, at text width.
 
-    Left against the step, right against the images seen, which is what a step of each size costs. A trial is one run.
+    Left against the step, right against the images seen, which is what a step of each size costs. A line is the
+    geometric mean of the seeds' losses.
 
     Args:
         table: as of `search_effects`; trials: folder of `<trial>/{run.json,curve.csv}`.
     """
+    import pandas as pd
+
     from cifar_report.analysis import searches
     from cifar_report.runs.finished import load_run
 
@@ -284,20 +297,22 @@ def batch_sizes(name: str, table: "pd.DataFrame", trials: Path) -> Drawing:
         return nothing_drawn(title, "every trial diverged", ["search.csv"])
     others = [setting for setting in searches.settings(table) if setting != "batch_size"]
     alike = table[(table[others] == chosen.iloc[0][others]).all(axis=1)]
-    runs = sorted((load_run(trials / t) for t in alike["trial"]), key=lambda run: run.record["settings"]["batch_size"])
+    runs = [load_run(trials / trial) for trial in alike["trial"]]
     completed = completed_runs(runs)
+    sizes = sorted({run.record["settings"]["batch_size"] for run in completed})
     figure = new_figure(TEXT_WIDTH, 2.3)
     left, right = figure.subplots(1, 2, sharey=True)
     facts = {"diverged": str(len(runs) - len(completed))}
     lowest, highest = np.inf, 0.0
-    for run, (colour, line, marker) in zip(completed, line_looks(len(completed)), strict=True):
-        size = run.record["settings"]["batch_size"]
-        part = run.curve[run.curve["split"] == "train"]
+    for size, (colour, line, marker) in zip(sizes, line_looks(len(sizes)), strict=True):
+        curves = [run.curve for run in completed if run.record["settings"]["batch_size"] == size]
+        together = pd.concat([curve[curve["split"] == "train"] for curve in curves]).groupby(["step", "samples_seen"])
+        loss = together["loss"].agg(lambda losses: np.exp(np.log(losses).mean())).reset_index()
         for axes, against in ((left, "step"), (right, "samples_seen")):
-            axes.plot(part[against], part["loss"], color=colour, linestyle=line, label=f"batches of {size}")
-            axes.plot(part[against].iloc[-1:], part["loss"].iloc[-1:], marker=marker, color=colour, clip_on=False)
-        lowest, highest = min(lowest, part["loss"].min()), max(highest, part["loss"].max())
-        facts[f"final-training-loss-{size}"] = f"{run.final('train', 'loss'):.3f}"
+            axes.plot(loss[against], loss["loss"], color=colour, linestyle=line, label=f"batches of {size}")
+            axes.plot(loss[against].iloc[-1:], loss["loss"].iloc[-1:], marker=marker, color=colour, clip_on=False)
+        lowest, highest = min(lowest, loss["loss"].min()), max(highest, loss["loss"].max())
+        facts[f"final-training-loss-{size}"] = f"{loss['loss'].iloc[-1]:.3f}"
     scale_loss(left, lowest, highest)
     left.set_ylabel("training loss (nats)")
     left.set_xlabel("step")
@@ -309,34 +324,28 @@ def batch_sizes(name: str, table: "pd.DataFrame", trials: Path) -> Drawing:
     figure.legend(handles, texts, loc="outside upper center", ncols=4)
     facts["otherwise"] = ", ".join(f"{_setting_name(s)} {_setting_value(chosen.iloc[0][s])}" for s in others)
     sources = ["search.csv", *(f"search/{name}/{run.folder.name}/curve.csv" for run in runs)]
-    ends = [
-        f"{run.final('train', 'loss'):.3f} with batches of {run.record['settings']['batch_size']}" for run in completed
-    ]
+    ends = [f"{facts[f'final-training-loss-{size}']} with batches of {size}" for size in sizes]
+    seeds = table["seed"].nunique()
     caption = (
         "Training loss of the search's batch sizes against the step, and against the images that were seen by then; "
-        f"one run each, all else as selected. It ends at {', '.join(ends)}."
+        + (f"geometric means of {seeds} seeds" if seeds > 1 else "one run each")
+        + f", all else as selected. It ends at {', '.join(ends)}."
         + sentence(diverged_count(len(runs) - len(completed), len(runs)))
     )
     return Drawing(figure, title, caption, facts, sources)
 
 
 def _selected(trials: "pd.DataFrame", settings: Iterable[str]) -> dict[str, str]:
-    """The selected configuration in words, and its validation accuracy; nothing where all trials diverged."""
-    return {
-        name: text
-        for _, row in trials[trials["selected"]].iterrows()
-        for name, text in (
-            ("selected", ", ".join(f"{_setting_name(s)} {_setting_value(row[s])}" for s in settings)),
-            ("selected-validation-accuracy", in_percent(row["validation_accuracy"])),
-        )
-    }
+    """The selected configuration in words, nothing where none was; the accuracy that chose it says too much of it."""
+    chosen = trials[trials["selected"]]
+    if chosen.empty:
+        return {}
+    return {"selected": ", ".join(f"{_setting_name(s)} {_setting_value(chosen.iloc[0][s])}" for s in settings)}
 
 
 def _selection(facts: dict[str, str]) -> str:
     """The sentence of a caption about what `_selected` tells."""
-    return sentence(
-        f"Selected: {facts['selected']}, at {facts['selected-validation-accuracy']}" if "selected" in facts else ""
-    )
+    return sentence(f"Selected: {facts['selected']}" if "selected" in facts else "")
 
 
 def _places(texts: Iterable[str], axis: Any) -> Float[np.ndarray, " n"]:
@@ -357,15 +366,6 @@ def _marks(axis: Any) -> list[tuple[float, str]]:
         return [(0.0, f"{low:g}"), (0.5, f"{middle:.2g}"), (1.0, f"{high:g}")]
     texts = [_setting_value("-".join(map(str, v)) if isinstance(v, list) else str(v)) for v in axis]
     return [(place / (len(texts) - 1), text) for place, text in enumerate(texts)]
-
-
-def _in_order(values: Iterable[str]) -> list[str]:
-    """Distinct values, by size where all are numbers, else as they come."""
-    distinct = list(dict.fromkeys(values))
-    try:
-        return sorted(distinct, key=float)
-    except ValueError:
-        return distinct
 
 
 def _setting_name(setting: str) -> str:
