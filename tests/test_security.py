@@ -126,6 +126,39 @@ def test_a_template_is_refused_as_soon_as_it_is_seen(workflow):
     assert not (workflow / "results/x").exists()
 
 
+HOSTILE = {
+    "BASH_ENV": "pwned.sh",
+    "BASH_FUNC_grep%%": "() { touch pwned; }",
+    "CDPATH": ".:/tmp",
+    "GIT_DIR": "/nowhere",
+    "GREP_OPTIONS": "--invert-match",
+    "MPLBACKEND": "nonsense",
+    "PYTEST_ADDOPTS": "-k nothing",
+    "PYTEST_PLUGINS": "nonsense",
+    "PYTHONHOME": "/nowhere",
+    "PYTHONOPTIMIZE": "2",
+    "PYTHONSTARTUP": "pwned.py",
+    "PYTHONPATH": "/nowhere",
+    "SHELLOPTS": "noexec",
+    "TEXINPUTS": "/nowhere",
+    "TEXINPUTS_pdflatex": "/nowhere",
+}
+
+
+def test_what_users_set_for_themselves_reaches_no_job(tmp_path):
+    (tmp_path / "pwned.sh").write_text("touch pwned")
+    (tmp_path / "elsewhere/cifar_report").mkdir(parents=True)
+    command = [ROOT / "workflow/scripts/bash", "-c", "grep -c . /dev/null; exec env"]
+    inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    for path, kept in (("/nowhere", None), (f"/nowhere:{tmp_path}/elsewhere:/there", f"{tmp_path}/elsewhere")):
+        environment = inherited | HOSTILE | {"PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "1"}
+        done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
+        seen = dict(line.split("=", 1) for line in done.stdout.splitlines()[1:])
+        assert done.stdout.startswith("0\n") and not (tmp_path / "pwned").exists()
+        assert seen["CUDA_VISIBLE_DEVICES"] == "1" and seen["PATH"] == os.environ["PATH"]
+        assert seen.pop("PYTHONPATH", None) == kept and not set(seen) & set(HOSTILE)
+
+
 # --- LaTeX ------------------------------------------------------------------------------------------------------------
 
 
@@ -142,7 +175,8 @@ def render(folder, body):
         f"BEGIN {body} END\n\\end{{document}}\n"
     )
     command = [ROOT / "workflow/scripts/render-report", sources, results, folder / "report.pdf"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    environment = os.environ | {"CDPATH": f".:{folder}"}
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
         return None, done.stdout + done.stderr
     return PdfReader(folder / "report.pdf").pages[0].extract_text(), done.stdout
