@@ -1,5 +1,6 @@
 """`make setup`: what it installs as root, and who is asked."""
 
+import contextlib
 import os
 import pty
 import shutil
@@ -38,9 +39,12 @@ def ensure_tex(bare, answer=None, **environment):
     done = subprocess.Popen(command, env=settings, stdin=theirs, stdout=theirs, stderr=theirs)
     status = done.wait()
     os.close(theirs)
-    text = os.read(ours, 10_000).decode()
+    text = b""
+    with contextlib.suppress(OSError):  # how Linux tells that nobody writes to a terminal any more
+        while more := os.read(ours, 10_000):
+            text += more
     os.close(ours)
-    return status, text
+    return status, text.decode()
 
 
 def test_tex_is_refused_by_an_environment_variable(bare):
