@@ -587,6 +587,25 @@ def test_the_same_runs_give_the_same_files_and_latex_shows_what_json_says(study)
         assert rf"\textbf{{{title}}}}} & {latex.SYMBOLS[entry['verdict']]} {entry['verdict']}" in table
 
 
+def test_a_changed_rule_is_told_with_both_verdicts_and_whether_seen_data_decide(study):
+    study.runs("a", [0.5, 0.52, 0.51, 0.6, 0.61, 0.62])
+    changed = {"changed": {"rule": "The mean < 5 %.", "reason": "A reason.", "verdict": "refuted"}}
+    fresh = CONTRAST | {"weights": {"a": 1}, "fresh_seeds": [3, 4, 5]}
+    seen, unseen, first = study.evaluate(
+        claim(CONTRAST | {"weights": {"a": 1}}, 0.4, **changed),
+        claim(fresh, 0.4, id="fresh", **changed),
+        claim(fresh, 0.4, id="first"),
+    )
+    assert "Its rule was chosen after seeing data." in latex.paragraph(seen)
+    assert "after seeing data" not in latex.paragraph(unseen) + latex.paragraph(first)
+    rows = latex.changed_rules([seen, unseen, first]).split("\n")[4:-3]
+    assert len(rows) == 2
+    assert r"rule chosen after seeing data & The mean < 5 \%.\newline refuted & a\_b above \qty{40}" in rows[0]
+    assert r"\newline supported & A reason." in rows[0]
+    assert r"\newline fresh seeds alone decide & " in rows[1]
+    assert latex.changed_rules([first]).startswith("%")
+
+
 def test_latex_is_escaped_and_numbers_are_siunitx(study):
     study.runs("a_1", [0.55, 0.56, 0.57])
     study.runs("b", [0.5, 0.5, 0.5])

@@ -118,7 +118,7 @@ STUDY = {f"study/{name}.py" for name in ("kinds", "settings", "validation")}
 READ = BASE | STUDY | {"runs/finished.py", "runs/record.py"}
 DATA = BASE | {"base/randomness.py", *(f"data/{name}.py" for name in ("archives", "datasets", "downloads", "sources"))}
 TRAINED = {"runs/devices.py", "runs/machine.py", *(f"training/{name}.py" for name in ("batches", "loop", "splits"))}
-FACTS = {f"analysis/{name}.py" for name in ("searches", "statistics", "summary")}
+FACTS = {f"analysis/{name}.py" for name in ("compatibility", "searches", "statistics", "summary")}
 FIGURES = ("accuracy", "catalogue", "predictions", "searches", "style", "weights")
 MODULES = {
     "prepare_dataset": DATA,
@@ -140,7 +140,8 @@ MODULES = {
     | DATA
     | FACTS
     | {"analysis/selection.py", "runs/devices.py", "runs/machine.py"}
-    | {f"rendering/{name}.py" for name in ("latex", "numbers", "tables", "words")},
+    | {f"analysis/claims/{name}.py" for name in ("file", "comparisons", "verdicts")}
+    | {f"rendering/{name}.py" for name in ("claims", "latex", "numbers", "tables", "words")},
     "test_claims": READ
     | FACTS
     | {f"analysis/claims/{name}.py" for name in ("file", "comparisons", "verdicts")}

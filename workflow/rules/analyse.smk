@@ -101,6 +101,7 @@ rule test_claims:
         claims=table(f"{RESULTS}/claims.json"),
         table=f"{RESULTS}/tables/claims.tex",
         text=f"{RESULTS}/tables/claims-text.tex",
+        changed=f"{RESULTS}/tables/changed-rules.tex",
     log:
         f"{RESULTS}/logs/test_claims.log",
     benchmark:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
+from cifar_report.analysis.compatibility import Compatibility, compatibility
 from cifar_report.analysis.statistics import Interval, binomial_error, confusion_counts, reliability, t_interval
 from cifar_report.base.files import write_text
 from cifar_report.runs.finished import SPLITS, Run, load_runs
@@ -103,6 +104,10 @@ class Facts:
     def test_accuracy_std(self) -> float:
         """The standard deviation of one run's test accuracy over the seeds; NaN for fewer than two."""
         return float(self.values("test", "accuracy").std(ddof=1)) if self.seeds > 1 else np.nan
+
+    def compatibility(self, original: float | None) -> Compatibility | None:
+        """What a test accuracy that was printed of one run is beside ours; None without one, or below three seeds."""
+        return compatibility(original, self.values("test", "accuracy"))
 
     @cached_property
     def test_accuracy_binomial(self) -> float:

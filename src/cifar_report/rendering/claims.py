@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from cifar_report.analysis.claims.verdicts import Notation, number, quantity, sentence
+from cifar_report.analysis.claims.verdicts import Notation, number, quantity, sentence, with_interval
 from cifar_report.base.files import read_json, write_text
 from cifar_report.rendering.latex import escape
 
@@ -29,7 +29,7 @@ _CAPTION = (
 
 
 def write(results: Path) -> None:
-    """Writes `tables/claims.tex`, the table, and `tables/claims-text.tex`, the paragraphs.
+    """Writes `tables/claims.tex`, the table, `tables/claims-text.tex`, the paragraphs, and `tables/changed-rules.tex`.
 
     Args:
         results: folder of the study, with its `claims.json`.
@@ -37,6 +37,7 @@ def write(results: Path) -> None:
     claims = read_json(results / "claims.json")
     write_text(results / "tables" / "claims.tex", table(claims))
     write_text(results / "tables" / "claims-text.tex", "\n".join(map(paragraph, claims)))
+    write_text(results / "tables" / "changed-rules.tex", changed_rules(claims))
 
 
 def table(claims: list[dict[str, Any]]) -> str:
@@ -68,6 +69,47 @@ def table(claims: list[dict[str, Any]]) -> str:
             "",
         ]
     )
+
+
+def changed_rules(claims: list[dict[str, Any]]) -> str:
+    r"""A `tabularx`: each rule that was changed after results were known, with both verdicts, and why.
+
+    The former verdict is the one that the first reference recorded.
+    """
+    rows = []
+    for claim in claims:
+        if (changed := claim["changed"]) is None:
+            continue
+        bounds = [f"{escape(part['label'])} {_bound(part)}" for part in claim["parts"] if part["role"] == "decides"]
+        conjunction = {"all": "all of: ", "each": "each: "}[claim["decides"]] if len(bounds) > 1 else ""
+        data = "fresh seeds alone decide" if changed["fresh"] else "rule chosen after seeing data"
+        cells = [
+            rf"\textbf{{{escape(claim['title'])}}}\newline {data}",
+            rf"{escape(changed['rule'])}\newline {changed['verdict']}",
+            rf"{conjunction}{'; '.join(bounds)}\newline {claim['verdict']}",
+            escape(changed["reason"]),
+        ]
+        rows.append(" & ".join(cells) + r" \\\addlinespace")
+    if not rows:
+        return "% No rule was changed.\n"
+    column = r">{\raggedright\arraybackslash}X"
+    return "\n".join(
+        [
+            rf"\begin{{tabularx}}{{\textwidth}}{{@{{}} {' '.join([column] * 4)} @{{}}}}",
+            r"\toprule",
+            r"Claim & Former rule, and its verdict in the first reference & Rule, and its verdict here & Reason \\",
+            r"\midrule",
+            *rows,
+            r"\bottomrule",
+            r"\end{tabularx}",
+            "",
+        ]
+    )
+
+
+def in_latex(part: dict[str, Any]) -> str:
+    """A part's estimate with its interval, as the text prints it."""
+    return with_interval(part, _LATEX)
 
 
 def paragraph(claim: dict[str, Any]) -> str:
@@ -119,6 +161,11 @@ def _row(part: dict[str, Any], with_verdict: bool) -> str:
     styled = {"decides": name, "premise": f"premise: {name}", "shown": rf"\emph{{{name}}}"}[part["role"]]
     label = rf"\hangindent=2em\hspace*{{1em}}{styled}"
     return " & ".join([label, estimate, interval, bound, rf"\num{{{part['runs']}}}", verdict]) + r" \\"
+
+
+def _bound(part: dict[str, Any]) -> str:
+    side = {"above": "above", "below": "below", "within": "within plus or minus"}[part["direction"]]
+    return f"{side} {quantity(part, 'smallest_effect', _LATEX)}"
 
 
 def _verdict(judged: dict[str, Any]) -> str:

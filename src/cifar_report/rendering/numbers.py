@@ -7,10 +7,12 @@ from typing import Any
 import pandas as pd
 
 from cifar_report.analysis import searches
+from cifar_report.analysis.compatibility import Compatibility, joint_confidence
 from cifar_report.analysis.selection import main_models
 from cifar_report.analysis.statistics import CALIBRATION_BINS, Interval, t_interval
 from cifar_report.analysis.summary import Facts, paired_differences
 from cifar_report.data import datasets
+from cifar_report.rendering.claims import in_latex
 from cifar_report.rendering.latex import escape, num
 from cifar_report.rendering.words import DATA_NOTES, hidden_units, shortened
 from cifar_report.runs.finished import Run
@@ -39,6 +41,14 @@ def numbers(
         if (base := stage["like"].get(name)) is not None:
             texts |= _difference_numbers(facts[name], facts[base])
         entries |= {f"{name}.{key}": number for key, number in texts.items()}
+    compared = {v["name"]: facts[v["name"]].compatibility(v["original_test_accuracy"]) for v in stage["variants"]}
+    if found := {name: each for name, each in compared.items() if each is not None}:
+        joint = {
+            "compatibility": num(len(found)),
+            "compatibility.compatible": num(sum(each.compatible for each in found.values())),
+            "compatibility.joint": percent(joint_confidence(len(found))),
+        }
+        entries |= _from(joint, *records_of([run for name in found for run in runs[name]]))
     entries |= _from({"calibration.bins": num(CALIBRATION_BINS)}, "plan/stages/tables.json")
     if rows := best_pairs(stage, runs):
         entries |= _from({"best": num(len(rows))}, "plan/stages/tables.json")
@@ -52,6 +62,9 @@ def numbers(
     entries |= _from(_figure_numbers(figures), "figures/figures.json")
     sources = {figure["name"]: figure["sources"] for figure in figures} | {
         "tables/summary": ["summary.csv"],
+        "tables/compatibility": records_of(
+            [run for v in stage["variants"] if v["original_test_accuracy"] is not None for run in runs[v["name"]]]
+        ),
         "tables/splits": [*records_of(every), *logits_of(every)],
         "tables/differences": records_of(every),
         "tables/classes": logits_of([run for name in main_models(stage["main"], runs) for run in runs[name]]),
@@ -172,6 +185,8 @@ def _variant_numbers(variant: dict[str, Any], facts: Facts) -> dict[str, Number]
         means["test-accuracy-binomial"] = fine_percent(facts.test_accuracy_binomial)
     if facts.seeds > 1:
         means["test-accuracy-std"] = fine_percent(facts.test_accuracy_std)
+    if (found := facts.compatibility(variant["original_test_accuracy"])) is not None:
+        means |= _compatibility_numbers(found)
     entries = (
         _from(planned, "plan/stages/tables.json")
         | _from(counts, *facts.sources("seeds"))
@@ -185,6 +200,21 @@ def _variant_numbers(variant: dict[str, Any], facts: Facts) -> dict[str, Number]
         flips = {"test-accuracy-flipped": interval(facts.flipped_accuracy), "flip-gain": interval(facts.flip_gain)}
         entries |= _from(flips, *facts.sources("flip_gain"))
     return entries
+
+
+def _compatibility_numbers(found: Compatibility) -> dict[str, str]:
+    low, high = (f"{100 * limit:.1f}" for limit in (found.prediction.low, found.prediction.high))
+    return {
+        "prediction": rf"\num{{{low}}} to \qty{{{high}}}{{\percent}}",
+        "prediction-low": percent(found.prediction.low),
+        "prediction-high": percent(found.prediction.high),
+        "prediction-half": num(100 * found.prediction.half, 1),
+        "compatible": "compatible" if found.compatible else "incompatible",
+        "detectable": num(100 * found.detectable, 1),
+        "p": num(found.p, 3),
+        "next-reaches": percent(found.next_reaches),
+        "reached": num(found.reached),
+    }
 
 
 def _difference_numbers(facts: Facts, base: Facts) -> dict[str, Number]:
@@ -211,9 +241,17 @@ def _search_numbers(search: pd.DataFrame) -> dict[str, str]:
 
 
 def _claim_numbers(claims: list[dict[str, Any]]) -> dict[str, str]:
+    """Verdicts and their counts, and the estimate of each part with its interval."""
     verdicts = [claim["verdict"] for claim in claims]
     names = ("supported", "refuted", "mixed", "inconclusive", "untested")
-    return {"claims": num(len(claims)), **{f"claims.{name}": num(verdicts.count(name)) for name in names}}
+    texts = {"claims": num(len(claims)), **{f"claims.{name}": num(verdicts.count(name)) for name in names}}
+    texts["claims.sampled"] = num(sum(claim["sampled"] and claim["verdict"] != "untested" for claim in claims))
+    for claim in claims:
+        texts[f"claims.{claim['id']}.verdict"] = claim["verdict"]
+        for part in claim["parts"]:
+            if part["estimate"] is not None:
+                texts[f"claims.{claim['id']}.{part['id']}"] = in_latex(part)
+    return texts
 
 
 def _figure_numbers(figures: list[dict[str, Any]]) -> dict[str, str]:

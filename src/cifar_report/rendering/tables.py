@@ -31,6 +31,7 @@ from cifar_report.runs.finished import Run, load_runs
 
 TABLES = (
     "summary",
+    "compatibility",
     "splits",
     "differences",
     "classes",
@@ -68,6 +69,7 @@ def write(stage: dict[str, Any], results: Path) -> None:
     write_text(results / "numbers.json", to_json(entries))
     tables = {
         "summary": summary_table(stage, read_table(results / "summary.csv"), data.counts["test"]),
+        "compatibility": compatibility_table(stage, of_variants),
         "splits": splits_table(stage, of_variants),
         "differences": differences_table(stage, of_variants),
         "classes": classes_table(stage, of_variants, data.class_names),
@@ -111,6 +113,44 @@ def summary_table(stage: dict[str, Any], summary: pd.DataFrame, test_images: int
     if summary["original_test_accuracy"].isna().all():
         formats, table = formats[:-1], table.drop(columns="{Original}")
     return _latex(table, f"{_WRAPPED} {_numeric(*formats)}", wide=True)
+
+
+def compatibility_table(stage: dict[str, Any], facts: dict[str, Facts]) -> str:
+    """Each printed test accuracy beside ours, in per cent: is it what one new run of ours could give?
+
+    Beside the answer stand what makes it easy or hard: the half width of the prediction interval, the difference that
+    would have been found with 80 % power, and p. Without an interval, of fewer than three seeds, there is no answer.
+    """
+    rows = []
+    for variant in stage["variants"]:
+        original, each = variant["original_test_accuracy"], facts[variant["name"]]
+        if original is None:
+            continue
+        row = {
+            "Network": escape(variant["label"]),
+            "{Original}": _cell(original, 1),
+            "{Mean}": _cell(each.accuracy["test"].mean, 2),
+            "{Seeds}": str(each.seeds),
+        }
+        if (found := each.compatibility(original)) is None:
+            missing = ("{One new run}", r"{$\pm$}", "{Detectable}", "{$p$}")
+            rows.append(row | dict.fromkeys(missing, "{--}") | {"Compatible?": "unknown"})
+            continue
+        low, high = (f"{100 * limit:.1f}" for limit in (found.prediction.low, found.prediction.high))
+        rows.append(
+            row
+            | {
+                "{One new run}": rf"{{{low} to {high}}}",
+                r"{$\pm$}": _cell(found.prediction.half, 1),
+                "{Detectable}": _cell(found.detectable, 1),
+                "{$p$}": f"{found.p:.3f}",
+                "Compatible?": "compatible" if found.compatible else "incompatible",
+            }
+        )
+    if not rows:
+        return "% No accuracy was printed of the study's variants.\n"
+    formats = _numeric("2.1", "2.2", "2.0"), _numeric("2.1", "2.1", "1.3")
+    return _latex(pd.DataFrame(rows), f"{_WRAPPED} {formats[0]} c {formats[1]} l", wide=True)
 
 
 def splits_table(stage: dict[str, Any], facts: dict[str, Facts]) -> str:

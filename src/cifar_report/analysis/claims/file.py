@@ -7,7 +7,7 @@ import re
 import string
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
@@ -80,7 +80,11 @@ class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, allow_inf_nan=False, **STRICT)
 
 
-class Contrast(_Model):
+class _Comparison(_Model):
+    sampled: ClassVar[bool] = True  # whether other seeds or trials would give another value
+
+
+class Contrast(_Comparison):
     """A weighted sum of variants' whole-split values at the last step: a difference, a main effect or a mean."""
 
     kind: Literal["contrast"]
@@ -92,7 +96,7 @@ class Contrast(_Model):
     fresh_seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
 
 
-class NextRun(_Model):
+class NextRun(_Comparison):
     """A variant's accuracy, held against a value that somebody printed of one run."""
 
     kind: Literal["next-run"]
@@ -101,7 +105,7 @@ class NextRun(_Model):
     split: Split
 
 
-class CurveAgreement(_Model):
+class CurveAgreement(_Comparison):
     """How far two variants' curves part."""
 
     kind: Literal["curve-agreement"]
@@ -111,7 +115,7 @@ class CurveAgreement(_Model):
     until_step: Annotated[int, Field(ge=1)]  # the last step that is compared; step 0 is too
 
 
-class SettingEffect(_Model):
+class SettingEffect(_Comparison):
     """A weighted sum of searched settings' main effects, each of its last value over its first, on accuracy."""
 
     kind: Literal["setting-effect"]
@@ -121,7 +125,7 @@ class SettingEffect(_Model):
     split: Literal["validation"]
 
 
-class SettingProgress(_Model):
+class SettingProgress(_Comparison):
     """How the loss with a setting's greatest value compares along the way with that of its smallest."""
 
     kind: Literal["setting-progress"]
@@ -132,7 +136,7 @@ class SettingProgress(_Model):
     split: Literal["train", "validation"]
 
 
-class ShiftTolerance(_Model):
+class ShiftTolerance(_Comparison):
     """How much less accuracy the first variant loses on shifted images than the second."""
 
     kind: Literal["shift-tolerance"]

@@ -140,6 +140,7 @@ def _tested(claim: Claim, evidence: Evidence) -> dict[str, Any]:
         **{key: told[key] for key in ("smallest_effect", "direction", "unit", "pairs", "why", "image_level")},
         "title": claim.title,
         "decides": claim.decides,
+        "sampled": any(part.comparison.sampled for part in claim.parts if part.role == "decides"),
         "part": told["id"],
         "parts": parts,
         "template": template,
@@ -254,9 +255,7 @@ def sentence(claim: dict[str, Any], notation: Notation = PLAIN) -> str:
         if name in ("supporting", "refuting"):
             key = {"supporting": "supports", "refuting": "refutes"}[name]
             named = [each for each in claim["parts"] if each["role"] == "decides" and each[key]]
-            return "; ".join(
-                f"{notation.words(each['label'])}, {_values(each, notation)['interval']}" for each in named
-            )
+            return "; ".join(f"{notation.words(each['label'])}, {with_interval(each, notation)}" for each in named)
         if name == "reason" and not part:
             return notation.words(claim["reason"])
         return _values(parts[part or claim["part"]], notation)[name]
@@ -265,15 +264,20 @@ def sentence(claim: dict[str, Any], notation: Notation = PLAIN) -> str:
     return "".join(notation.words(text) + (value(field) if field else "") for text, field, _, _ in pieces)
 
 
+def with_interval(part: dict[str, Any], notation: Notation = PLAIN) -> str:
+    """A part's estimate with its unit, and its interval where it has one."""
+    estimate = quantity(part, "estimate", notation)
+    if part["ci95_low"] is None:
+        return estimate
+    low, high = number(part, "ci95_low", notation), number(part, "ci95_high", notation)
+    return f"{estimate} ({notation.percent('95')} interval {low} to {high})"
+
+
 def _values(part: dict[str, Any], notation: Notation) -> dict[str, str]:
-    estimate = interval = quantity(part, "estimate", notation)
-    if part["ci95_low"] is not None:
-        low, high = number(part, "ci95_low", notation), number(part, "ci95_high", notation)
-        interval = f"{estimate} ({notation.percent('95')} interval {low} to {high})"
     return {
         "part": notation.words(part["label"]),
-        "interval": interval,
-        "estimate": estimate,
+        "interval": with_interval(part, notation),
+        "estimate": quantity(part, "estimate", notation),
         "low": quantity(part, "ci95_low", notation),
         "high": quantity(part, "ci95_high", notation),
         "smallest": quantity(part, "smallest_effect", notation),
