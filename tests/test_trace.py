@@ -261,7 +261,7 @@ def test_explain_a_number(study, capsys):
     for part in (
         document["code"],
         "hidden [100, 100]",
-        "0123456789abcdef of 2023-11-14: 7 runs",
+        "0123456789abcdef of 2023-11-14: 11 runs",
         "trainimages  train-images",
     ):
         assert part in foot
