@@ -1,0 +1,341 @@
+"""Whether a display is true of given numbers: both sides of every relation, in double precision, for all its indices."""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .grammar import Tree
+
+TOLERANCE = 1e-9
+COMPARISONS = {
+    "<=": np.less_equal,
+    ">=": np.greater_equal,
+    "<": np.less,
+    ">": np.greater,
+    "=": np.equal,
+    "!=": np.not_equal,
+}
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "log": np.log,
+    "exp": np.exp,
+    "cos": np.cos,
+    "sin": np.sin,
+    "sqrt": np.sqrt,
+    "max": max,
+    "min": min,
+}
+
+
+class NotTrue(AssertionError):
+    """The sides of a relation differ."""
+
+
+class Meaningless(ValueError):
+    """What is printed has no value: shapes that do not fit, an index out of range, a letter without a meaning."""
+
+
+@dataclass(frozen=True)
+class Indexed:
+    """An array whose indices begin elsewhere than at one, and that may have a value outside.
+
+    Args:
+        first: the first index of each axis.
+        outside: the value there; None where there is none.
+    """
+
+    array: np.ndarray
+    first: tuple[int, ...]
+    outside: float | None = None
+
+
+@dataclass(frozen=True)
+class Of:
+    """What depends on a scalar, such as a loss on its parameter: a function that takes complex numbers too."""
+
+    name: str
+    function: Callable[[Any], Any]
+
+
+@dataclass
+class Scene:
+    """The numbers that a display is held against.
+
+    Args:
+        values: by name as `grammar` reads it (`hat x'`): scalars, arrays whose indices begin at one, `Indexed`, `Of`,
+            functions, and for layers a dictionary by number. What has a value with an index and another without one is
+            named with `_` for the first. A derivative is named by a tuple: of what, by what, and what is held fixed.
+        ranges: of each index.
+        after: the values after a step, for `becomes`.
+    """
+
+    values: Mapping[Any, Any]
+    ranges: Mapping[str, range] = field(default_factory=dict)
+    after: Mapping[str, Any] = field(default_factory=dict)
+
+    def check(self, statements: tuple[Tree, ...]) -> None:
+        """Evaluates a display.
+
+        Raises:
+            NotTrue: two sides differ, with the indices and both values.
+            Meaningless: a side cannot be evaluated.
+        """
+        try:
+            for statement in statements:
+                if statement[0] == "range":
+                    self._same_range(*statement[1:])
+            conditions = [s[1] for s in statements if s[0] == "where"]
+            relations = [s for s in statements if s[0] in ("equal", "becomes")]
+            checked = [self._relation(s, conditions) for s in relations]
+        except (TypeError, LookupError, ValueError, ArithmeticError, AttributeError) as error:
+            raise Meaningless(f"cannot be evaluated: {error!r}") from error
+        if not all(checked) or not checked:
+            raise Meaningless("holds for no index, so it says nothing")
+
+    def _same_range(self, index: Tree, first: Tree, last: Tree) -> None:
+        """What the display says of the range of an index must be that range."""
+        ends = sorted(int(self.of(end, {})) for end in (first, last))
+        if [*range(ends[0], ends[1] + 1)] != [*self.ranges[index[1]]]:
+            raise NotTrue(f"{index[1]} runs over {[*self.ranges[index[1]]]}, not from {ends[0]} to {ends[1]}")
+
+    def _relation(self, statement: Tree, conditions: list[Tree]) -> int:
+        """Compares the sides for all values of the indices that are free in it; how many there are."""
+        sides = statement[1] if statement[0] == "equal" else statement[1:]
+        names = sorted(name for name in _names(sides) if name in self.ranges)
+        count = 0
+        for numbers in itertools.product(*(self.ranges[name] for name in names)):
+            indices = dict(zip(names, numbers, strict=True))
+            if not all(self.of(condition, indices) for condition in conditions):
+                continue
+            count += 1
+            if statement[0] == "becomes":
+                first = Scene(self.after, self.ranges).of(sides[0], indices)
+            else:
+                first = self.of(sides[0], indices)
+            for side in sides[1:]:
+                _compare(first, self.of(side, indices), indices)
+        return count
+
+    def of(self, tree: Tree, indices: Mapping[str, int]) -> Any:
+        """The value of a tree: a number, a column or matrix, a function, or a truth value."""
+        match tree:
+            case ("number", value):
+                return value
+            case ("symbol", *_):
+                return self._symbol(tree, indices)
+            case ("text", words):
+                return self.values[words]
+            case ("bracket", inside):
+                return self.of(inside, indices)
+            case ("terms", terms):
+                total: Any = 0
+                for sign, term in terms:
+                    value = self.of(term, indices)
+                    if np.ndim(value) and np.ndim(total) and np.shape(value) != np.shape(total):
+                        raise ValueError(f"a sum of shapes {np.shape(total)} and {np.shape(value)}")
+                    if (np.ndim(value) > 0) != (np.ndim(total) > 0) and term is not terms[0][1]:
+                        raise ValueError("a sum of a number and a matrix")
+                    total = total + value if sign == "+" else total - value
+                return total
+            case ("product", first, rest):
+                value = self.of(first, indices)
+                for sign, factor in rest:
+                    value = _times(value, sign, self.of(factor, indices))
+                return value
+            case ("quotient", above, below):
+                return _number(self.of(above, indices)) / _number(self.of(below, indices))
+            case ("power", base, exponent):
+                return _number(self.of(base, indices)) ** _number(self.of(exponent, indices))
+            case ("transposed", inside):
+                return _matrix(self.of(inside, indices)).T
+            case ("function", "diag", (inside,)):
+                return np.diag(_column(self.of(inside, indices)))
+            case ("function", "abs", (inside,)):
+                value = self.of(inside, indices)
+                return value.size if isinstance(value, np.ndarray) else abs(value)  # of a matrix, how many elements
+            case ("function", name, arguments):
+                return FUNCTIONS[name](*(_number(self.of(argument, indices)) for argument in arguments))
+            case ("sum" | "max" | "min" as kind, over, inside):
+                values = [self.of(inside, indices | bound) for bound in self._bound(over, indices)]
+                return sum(values) if kind == "sum" else FUNCTIONS[kind](map(_number, values))
+            case ("iverson", condition):
+                return int(self.of(condition, indices))
+            case ("compare", sign, left, right):
+                return bool(COMPARISONS[sign](_number(self.of(left, indices)), _number(self.of(right, indices))))
+            case ("all", *conditions):
+                return all(self.of(condition, indices) for condition in conditions)
+            case ("always",):
+                return True
+            case ("range", index, first, last):
+                return self.of(first, indices) <= self.of(index, indices) <= self.of(last, indices)
+            case ("cases", *cases):
+                return next(
+                    (self.of(value, indices) for value, condition in cases if self.of(condition, indices)), None
+                )
+            case ("derivative", of, by, held):
+                return self._derivative(of, by, held, indices)
+            case ("differentiate", by, inside):
+                step = 1e-100  # a complex step: the imaginary part is the derivative, and nothing cancels
+                moved = Scene({**self.values, by[1]: self.values[by[1]] + step * 1j}, self.ranges)
+                return moved.of(inside, indices).imag / step
+        raise ValueError(f"no value of {tree[0]}")
+
+    def _bound(self, over: Tree, indices: Mapping[str, int]) -> Iterator[dict[str, int]]:
+        """All values of the indices of a sum."""
+        ranges = []
+        for index, first, last in over:
+            if first is None:
+                ranges.append(self.ranges[index[1]])
+            else:
+                ranges.append(range(int(self.of(first, indices)), int(self.of(last, indices)) + 1))
+        for numbers in itertools.product(*ranges):
+            yield dict(zip((index[1] for index, _, _ in over), numbers, strict=True))
+
+    def _symbol(self, tree: Tree, indices: Mapping[str, int]) -> Any:
+        _, name, bold, subscripts, layer = tree
+        if name in indices and not bold and not subscripts and layer is None:
+            return indices[name]
+        if name in ("e", "pi") and name not in self.values:
+            return getattr(math, name)
+        numbers = [self.of(subscript, indices) for subscript in subscripts]
+        if name == "delta" and name not in self.values:
+            row, column = numbers
+            return int(row == column)
+        value = self.values[f"{name}_" if subscripts and f"{name}_" in self.values else name]
+        if layer is not None:
+            value = value[self.of(layer, indices)]
+        if isinstance(value, Of):
+            return value.function(self.values[value.name])
+        return value if callable(value) else _part(value, numbers, bold)
+
+    def _derivative(self, of: Tree, by: Tree, held: Tree, indices: Mapping[str, int]) -> Any:
+        """Its axes are those of what is differentiated, then those of what it is differentiated by."""
+        at = None
+        if held and held[0][0] == "compare":
+            at, held = self.of(held[0][3], indices), ()
+        parts = [_root(part) for part in (of, by)]
+        names = tuple(_name(part, self.values) for part in (of, by))
+        value = self.values[(*names, ",".join(_name(part, {}) for part in held)) if held else names]
+        if callable(value):
+            return value(at)
+        layers = {self.of(part[4], indices) for part in parts if part[4] is not None}
+        if layers:
+            (layer,) = layers
+            value = value[layer]
+        array = np.asarray(value)
+        numbers = [[self.of(subscript, indices) for subscript in part[3]] for part in parts]
+        axes = [len(n) for n in numbers]
+        if not parts[0][2]:
+            axes[1] = array.ndim - axes[0]
+        elif not parts[1][2]:
+            axes[0] = array.ndim - axes[1]
+        else:
+            axes = [array.ndim // 2] * 2
+        chosen: list[int | None] = []
+        for part, given, count in zip(parts, numbers, axes, strict=True):
+            chosen += [None] * (count - len(given) if part[2] else 0) + given
+        return _pick(Indexed(array, (1,) * array.ndim) if not isinstance(value, Indexed) else value, chosen)
+
+
+def _part(value: Any, numbers: list[int], bold: bool) -> Any:
+    """An element; of bold letters the whole, or for indices its last axes' part, as a column or a matrix."""
+    if isinstance(value, int | float | complex) and not numbers and not bold:
+        return value
+    indexed = value if isinstance(value, Indexed) else Indexed(np.asarray(value), (1,) * np.ndim(value))
+    whole: list[int | None] = [None] * (indexed.array.ndim - len(numbers) if bold else 0)
+    return _pick(indexed, [*whole, *numbers])
+
+
+def _pick(indexed: Indexed, chosen: list[int | None]) -> Any:
+    """The part of an array: an index for each axis, or None for all of it."""
+    array = indexed.array
+    if len(chosen) != array.ndim:
+        raise ValueError(f"{len(chosen)} indices of an array of {array.ndim} axes")
+    places = []
+    for number, first, size in zip(chosen, indexed.first, array.shape, strict=True):
+        if number is not None and not first <= number < first + size:
+            if indexed.outside is not None:
+                return indexed.outside
+            raise IndexError(f"{number} is outside {first} to {first + size - 1}")
+        places.append(slice(None) if number is None else int(number) - first)
+    part = array[tuple(places)]
+    return part.item() if part.ndim == 0 else part[:, None] if part.ndim == 1 else part
+
+
+def _times(left: Any, sign: str, right: Any) -> Any:
+    if callable(left):
+        return left(right)
+    if sign == "/":
+        return _number(left) / _number(right)
+    if sign in ("odot", "oslash"):
+        left, right = _matrix(left), _matrix(right)
+        if left.shape != right.shape:
+            raise ValueError(f"element by element, shapes {left.shape} and {right.shape}")
+        return left * right if sign == "odot" else left / right
+    if np.ndim(left) == 0 or np.ndim(right) == 0:
+        return left * right
+    if left.shape[1] != right.shape[0]:
+        raise ValueError(f"a product of shapes {left.shape} and {right.shape}")
+    return left @ right
+
+
+def _number(value: Any) -> Any:
+    if np.shape(value) == (1, 1):
+        return value[0, 0]
+    if np.ndim(value):
+        raise ValueError(f"a number is wanted, not an array of shape {np.shape(value)}")
+    return value
+
+
+def _matrix(value: Any) -> np.ndarray:
+    if np.ndim(value) != 2:
+        raise ValueError("a vector or matrix is wanted, not a number")
+    return value
+
+
+def _column(value: Any) -> np.ndarray:
+    if np.ndim(value) != 2 or value.shape[1] != 1:
+        raise ValueError(f"a column is wanted, not shape {np.shape(value)}")
+    return value[:, 0]
+
+
+def _root(tree: Tree) -> Tree:
+    return tree[1] if tree[0] == "power" else tree
+
+
+def _name(tree: Tree, values: Mapping[Any, Any]) -> str:
+    """Of what is differentiated, or by what: `x`, `sigma^2`, and `L_` where L also has no index."""
+    root = _root(tree)
+    if root[0] != "symbol":
+        raise ValueError(f"a derivative of or by {root[0]}")
+    name = f"{root[1]}_" if root[3] and f"{root[1]}_" in values else root[1]
+    return f"{name}^{tree[2][1]}" if tree[0] == "power" else name
+
+
+def _names(tree: Any, bound: frozenset[str] = frozenset()) -> set[str]:
+    """The names that stand in a tree, without those that a sum of it binds."""
+    match tree:
+        case ("symbol", name, _, subscripts, layer):
+            return ({name} - bound) | _names((subscripts, layer), bound)
+        case ("sum" | "max" | "min", over, inside):
+            own = frozenset(index[1] for index, _, _ in over)
+            return _names(inside, bound | own) | _names([(first, last) for _, first, last in over], bound)
+        case tuple() | list():
+            return set().union(*(_names(part, bound) for part in tree))
+    return set()
+
+
+def _compare(left: Any, right: Any, indices: Mapping[str, int]) -> None:
+    if callable(left) or callable(right):
+        if left is not right:
+            raise NotTrue(f"other functions where {indices}")
+        return
+    left, right = (_number(v) if np.shape(v) == (1, 1) else v for v in (left, right))
+    if np.shape(left) != np.shape(right):
+        raise NotTrue(f"shapes {np.shape(left)} and {np.shape(right)}")
+    if not np.all(np.isfinite(left)) or not np.allclose(left, right, rtol=TOLERANCE, atol=TOLERANCE):
+        where = ", ".join(f"{name} = {number}" for name, number in indices.items())
+        raise NotTrue(f"{left} is not {right}" + (f" where {where}" if where else ""))
