@@ -148,7 +148,7 @@ MODULES = {
     | {"rendering/claims.py", "rendering/latex.py"},
     "write_pages": BASE | {"rendering/pages.py"},
     "check_equations": (NUMPY | TORCH_MLP | TORCH_VGG | BASE | STUDY) - {"training/loop.py", "training/splits.py"}
-    | {"rendering/equations.py", "rendering/latex.py"},
+    | {"rendering/equations.py", "rendering/latex.py", "study/displays.py"},
 }
 # A stage is made again for any edit of its modules, and of the packages that they lie in; a run for what it reaches.
 for job in set(MODULES) - {"mlp-numpy", "mlp-tuned", "trials", "vgg"}:
@@ -158,8 +158,8 @@ for job in set(MODULES) - {"mlp-numpy", "mlp-tuned", "trials", "vgg"}:
         for depth in range(module.count("/") + 1)
     }
 SOURCES = {
-    "report/*.tex": {"check_equations", "render_report"},  # the equations' labels
-    "report/*.bib": {"check_equations", "render_report"},
+    "report/*.tex": {"render_report"},  # the equations are read by check_equations, the text around them is not
+    "report/*.bib": {"render_report"},
     "report/claims.yaml": {"test_claims"},
     "tests/equations/*.py": {"check_equations"},
     "workflow/scripts/render-report": {"render_report"},
@@ -473,6 +473,16 @@ def test_a_file_reruns_what_depends_on_it_and_nothing_else(before, state, source
     if file.startswith("src/"):
         comment = after_edit(state, sources, file, "{}\n# a comment\n".format)
         assert would_rerun(before, comment) == set()
+
+
+def test_a_display_is_checked_again_where_it_prints_something_else(before, state, sources):
+    for file, old, new in (
+        ("report/sections/batches.tex", r"w-\eta\,g", r"w+\eta\,g"),
+        ("report/preamble.tex", r"\newcommand{\had}{\odot}", r"\newcommand{\had}{\oslash}"),
+    ):
+        assert old in (sources / file).read_text()
+        after = after_edit(state, sources, file, lambda text, old=old, new=new: text.replace(old, new))
+        assert would_rerun(before, after) == with_readers({"check_equations", "render_report"})
 
 
 def test_the_tables_have_no_idle_rows():

@@ -27,7 +27,8 @@ PATHS = {
     "costs": "costs.csv to write",
     "claims": "claims.yaml",
     "templates": "folder of the captions' templates",
-    "checks": "what the equations' tests reported",
+    "checks": "what the equations' tests report, to write",
+    "kept": "folder of such reports of earlier studies",
     "output": "file or folder to write",
 }
 # Subcommands of earlier versions, and what does the same now.
@@ -230,11 +231,12 @@ def draw_figures(stage: Path, results: Path) -> None:
     figures.write(settings, results / "runs", results / "dataset", search, results / "figures")
 
 
-def check_equations(checks: Path, output: Path) -> None:
-    """Writes the table of checked equations."""
+def check_equations(stage: Path, kept: Path, checks: Path, output: Path) -> None:
+    """Checks the equations as the report displays them; writes their marks and the table of the checks."""
     from cifar_report.rendering import equations
 
-    equations.write(checks, output)
+    equations.run(stage, kept, checks)
+    equations.write(checks, Path("report"), output)
 
 
 def write_tables(stage: Path, results: Path) -> None:
@@ -351,7 +353,7 @@ def _parser() -> argparse.ArgumentParser:
         write_events: ("stage", "runs", "output"),
         test_claims: ("stage", "results", "claims"),
         draw_figures: ("stage", "results"),
-        check_equations: ("checks", "output"),
+        check_equations: ("stage", "kept", "checks", "output"),
         write_tables: ("stage", "results"),
         write_pages: ("stage", "results", "templates", "output"),
         forecast: ("results",),

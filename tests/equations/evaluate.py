@@ -1,4 +1,4 @@
-"""Whether a display is true of given numbers: both sides of every relation, in double precision, for all its indices."""
+"""Whether a display is true of given numbers: all its sides, in double precision, for all its indices."""
 
 import itertools
 import math

@@ -1,7 +1,7 @@
 r"""The mathematics of the report's displays as syntax trees: what LaTeX prints, read as a mathematician reads it.
 
-A tree is a tuple whose first entry says what it is: `("sum", indices, body)`. A product is read from the left, a sum or a
-function takes the product that follows it, and bold letters are whole vectors and matrices.
+A tree is a tuple whose first entry says what it is: `("sum", indices, body)`. A product is read from the left, a sum
+takes the product that follows it, a function the next factor, and bold letters are whole vectors and matrices.
 """
 
 import re
@@ -48,7 +48,7 @@ def parse(statement: str) -> tuple[Tree, ...]:
         raise NotReadable(f"cannot be read from '{where}'") from error
     if len(found) > 1 and found[0][0] == "text":  # a name in words, and what it is
         found = [("equal", (found[0], found[1][1][0])), *found[2:]]
-    if any(part[0] == "equal" and len(part[1]) < 2 or part[0] == "text" for part in found):
+    if any((part[0] == "equal" and len(part[1]) < 2) or part[0] == "text" for part in found):
         raise NotReadable("states nothing: a part has no relation")
     return tuple(found)
 
@@ -95,7 +95,7 @@ def _grammar() -> pp.ParserElement:
     plain = pp.Regex(r"[a-zA-Z]") | command(*GREEK.split()).set_parse_action(lambda t: t[0][1:])
     name = pp.Forward()
     bold = (pp.Suppress(command("bm")) + braced(letter)).set_parse_action(lambda t: [(t[0], True)])
-    accent = (command("tilde", "hat", "bar", "mathcal") + (braced(name) | name)).set_parse_action(
+    accent = (command("tilde", "hat", "bar", "check", "mathcal") + (braced(name) | name)).set_parse_action(
         lambda t: [(f"{t[0][1:]} {t[1][0]}", t[1][1])]
     )
     bare = plain.copy().set_parse_action(lambda t: [(t[0].lstrip("\\"), False)])

@@ -1,4 +1,4 @@
-"""The numbers that the displays are held against: what the functions of the package, or PyTorch, give for random inputs.
+"""The numbers that displays are held against: what the functions of the package, or PyTorch, give for random inputs.
 
 A scene knows nothing of the display's right side. Sizes differ from one another, so that a wrong index or transpose has
 no value, and no input is 0 or 1 but where the report says so.
@@ -100,7 +100,7 @@ def softmax() -> list[Scene]:
     """`Softmax`, forward and backward for one image; its Jacobian is PyTorch's."""
     logits, arriving, module = random(0, 4), random(1, 4), Softmax()
     x = module.forward(logits[None])[0]
-    values = {"tilde x": logits, "x": x, "c": 0.6, "M": logits.max(), "S": math.fsum(np.exp(logits)), "1": np.ones(4)}
+    values = {"tilde x": logits, "x": x, "xi": 0.6, "M": logits.max(), "Z": math.fsum(np.exp(logits)), "1": np.ones(4)}
     values |= {("L", "x"): arriving, ("L", "tilde x"): module.backward(arriving[None])[0]}
     values |= {("x", "tilde x"): derivative(lambda z: torch.softmax(z, 0), logits)}
     return [Scene(values, {"i": span(4), "j": span(4), "k": span(4)})]
@@ -314,10 +314,10 @@ def nesterov() -> list[Scene]:
     """`SGD` in Nesterov's form; the point that it does not store is where the velocities alone have led."""
     steps = sgd_steps(momentum=MOMENTUM, nesterov=True)
     points = [steps["w"][0], *(steps["w"][0] - RATE * np.cumsum(steps["v"][1:]))]
-    arrays = {"w": steps["w"], "v": steps["v"], "u": points, "g": steps["g"]}
+    arrays = {"w": steps["w"], "v": steps["v"], "check w": points, "g": steps["g"]}
     values: Values = {name: Indexed(np.array(numbers), (0,)) for name, numbers in arrays.items()}
     values |= {"eta": RATE, "m": MOMENTUM, ("L", "w"): slope_of}
-    return [Scene(values, {"k": range(4)})]
+    return [Scene(values, {"kappa": range(4)})]
 
 
 BETAS, EPSILON = (0.7, 0.85), 0.05
@@ -327,14 +327,14 @@ def adam() -> list[Scene]:
     """Four steps of `torch.optim.Adam`, with an epsilon that counts."""
     w = torch.tensor([0.9], dtype=torch.float64, requires_grad=True)
     optimiser = torch.optim.Adam([w], lr=RATE, betas=BETAS, eps=EPSILON)
-    scenes, before = [], {"w": 0.9, "p": 0.0, "q": 0.0}
-    for k, g in enumerate(random(0, 4), start=1):
+    scenes, before = [], {"w": 0.9, "psi": np.zeros(2)}
+    for step, g in enumerate(random(0, 4), start=1):
         w.grad = torch.tensor([g])
         optimiser.step()
         state = optimiser.state[w]
-        after = {"w": w.item(), "p": state["exp_avg"].item(), "q": state["exp_avg_sq"].item()}
-        values: Values = {"eta": RATE, "beta": np.array(BETAS), "varepsilon": EPSILON, "k": k, "g": float(g)}
-        values |= before | {f"hat {name}": after[name] / (1 - beta**k) for name, beta in zip("pq", BETAS, strict=True)}
+        after = {"w": w.item(), "psi": np.array([state["exp_avg"].item(), state["exp_avg_sq"].item()])}
+        values: Values = {"eta": RATE, "zeta": np.array(BETAS), "varepsilon": EPSILON, "g": float(g)}
+        values |= before | {"hat psi": after["psi"] / (1 - np.array(BETAS) ** step)}
         scenes.append(Scene(values, after=after))
         before = after
     return scenes
@@ -343,20 +343,15 @@ def adam() -> list[Scene]:
 def adam_means() -> list[Scene]:
     """`torch.optim.Adam` with one gradient k times: by its meaning, the corrected means are it and its square."""
     scenes = []
-    for k in span(4):
+    for steps in span(4):
         w = torch.tensor([0.9], dtype=torch.float64, requires_grad=True)
         optimiser = torch.optim.Adam([w], betas=BETAS)
-        for _ in range(k):
+        for _ in range(steps):
             w.grad = torch.tensor([1.7], dtype=torch.float64)
             optimiser.step()
-        state = optimiser.state[w]
-        values: Values = {
-            "p": state["exp_avg"].item(),
-            "q": state["exp_avg_sq"].item(),
-            "beta": np.array(BETAS),
-            "k": k,
-        }
-        scenes.append(Scene(values | {"hat p": 1.7, "hat q": 1.7**2}))
+        means = np.array([optimiser.state[w]["exp_avg"].item(), optimiser.state[w]["exp_avg_sq"].item()])
+        values = {"psi": means, "hat psi": np.array([1.7, 1.7**2]), "zeta": np.array(BETAS), "kappa": steps}
+        scenes.append(Scene(values))
     return scenes
 
 
@@ -364,8 +359,8 @@ def rates(schedule: str, **options: Any) -> list[Scene]:
     """`learning_rate` at every step."""
     chosen = settings(schedule=schedule, learning_rate=0.7, steps=20, **options)
     numbers = np.array([learning_rate(chosen, k) for k in range(20)])
-    values = {"eta": 0.7, "eta_": Indexed(numbers, (0,)), "S": 20, "omega": chosen.warmup}
-    return [Scene(values, {"k": range(20)})]
+    values = {"eta": 0.7, "eta_": Indexed(numbers, (0,)), "K": 20, "omega": chosen.warmup}
+    return [Scene(values, {"kappa": range(20)})]
 
 
 # --- batch normalisation ---------------------------------------------------------------------------------------------
@@ -374,8 +369,8 @@ def rates(schedule: str, **options: Any) -> list[Scene]:
 def batch_norm() -> list[Scene]:
     """`BatchNormFunction` forward and backward, and PyTorch's derivatives of each link by itself.
 
-    Where mean and variance are held fixed they are arguments of their own. No function of the package has them: they are
-    written out here, and all else but these links is the function's.
+    Where mean and variance are held fixed they are arguments of their own. No function of the package takes them, so
+    these links are written out here, and differentiated by PyTorch.
     """
     samples, features, eps = 5, 3, 0.5
     x, arriving = random(0, samples, features) * 2, random(1, samples, features)
@@ -396,7 +391,7 @@ def batch_norm() -> list[Scene]:
     def variance(x: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
         return ((x - mean) ** 2).mean(dim=0)
 
-    at = (x, mean.numpy(), var.numpy())
+    at = x, mean.numpy(), var.numpy()
     after = torch.from_numpy(gamma), torch.from_numpy(beta), torch.from_numpy(arriving)
     g = derivative(lambda h: (after[2] * (after[0] * h + after[1])).sum(), whole(tensor).numpy())
 
@@ -404,9 +399,11 @@ def batch_norm() -> list[Scene]:
         return (torch.from_numpy(g) * normalised(tensor, mean, var)).sum()
 
     values: Values = {"B": samples, "varepsilon": eps, "x": x, "gamma": gamma, "beta": beta, "I": np.eye(samples)}
-    values |= {"mu": mean.numpy(), "sigma": var.sqrt().numpy(), "1": np.ones(samples), "g": g}
+    values |= {"mu": mean.numpy(), "sigma": var.sqrt().numpy(), "1": np.ones(samples), "hat g": g}
     values |= {"hat x": whole(tensor).numpy(), "y": y.detach().numpy(), ("L", "y"): arriving, ("L", "hat x"): g}
     values |= {("L", name): leaf.grad.numpy() for name, leaf in zip(("x", "gamma", "beta"), leaves, strict=True)}
+    values |= {("y", "gamma"): derivative(lambda *a: BatchNormFunction.apply(*a, eps), x, gamma, beta, by=1)}
+    values |= {("y", "beta"): derivative(lambda *a: BatchNormFunction.apply(*a, eps), x, gamma, beta, by=2)}
     values |= {("hat x", "x"): derivative(whole, x), ("mu", "x"): derivative(lambda x: x.mean(dim=0), x)}
     local = {by: derivative(normalised, *at, by=n) for n, by in enumerate(("x", "mu", "sigma^2"))}
     values |= {("hat x", "x", "mu,sigma^2"): local["x"], ("hat x", "mu", "x,sigma^2"): local["mu"]}
@@ -416,7 +413,7 @@ def batch_norm() -> list[Scene]:
     values |= {("sigma^2", "mu"): derivative(variance, *at[:2], by=1)}
     values |= {("L", "sigma^2"): derivative(loss, *at[1:], by=1)}
     values |= {("L", "mu"): derivative(lambda mean: loss(mean, variance(tensor, mean)), at[1])}
-    return [Scene(values, {"s": span(samples), "r": span(samples), "j": span(features)})]
+    return [Scene(values, {"s": span(samples), "r": span(samples), "i": span(features), "j": span(features)})]
 
 
 def running_statistics() -> list[Scene]:
@@ -481,7 +478,7 @@ def convolution() -> list[Scene]:
     values |= {("L", "W"): Indexed(kernels.grad.permute(0, 3, 1, 2).numpy(), weight_first)}
     values |= {("L", "x"): Indexed(image.grad[0].permute(2, 0, 1).numpy(), map_first)}
     rows, columns, taps = range(HEIGHT), range(WIDTH), range(-1, 2)
-    ranges = {"o": span(OUT), "c": span(IN), "p": rows, "q": columns, "p'": rows, "q'": columns, "u": taps, "v": taps}
+    ranges = {"o": span(OUT), "c": span(IN), "p": rows, "q": columns, "p'": rows, "q'": columns, "u": taps, "z": taps}
     return [Scene(values, ranges)]
 
 
@@ -493,7 +490,7 @@ def moved_image() -> list[Scene]:
     x = random(1, IN, 9, 9)
     moved = np.roll(x, 2, axis=1)
     maps = [layer(torch.from_numpy(image)[None])[0].detach().numpy() for image in (x, moved)]
-    values: Values = {"d": 2, "tilde x": Indexed(maps[0], (1, 0, 0)), "tilde x'": Indexed(maps[1], (1, 0, 0))}
+    values: Values = {"Delta": 2, "tilde x": Indexed(maps[0], (1, 0, 0)), "tilde x'": Indexed(maps[1], (1, 0, 0))}
     return [Scene(values, {"o": span(OUT), "p": range(3, 8), "q": range(1, 8)})]
 
 
@@ -586,6 +583,7 @@ SCENES: dict[str, Callable[[], list[Scene]]] = {
         (partial(rates, "cosine"), "cosine"),
         (partial(rates, "one-cycle", warmup=0.33), "one-cycle"),
         (batch_norm, "bn-mean bn-var bn-normalise bn-affine bn-zero-mean bn-unit-variance bn-grad-gamma bn-grad-beta"),
+        (batch_norm, "bn-scale-paths bn-local-scale bn-local-shift"),
         (batch_norm, "bn-grad-normalised bn-local-normalised-input bn-local-normalised-mean bn-local-normalised-var"),
         (batch_norm, "bn-local-var-input bn-local-var-mean bn-local-mean-input bn-grad-var bn-grad-mean bn-paths"),
         (batch_norm, "bn-substituted bn-normalised-sums bn-backward bn-jacobian bn-backward-matrix bn-grad-sum"),

@@ -150,6 +150,7 @@ def pool() -> torch.nn.Module:
     return next(m for m in vgg.build(small, (1, 32, 32), 2, 0) if isinstance(m, torch.nn.MaxPool2d))
 
 
+@pytest.mark.written_for("eq:max-pool-grad", "cb2307a647e3b60929d1794d648eca02aff894d84d1ee216ff1742052eaf098c")
 @pytest.mark.equation("eq:max-pool", "eq:max-pool-grad", how="numeric")
 def test_max_pool():
     """Maxima over windows, and the gradient to where they lie, against the VGG's pool and PyTorch's differentiation."""

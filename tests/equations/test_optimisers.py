@@ -207,6 +207,7 @@ def standard_uniform(values: np.ndarray, bound: float) -> float:
     return scipy.stats.kstest(values.ravel(), scipy.stats.uniform(-bound, 2 * bound).cdf).pvalue
 
 
+@pytest.mark.written_for("eq:initial-normal", "03001a8d225c7f098a96bd582bb507abc45da5239981dc724e3edd4c74d16f26")
 @pytest.mark.equation("eq:initial-normal", how="numeric")
 def test_initial_normal():
     """Draws follow the normal distribution, by a Kolmogorov-Smirnov test; biases are zero."""
@@ -215,6 +216,7 @@ def test_initial_normal():
     np.testing.assert_array_equal(bias, np.zeros(200))
 
 
+@pytest.mark.written_for("eq:initial-uniform", "1c628da2508da563ffa71b97a9ab1d8ca2ff4d9b48499a9a8d5b60ea9f2d7c84")
 @pytest.mark.equation("eq:initial-uniform", how="numeric")
 def test_initial_uniform():
     """Draws for both kinds of layer, and PyTorch's own, follow the distribution, by a Kolmogorov-Smirnov test."""
@@ -233,6 +235,12 @@ def test_initial_uniform():
         np.testing.assert_allclose(layer.bias.detach().numpy(), bias, rtol=1e-6)
 
 
+@pytest.mark.written_for(
+    "eq:initial-normal-variance", "232e870f2b69eb160bcb4e510140730078b7eb31353e4eec30e411c4b09831ba"
+)
+@pytest.mark.written_for(
+    "eq:initial-uniform-variance", "6902b321b38f82a832e4f954a31834893e3970808f805b812d1274e595daf490"
+)
 @pytest.mark.equation("eq:initial-normal-variance", "eq:initial-uniform-variance", how="both")
 def test_initial_variance():
     """Second moments by integration, and the variance of many units that are drawn by the code, to two per cent."""
@@ -252,6 +260,8 @@ def test_initial_variance():
         assert (weight_drawn @ values + bias_drawn).var() == pytest.approx(formula, rel=0.02)
 
 
+@pytest.mark.written_for("eq:initial-leaky-relu", "6970df3a95cd4a62fd4c9dd870882d038584dfd8ebd63b0bc3f7c3490b05438c")
+@pytest.mark.written_for("eq:initial-logits", "70af9bbabad8ada0b443b48f8d12f892ae4778f7bd7fd241fdbb644d4b612c90")
 @pytest.mark.equation("eq:initial-leaky-relu", "eq:initial-logits", how="both")
 def test_initial_logits():
     """The mean square by integration over half-lines, and logits of 40,000 drawn networks to two per cent."""

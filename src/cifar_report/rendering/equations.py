@@ -1,5 +1,8 @@
 """Which equations of the report have passed their checks: the marks beside their numbers, and the appendix."""
 
+import hashlib
+import os
+from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -7,8 +10,10 @@ from typing import Any
 from cifar_report.base.errors import InputError
 from cifar_report.base.files import read_json, write_text
 from cifar_report.rendering.latex import escape
+from cifar_report.study.displays import digests
 
-KEYS = ("label", "test", "what", "how", "outcome")
+TESTS = "tests/equations"
+KEYS = ("label", "test", "what", "how", "display", "outcome")
 TABLE = r"""\begingroup\footnotesize
 \begin{longtable}{@{}r>{\raggedright\arraybackslash}p{.2\linewidth}>{\raggedright\arraybackslash}p{.52\linewidth}l@{}}
 \caption{The checks of each equation, and the names of the tests in \code{tests/equations}.}\label{tab:checks}\\
@@ -25,23 +30,64 @@ Equation & Label & Check & Kind\\
 """
 
 
-def write(report: Path, output: Path) -> None:
+def run(stage: Path, kept: Path, checks: Path) -> None:
+    """Writes the report of the equations' tests, from an earlier study where none of what they depend on has changed.
+
+    Args:
+        stage: the stage's file in plan/, which names the code, the tests and the displays, but no other sentence.
+        kept: folder of such reports, shared by all studies.
+        checks: file to write.
+
+    Raises:
+        InputError: a test fails, or the tests cannot be run.
+    """
+    depends = stage.read_text() + "".join(version(package) for package in ("numpy", "scipy", "sympy", "torch"))
+    earlier = kept / f"{hashlib.sha256(depends.encode()).hexdigest()}.json"
+    if earlier.is_file():
+        print(f"{earlier}: the same displays, tests and code passed before")
+        write_text(checks, earlier.read_text())
+        return
+    import pytest
+
+    for name in [name for name in os.environ if name.startswith("PYTEST_")]:
+        del os.environ[name]  # they leave tests out, or add others
+    code = pytest.main(["-p", "no:cacheprovider", "--confcutdir", TESTS, TESTS, "--equations-json", str(checks)])
+    if code != pytest.ExitCode.OK:
+        raise InputError(f"{TESTS}: expected all checks of the equations to pass, found otherwise; each is named above")
+    write_text(earlier, checks.read_text())
+
+
+def write(checks: Path, sources: Path, output: Path) -> None:
     r"""Writes what LaTeX reads of the checks, and the table of them beside it as `<name>-table.tex`.
 
     Args:
-        report: JSON list of `{label, test, what, how, outcome}`, as the tests write it with `--equations-json`.
-        output: file with `\setchecked{label}` for each label whose checks have all passed.
+        checks: JSON list of `{label, test, what, how, display, outcome}`, as the tests write it with
+            `--equations-json`; `display` is the digest of the display that the check holds for, or empty.
+        sources: folder of the report's LaTeX.
+        output: file with `\setmark{label}{mark}` for each label with a mark.
 
     Raises:
-        InputError: the report is missing or is not such a list.
+        InputError: the checks are missing, are no such list, or are of other equations than the report's.
     """
-    checks = _read(report)
-    by_label = {label: list(group) for label, group in groupby(checks, key=_label)}
-    passed = [label for label, group in by_label.items() if all(check["outcome"] == "passed" for check in group)]
-    write_text(output, "".join(f"\\setchecked{{{label}}}\n" for label in passed))
+    found = _read(checks)
+    displays = digests(sources)
+    by_label = {label: list(group) for label, group in groupby(found, key=_label)}
+    if missing := sorted(displays.keys() - by_label.keys()):
+        expected = f"checks of all {len(displays)} displayed equations"
+        raise InputError(f"{checks}: expected {expected}, found none of {', '.join(missing)}; delete it, it is remade")
+    marks = {label: _mark(group, displays.get(label)) for label, group in by_label.items()}
+    write_text(output, "".join(f"\\setmark{{{label}}}{{\\{mark}}}\n" for label, mark in marks.items() if mark))
     rows = [_row(check, first=check is group[0]) for group in by_label.values() for check in group]
     table = "".join((TABLE, *rows, "\\end{longtable}\n\\endgroup\n"))
     write_text(output.with_name(f"{output.stem}-table.tex"), table)
+
+
+def _mark(checks: list[dict[str, Any]], display: str | None) -> str:
+    """The macro of an equation's mark: all its checks have passed, and one of them holds for what is displayed now."""
+    how = [check["how"] for check in checks if check["display"] == display]
+    if not how or any(check["outcome"] != "passed" for check in checks):
+        return ""
+    return "evaluatedmark" if "evaluated" in how else "writtenmark"
 
 
 def _read(report: Path) -> list[dict[str, Any]]:

@@ -71,8 +71,8 @@ def read(tex: str) -> list[Display]:
             goes_on = environment in ROWS and row.startswith("&")
             displays.append(Display(labels[0], row, left if goes_on else ""))
             left = left if goes_on else row.partition("&")[0].strip()
-    found = {display.label for display in displays}
-    if elsewhere := sorted({label for label in LABEL.findall(tex) if label.startswith("eq:")} - found):
+    inside = {display.label for display in displays}
+    if elsewhere := sorted({label for label in LABEL.findall(tex) if label.startswith("eq:")} - inside):
         raise ValueError(f"labels of equations outside a display: {elsewhere}")
     return displays
 
@@ -121,7 +121,8 @@ def expanded(tex: str, macros: dict[str, tuple[int, str]]) -> str:
 
 def digests(report: Path) -> dict[str, str]:
     """The digest of each display by label, of the report's folder."""
-    macros = macros_of((report / "preamble.tex").read_text())
+    preamble = report / "preamble.tex"
+    macros = macros_of(preamble.read_text()) if preamble.is_file() else {}
     return {label: display.digest(macros) for label, display in sorted(of_report(report).items())}
 
 

@@ -14,6 +14,7 @@ import yaml
 from cifar_report.base.errors import InputError
 from cifar_report.base.files import read_json, read_yaml, sha256, to_json, write_text_if_changed
 from cifar_report.study.config import Search, Study
+from cifar_report.study.displays import digests
 from cifar_report.study.identity import code_digest
 from cifar_report.study.kinds import KINDS
 from cifar_report.study.settings import NEUTRAL, Settings, coerced, digest
@@ -42,7 +43,7 @@ STAGES = {
 # what was made from others is noticed however old they are.
 SOURCES = {
     "claims": ("report/claims.yaml",),
-    "equations": ("tests/equations/*.py", "report/**/*.tex", "report/**/*.bib"),
+    "equations": ("tests/equations/*.py",),
     "report": ("report/**/*.tex", "report/**/*.bib", "workflow/scripts/render-report"),
     "html": ("workflow/report/*.rst", "workflow/report/style.css"),
 }
@@ -122,6 +123,7 @@ def documents(study: Study, root: Path = Path()) -> dict[str, dict[str, Any]]:
         plans[f"stages/{stage}"] = {"settings": slices.get(stage, {}), "code": code(*modules)}
         if stage in SOURCES:
             plans[f"stages/{stage}"]["sources"] = {name: sha256(root / name) for name in sources(stage, root)}
+    plans["stages/equations"]["displays"] = digests(root / "report")  # and not the text around them
     return plans
 
 
