@@ -29,7 +29,8 @@ try:
     update_config(config, studies.from_command_line(workflow.config_settings.config))
     STUDY = studies.load(config)
     RESULTS = f"results/{STUDY.name}"
-    claims.load(Path("report/claims.yaml"), STUDY.catalogue)
+    if STUDY.claims:
+        claims.load(Path(STUDY.claims), STUDY.catalogue)
 except InputError as error:
     raise WorkflowError(str(error)) from None
 

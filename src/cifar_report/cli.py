@@ -25,7 +25,6 @@ PATHS = {
     "resources": "folder of downloads",
     "summary": "summary.csv to write",
     "costs": "costs.csv to write",
-    "claims": "claims.yaml",
     "templates": "folder of the captions' templates",
     "checks": "what the equations' tests report, to write",
     "kept": "folder of such reports of earlier studies",
@@ -213,7 +212,7 @@ def write_events(stage: Path, runs: Path, output: Path) -> None:
     events.write(read_json(stage)["settings"], runs, output)
 
 
-def test_claims(stage: Path, results: Path, claims: Path) -> None:
+def test_claims(stage: Path, results: Path, claims: Path | None) -> None:
     """Tests the claims and writes their verdicts, as JSON and LaTeX."""
     from cifar_report.analysis.claims import verdicts
     from cifar_report.rendering import claims as latex
@@ -351,7 +350,7 @@ def _parser() -> argparse.ArgumentParser:
         measure_shifts: ("stage", "runs", "dataset", "output"),
         measure_flips: ("stage", "runs", "dataset", "output"),
         write_events: ("stage", "runs", "output"),
-        test_claims: ("stage", "results", "claims"),
+        test_claims: ("stage", "results"),
         draw_figures: ("stage", "results"),
         check_equations: ("stage", "kept", "checks", "output"),
         write_tables: ("stage", "results"),
@@ -367,6 +366,8 @@ def _parser() -> argparse.ArgumentParser:
         sub = _command(commands, function)
         for name in names:
             sub.add_argument(f"--{name}", type=Path, required=True, help=PATHS[name])
+    sub = commands.choices["test-claims"]
+    sub.add_argument("--claims", type=Path, nargs="?", help="the file of the claims; a study without one has none")
     commands.choices["explain"].add_argument("what", help="a result's key, a table or figure by its name, or a file")
     sub = commands.choices["verify"]
     sub.add_argument("--reference", type=Path, help=PATHS["reference"] + "; without it, every digest is recomputed")

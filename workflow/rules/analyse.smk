@@ -95,7 +95,7 @@ rule test_claims:
         ancient(DATASET),
         DESCRIPTION,
         plan=local(f"{RESULTS}/plan/stages/claims.json"),
-        claims=local(ancient("report/claims.yaml")),
+        claims=local(ancient(STUDY.claims)) if STUDY.claims else [],
         shifts=f"{RESULTS}/shifts.csv",
     output:
         claims=table(f"{RESULTS}/claims.json"),

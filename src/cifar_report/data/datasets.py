@@ -9,6 +9,7 @@ import pydantic
 
 from cifar_report.base.errors import InputError
 from cifar_report.base.files import array_digest, atomic, read_json, to_json, write_text
+from cifar_report.base.letters import not_printed
 from cifar_report.base.randomness import Purpose, generator, stratified_indices
 from cifar_report.data import sources
 from cifar_report.data.archives import LIMITS
@@ -158,6 +159,30 @@ def load(folder: Path) -> Dataset:
         ) from error
 
 
+def printed_names(class_names: list[str], printed: dict[str, str], key: str) -> list[str]:
+    """Names of classes as the report prints them.
+
+    Args:
+        class_names: of the source; printed: another name for some of them; key: of the source in the configuration.
+
+    Raises:
+        InputError: a name cannot be printed, or is not told from another one, or `printed` names no class.
+    """
+    if unknown := sorted(set(printed) - set(class_names)):
+        known = ", ".join(class_names[:20]) + (", …" if len(class_names) > 20 else "")
+        raise InputError(f"config: {key}.printed: '{unknown[0]}' is not among the classes; there are {known}")
+    names = [printed.get(name, name) for name in class_names]
+    for folder, name in zip(class_names, names, strict=True):
+        if lacking := not_printed(name):
+            raise InputError(
+                f"config: {key}.printed: the class '{name}' has {lacking}, which the report's fonts lack; give it "
+                f"a name in Latin, Greek or Cyrillic letters: printed: {{{folder}: …}}"
+            )
+        if names.count(name) > 1:
+            raise InputError(f"config: {key}.printed: two classes are printed '{name}'; give each a name of its own")
+    return names
+
+
 def prepare(name: str, source: dict[str, Any], validation_images: int, folder: Path, resources: Path) -> None:
     """Writes the arrays of all splits and, last, `dataset.json`.
 
@@ -169,7 +194,9 @@ def prepare(name: str, source: dict[str, Any], validation_images: int, folder: P
     Raises:
         InputError: the source is missing, altered or malformed.
     """
-    class_names, train, test, passed_over = sources.read(f"datasets.{name}", source, resources)
+    key = f"datasets.{name}"
+    class_names, train, test, passed_over = sources.read(key, source, resources)
+    class_names = printed_names(class_names, source.get("printed", {}), key)
     images, labels = train
     if not 0 <= validation_images <= len(labels) - len(class_names):
         raise InputError(

@@ -2,6 +2,8 @@ r"""Python values as LaTeX, and back: the one place that knows its special chara
 
 import re
 
+from cifar_report.base.letters import composed, is_printed
+
 _ESCAPES = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -10,16 +12,10 @@ _ESCAPES = {
     **{c: "\\" + c for c in "&%$#_{}"},
 }
 
-# Besides ASCII, what Latin Modern has in the encodings T1 and TS1.
-_LATIN = re.compile(
-    "[ -~\u00a0-\u00b7\u00b9-\u0125\u0128-\u0131\u0134-\u0137\u0139-\u013e\u0141-\u0148\u014a-\u0165\u0168-\u017e"
-    "\u0218-\u021b–—‘’‚“”„†‡•…‰‹›€™]"
-)
-
 
 def escape(text: str) -> str:
-    """Text as LaTeX prints it literally; a character that the report's fonts lack as its code point, such as U+03A9."""
-    return "".join(_ESCAPES.get(c, c if _LATIN.match(c) else rf"\texttt{{U+{ord(c):04X}}}") for c in text)
+    """Text as LaTeX prints it literally; a character that the report's fonts lack as its code point, such as U+16A0."""
+    return "".join(_ESCAPES.get(c, c if is_printed(c) else rf"\texttt{{U+{ord(c):04X}}}") for c in composed(text))
 
 
 def num(value: float, digits: int | None = None) -> str:

@@ -1,6 +1,7 @@
 """Every number of the report's text by a key: as LaTeX prints it, and the files that it was computed from."""
 
 import math
+from collections import Counter
 from collections.abc import Collection
 from typing import Any
 
@@ -14,8 +15,9 @@ from cifar_report.analysis.summary import Facts, paired_differences
 from cifar_report.data import datasets
 from cifar_report.rendering.claims import in_latex
 from cifar_report.rendering.latex import escape, num
-from cifar_report.rendering.words import DATA_NOTES, hidden_units, shortened
+from cifar_report.rendering.words import DATA_NOTES, hidden_units, networks, shortened
 from cifar_report.runs.finished import Run
+from cifar_report.study.kinds import KINDS
 
 # {"text": as LaTeX prints it, "files": what it was computed from}, and where it is a mean "runs", the same files.
 Number = dict[str, Any]
@@ -35,6 +37,7 @@ def numbers(
     entries = _from(_plan_numbers(stage), "plan/stages/tables.json")
     entries |= _from(_data_numbers(data), "dataset/dataset.json")
     entries |= _from(_run_numbers(every), *records_of(every))
+    entries |= _from({"study.networks": networks(each.settings for each in facts.values())}, *records_of(every))
     for variant in stage["variants"]:
         name = variant["name"]
         texts = _variant_numbers(variant, facts[name])
@@ -116,10 +119,10 @@ def _plan_numbers(stage: dict[str, Any]) -> dict[str, str]:
         "study": escape(stage["study"]),
         "study.variants": num(len(stage["variants"])),
         "report.title": escape(report["title"]),
-        "report.author": escape(report["author"]),
     }
-    if report.get("affiliation"):
-        texts["report.affiliation"] = escape(report["affiliation"])
+    texts |= {f"report.{key}": escape(report[key]) for key in ("author", "affiliation") if report.get(key)}
+    if stage["reproduces"]:
+        texts["practical"] = "yes"
     if originals := sum(v["original_test_accuracy"] is not None for v in stage["variants"]):
         texts["study.originals"] = num(originals)
     return texts
@@ -132,7 +135,9 @@ def _data_numbers(data: datasets.Dataset) -> dict[str, str]:
         "data.classes": num(len(data.class_names)),
         "data.class-names": ", ".join(map(escape, data.class_names)),
         "data.shape": r" \times ".join(map(str, data.description["shape"])),
-        "data.inputs": num(math.prod(data.description["shape"])),
+        "data.inputs": num(math.prod(data.shape)),
+        "data.pixels": rf"{data.shape[1]} \times {data.shape[2]}",
+        "data.colours": "grey" if data.shape[0] == 1 else "colour",
         **{f"data.{split}-images": num(count) for split, count in data.counts.items()},
         "data.training-images": num(data.counts["train"] + data.counts["validation"]),
         "data.digest": ", ".join(f"{k} {v[:12]}" for k, v in data.digests().items() if k.endswith("images")),
@@ -153,6 +158,9 @@ def _run_numbers(runs: list[Run]) -> dict[str, str]:
         "commit.short": (ordered or ["none"])[-1] + earlier,
         "commit.note": "with changes that were not committed" if dirty else "without uncommitted changes",
     }
+    kinds = [KINDS[run.record["settings"]["kind"]] for run in runs]
+    texts |= {f"runs.{name}": num(count) for name, count in sorted(Counter(k.family for k in kinds).items())}
+    texts |= {f"runs.{name}": num(count) for name, count in sorted(Counter(k.backend for k in kinds).items())}
     if diverged := sum(not run.completed for run in runs):
         texts["study.diverged"] = num(diverged)
     return texts
@@ -241,7 +249,9 @@ def _search_numbers(search: pd.DataFrame) -> dict[str, str]:
 
 
 def _claim_numbers(claims: list[dict[str, Any]]) -> dict[str, str]:
-    """Verdicts and their counts, and the estimate of each part with its interval."""
+    """Verdicts and their counts, and the estimate of each part with its interval; nothing where there are none."""
+    if not claims:
+        return {}
     verdicts = [claim["verdict"] for claim in claims]
     names = ("supported", "refuted", "mixed", "inconclusive", "untested")
     texts = {"claims": num(len(claims)), **{f"claims.{name}": num(verdicts.count(name)) for name in names}}

@@ -11,7 +11,7 @@ from cifar_report.study.settings import NEUTRAL
 
 DATA_NOTES = {
     "digits": "This report was made from the handwritten digits that scikit-learn ships, as a demonstration of the "
-    "pipeline; it says nothing about CIFAR-10.",
+    "pipeline.",
     "image-folder": "The images were read from image files; where these were encoded anew, as JPEG for instance, "
     "accuracies may differ slightly from those on the original images.",
     "cifar10": "The images are those of the official CIFAR-10 archive.",
@@ -76,12 +76,28 @@ def recipe(record: dict[str, Any]) -> str:
     )
 
 
+def networks(recipes: Iterable[dict[str, Any]]) -> str:
+    """Which networks a study trains, by their settings, in the order of the report's chapters."""
+    settings = [NEUTRAL | recipe for recipe in recipes]
+    kinds = {s["kind"] for s in settings}
+    mlp = "a multilayer perceptron"
+    said = {
+        "numpy-mlp": f"{mlp} whose back-propagation is written by hand in NumPy",
+        "torch-mlp": f"{'the same network' if 'numpy-mlp' in kinds else mlp} in PyTorch",
+        "batch-norm": "batch normalisation",
+        "torch-vgg": "a convolutional network after VGG",
+    }
+    if any(KINDS[s["kind"]].family == "mlp" and s["batch_norm"] != "none" for s in settings):
+        kinds.add("batch-norm")
+    listed = [words for name, words in said.items() if name in kinds]
+    listed += [KINDS[name].words for name in sorted(kinds - set(said))]
+    return " and ".join(filter(None, (", ".join(listed[:-1]), listed[-1])))
+
+
 def hidden_units(settings: dict[str, Any]) -> str:
-    """The widths of an MLP's hidden layers; of another network its family."""
-    family = KINDS[settings["kind"]].family
-    if family != "mlp":
-        return family.upper()
-    return ", ".join(map(str, settings["hidden"])) or "none"
+    """The widths of an MLP's hidden layers; of another network, which has none of that kind, what it is."""
+    kind = KINDS[settings["kind"]]
+    return (", ".join(map(str, settings["hidden"])) or "none") if kind.family == "mlp" else kind.words
 
 
 def setting_text(text: str) -> str:

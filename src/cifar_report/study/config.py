@@ -10,7 +10,7 @@ import yaml
 
 from cifar_report.base.errors import InputError
 from cifar_report.base.files import read_yaml
-from cifar_report.study.document import StudyDocument, schema
+from cifar_report.study.document import Practical, StudyDocument, schema
 from cifar_report.study.kinds import KINDS
 from cifar_report.study.search import Halving, Search, trial_name
 from cifar_report.study.settings import NEUTRAL, SETTINGS, TYPES, Settings, coerced, digest
@@ -35,7 +35,7 @@ __all__ = [
     "trial_name",
 ]
 TRAINING_IMAGES = {"cifar10": 50_000, "digits": 1_437}  # of the sources whose size is known beforehand
-NOT_INHERITED = ("label", "original_test_accuracy", "seeds", "search", "like")
+NOT_INHERITED = ("label", "seeds", "search", "like")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,9 @@ class Study:
     dataset_name: str
     dataset: dict[str, Any]
     validation_images: int
-    report: dict[str, Any]
+    report: dict[str, Any]  # as configured, with title and author ("" for none)
+    reproduces: bool  # whether it is of the data of the practical, whose accuracies, claims and errors are then told
+    claims: str  # the file of the claims, "" for none
     shifts: dict[str, Any]  # variants whose accuracy under shifts is measured, and on how many images
     flipped: tuple[str, ...]  # variants whose accuracy with test-time flips is measured
     tensorboard: bool  # whether event files are written
@@ -139,11 +141,27 @@ def load(config: dict[str, Any]) -> Study:
             _one_of(document.search, variant.search, f"variants.{name}.search", "searches")
     for name, entry in document.search.items():
         _one_of(document.variants, entry.like, f"search.{name}.like", "variants")
-    variants = {name: _variant(document, name) for name in document.run}
+    practical = document.practical if document.dataset in document.practical.datasets else Practical()
+    report = document.report.given()
+    report |= {key: report.get(key) or getattr(practical, key) for key in ("title", "author")}
+    if not report["title"]:
+        raise InputError(
+            f"config: report.title: is missing, and a report on '{document.dataset}' needs one of its own; write for "
+            "instance report: {title: Networks that tell flowers apart}"
+        )
+    variants = {name: _variant(document, name, practical.accuracies.get(name)) for name in document.run}
+    labels = {variant.label: name for name, variant in variants.items()}
+    for name, variant in variants.items():
+        if labels[variant.label] != name:
+            raise InputError(
+                f"config: variants.{name}.label: '{variant.label}' is that of '{labels[variant.label]}' too; give each "
+                "a label of its own"
+            )
     best = document.report.best
     for key, names in (
         ("shifts.variants", document.shifts.variants),
         ("test_time_flips.variants", document.test_time_flips.variants),
+        ("practical.accuracies", document.practical.accuracies),
         ("report.best", [name for entry in best.items() for name in (entry[0], *entry[1])]),
     ):
         for name in names:
@@ -153,7 +171,9 @@ def load(config: dict[str, Any]) -> Study:
         dataset_name=document.dataset,
         dataset=dataset.given(),
         validation_images=held_out,
-        report=document.report.given(),
+        report=report,
+        reproduces=practical.datasets != [],
+        claims=document.claims or practical.claims,
         shifts=document.shifts.given(),
         flipped=tuple(document.test_time_flips.variants),
         tensorboard=document.tensorboard,
@@ -187,7 +207,7 @@ def _merged(document: StudyDocument, name: str, key: str) -> dict[str, Any]:
     return document.defaults.given() | merged
 
 
-def _variant(document: StudyDocument, name: str) -> Variant:
+def _variant(document: StudyDocument, name: str, original: float | None) -> Variant:
     entry = _merged(document, name, "run")
     settings = {k: v for k, v in entry.items() if k in SETTINGS}
     search = _search(document, entry["search"]) if "search" in entry else None
@@ -205,7 +225,7 @@ def _variant(document: StudyDocument, name: str) -> Variant:
         seeds=tuple(entry.get("seeds") or document.seeds),
         settings=settings,
         search=entry.get("search"),
-        original_test_accuracy=entry.get("original_test_accuracy"),
+        original_test_accuracy=original,
         like=_ancestor(document, name),
     )
 

@@ -7,32 +7,57 @@ workflow/schemas/config.schema.yaml.
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic.json_schema import GenerateJsonSchema
 
+from cifar_report.base.letters import WRITE_OTHERWISE, not_printed
 from cifar_report.study.search import SearchEntry, Seeds
 from cifar_report.study.settings import SomeSettings, means
-from cifar_report.study.validation import ADDRESS, NAME, OR_NULL, SHA256, EachOnce, Mapping
+from cifar_report.study.validation import ADDRESS, NAME, OR_NULL, SHA256, EachOnce, Mapping, refused
 
 TITLE = "# Written by `python -m cifar_report.study.document`. Edit src/cifar_report/study/, not this file.\n"
 
 
+def _printed(text: str) -> str:
+    if lacking := not_printed(text):
+        raise refused(f"{text!r} has {lacking}, which the report's fonts lack; {WRITE_OTHERWISE}")
+    return text
+
+
 Name = Annotated[str, Field(pattern=NAME, max_length=60)]
 Names = Annotated[list[str], *EachOnce]
-Line = Annotated[str, Field(min_length=1, max_length=300)]
+Printed = Annotated[str, AfterValidator(_printed)]
+Line = Annotated[Printed, Field(min_length=1, max_length=300)]
 Given = Annotated[str, Field(min_length=1)]
 
 
 class Report(Mapping):
     """What the report says of itself."""
 
-    title: Annotated[Line, means("on the title page")]
-    author: Annotated[Line, means("on the title page")]
-    affiliation: Annotated[str, Field(max_length=300), means("on the title page, below the author")] = ""
+    title: Annotated[
+        Line, means("on the title page; a study of the practical's data has the practical's, unless told")
+    ] = ""
+    author: Annotated[Line, means("on the title page; likewise, and of other data none, unless told")] = ""
+    affiliation: Annotated[Printed, Field(max_length=300), means("on the title page, below the author")] = ""
     best: Annotated[
         dict[str, Names],
         means("by the name of a variant, those that go beyond it: shown beside it, and the last one in detail"),
     ] = Field(default_factory=dict)
+
+
+class Practical(Mapping):
+    """What the study reproduces. A study of other data knows nothing of it."""
+
+    datasets: Annotated[Names, means("the data that it was about: its results are set beside those of these alone")] = (
+        Field(default_factory=list)
+    )
+    title: Annotated[Line, means("of the report on it")] = ""
+    author: Annotated[Line, means("of the report on it")] = ""
+    accuracies: Annotated[
+        dict[str, Annotated[float | None, Field(ge=0, le=1), OR_NULL]],
+        means("its test accuracies by the name of the variant that reproduces each, as fractions; null: none"),
+    ] = Field(default_factory=dict)
+    claims: Annotated[str, means("the file of its claims")] = ""
 
 
 class Official(Mapping):
@@ -52,6 +77,12 @@ class ImageFolder(Mapping):
     source: Annotated[Literal["image-folder"], means("a folder, tar or zip with train/<class>/* and test/<class>/*")]
     path: Annotated[Given, means("the folder, tar or zip")]
     sha256: Annotated[str, Field(pattern=SHA256), means("of the tar or zip; anything else is refused")] = ""
+    printed: Annotated[
+        dict[str, Printed],
+        means(
+            "names of classes in print, by those of their folders; a class that is left out is printed as its folder"
+        ),
+    ] = Field(default_factory=dict)
 
 
 class Digits(Mapping):
@@ -64,14 +95,11 @@ class VariantEntry(SomeSettings):
     """What may be trained; a variant takes every setting of defaults too."""
 
     label: Annotated[
-        str, means("its name in the report; the variant's own name where it has none", min_length=1, max_length=100)
+        Printed, means("its name in the report; the variant's own name where it has none", min_length=1, max_length=100)
     ] = ""
     like: Annotated[str, means("a variant whose settings are taken over; what stands beside it replaces them")] = ""
     search: Annotated[str, means("the search whose choice completes the settings")] = ""
     seeds: Annotated[Seeds | None, means("of this variant, instead of the study's; null: the study's")] = None
-    original_test_accuracy: Annotated[
-        float | None, means("what is to be reproduced, as a fraction; null: nothing", ge=0, le=1), OR_NULL
-    ] = None
 
 
 class Shifts(Mapping):
@@ -92,6 +120,12 @@ class StudyDocument(Mapping):
 
     study: Annotated[Name, means("names the folder below results/; every overlay sets its own")]
     report: Annotated[Report, means("what the report says of itself")]
+    practical: Annotated[Practical, means("what the study reproduces; a study of other data knows nothing of it")] = (
+        Field(default_factory=Practical)
+    )
+    claims: Annotated[
+        str, means("a file of claims to test, instead of the practical's; a study of other data has none, unless told")
+    ] = ""
     dataset: Annotated[str, means("which entry of datasets the study uses")]
     datasets: Annotated[
         dict[Name, Annotated[Official | ImageFolder | Digits, Field(discriminator="source")]],

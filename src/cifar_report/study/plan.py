@@ -39,10 +39,9 @@ STAGES = {
     "report": (),
     "html": ("cifar_report.rendering.pages",),
 }
-# The files of the repository that each stage reads, as patterns from its root. Their digests stand in the plan, so that
-# what was made from others is noticed however old they are.
+# The files of the repository that each stage reads, as patterns from its root; the file of the claims is the study's.
+# Their digests stand in the plan, so that what was made from others is noticed however old they are.
 SOURCES = {
-    "claims": ("report/claims.yaml",),
     "equations": ("tests/equations/*.py",),
     "report": ("report/**/*.tex", "report/**/*.bib", "workflow/scripts/render-report"),
     "html": ("workflow/report/*.rst", "workflow/report/style.css"),
@@ -124,6 +123,8 @@ def documents(study: Study, root: Path = Path()) -> dict[str, dict[str, Any]]:
         if stage in SOURCES:
             plans[f"stages/{stage}"]["sources"] = {name: sha256(root / name) for name in sources(stage, root)}
     plans["stages/equations"]["displays"] = digests(root / "report")  # and not the text around them
+    if study.claims:
+        plans["stages/claims"]["sources"] = {study.claims: sha256(root / study.claims)}
     return plans
 
 
@@ -232,9 +233,10 @@ def stage_settings(study: Study) -> dict[str, Any]:
         "events": rows("events") if study.tensorboard else {"variants": []},
         "figures": rows("figures") | {"searches": searches, "main": _main(study)},
         "tables": rows("tables")
+        | {"reproduces": study.reproduces}
         | {"searches": searches, "study": study.name, "report": study.report, "main": _main(study)}
         | {"like": {v.name: v.like for v in study.variants.values() if v.like}},
-        "claims": rows("claims") | {"catalogue": study.catalogue},
+        "claims": rows("claims") | {"catalogue": study.catalogue, "reproduces": study.reproduces},
         "html": rows("html")
         | {"study": study.name, "dataset": study.dataset_name}
         | {"searches": {s.name: list(s.grid) for s in study.searches.values()}},

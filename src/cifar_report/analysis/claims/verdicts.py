@@ -20,19 +20,19 @@ _SCALES = {"points": 100, "percent": 100, "ppm": 1e6, "nats": 1}
 _WORDS = {"points": " percentage points", "ppm": " parts per million", "nats": " nats"}
 
 
-def write(stage: dict[str, Any], results: Path, claims: Path) -> None:
+def write(stage: dict[str, Any], results: Path, claims: Path | None) -> None:
     """Writes `claims.json` into a study's folder.
 
     Args:
         stage: {"variants": the study's entries, "catalogue": names of all variants that exist}.
         results: folder of the study.
-        claims: claims.yaml.
+        claims: claims.yaml; None: there are none.
 
     Raises:
         InputError: claims.yaml is wrong (the message names the claim, the key, the value and the line), or a file of
             the study is.
     """
-    tested = evaluate(load(claims, stage.get("catalogue")), Evidence.of(stage, results))
+    tested = evaluate(load(claims, stage.get("catalogue")), Evidence.of(stage, results)) if claims else []
     write_text(results / "claims.json", to_json(tested))
 
 
