@@ -88,6 +88,13 @@ WRONG = {
     "datasets.cifar10.mirrors=[ftp://x]": "mirrors.0: 'ftp://x' is not allowed: an address begins",
     "report.titel=x": "report: unknown key 'titel' = 'x'; did you mean 'title'",
     "report=text": "report: 'text', expected a mapping",
+    "dataset=digits": "report.title: is missing, and a report on 'digits' needs one of its own; write for instance",
+    "report.title=深い学習": "report.title: '深い学習' has '深' (U+6DF1), which the report's fonts lack; write it in Latin",
+    "variants.mlp-numpy.label=MLP 👍": "variants.mlp-numpy.label: 'MLP 👍' has '👍' (U+1F44D)",
+    "variants.vgg.label=MLP, PyTorch": "variants.mlp-torch.label: 'MLP, PyTorch' is that of 'vgg' too",
+    "datasets.cifar10-jpeg.printed={cat: 猫}": "datasets.cifar10-jpeg.printed.cat: '猫' has",
+    "practical.accuracies={mlp-numpi: 0.5}": "practical.accuracies: 'mlp-numpi' is not among the variants; did you",
+    "practical.accuracies={mlp-numpy: 46.6}": "practical.accuracies.mlp-numpy: 46.6, expected at most 1",
     "run=[mlp-numpi]": "did you mean 'mlp-numpy'",
     "variants.mlp-torch.momentum=0.5": "momentum: 0.5, but the optimiser is adam",
     "variants.mlp-numpy.warmup=0.5": "warmup: 0.5, but the schedule is constant",
@@ -256,7 +263,20 @@ def test_like_inherits_settings_but_no_label():
     torch = load().variants["mlp-torch"]
     assert torch.settings["hidden"] == [100] and torch.settings["initial_std"] is None
     small = load().variants["mlp-torch-adam-small"]
-    assert small.original_test_accuracy is None and small.label != torch.label
+    assert small.label != torch.label
+
+
+def test_what_was_reproduced_is_told_of_its_own_data_alone():
+    """Also where a study of other data is laid over the study that reproduces, and does not take anything back."""
+    change = {"validation_images": 100, "report": {"title": "T"}}
+    of = {name: load(change | {"dataset": name}) for name in ("cifar10", "cifar10-jpeg", "digits")}
+    for name in ("cifar10", "cifar10-jpeg"):
+        known = {v.name: v.original_test_accuracy for v in of[name].variants.values() if v.original_test_accuracy}
+        assert known == {"mlp-numpy": 0.466, "mlp-torch": 0.438, "mlp-tuned": 0.525, "vgg": 0.79}
+        assert (of[name].reproduces, of[name].claims) == (True, "report/claims.yaml")
+    assert not any(v.original_test_accuracy for v in of["digits"].variants.values())
+    assert (of["digits"].reproduces, of["digits"].claims, of["digits"].report["author"]) == (False, "", "")
+    assert load().report["title"] and load({"claims": "mine.yaml"}).claims == "mine.yaml"
 
 
 def test_canonical_settings_leave_neutral_ones_out():

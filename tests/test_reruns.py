@@ -67,7 +67,9 @@ LABELS = {"write_tables", "write_pages", "draw_figures"}
 KEYS = {
     "study": EVERYTHING,
     "report.*": {"write_tables"},
-    "dataset": {"prepare_dataset"},
+    "dataset": {"prepare_dataset", "summarise_runs", "test_claims", *LABELS},  # those of the practical are others
+    "claims": {"test_claims"},
+    "practical.*": set(),  # it is of other data
     "validation_images": {"prepare_dataset"},
     "datasets.digits.source": {"prepare_dataset"},
     "datasets.*": set(),  # not the one selected
@@ -80,11 +82,7 @@ KEYS = {
     "variants.mlp-numpy.label": LABELS,
     "variants.mlp-tuned.label": LABELS,
     "variants.vgg.label": LABELS,
-    "variants.mlp-numpy.original_test_accuracy": LABELS | {"summarise_runs"},
-    "variants.mlp-tuned.original_test_accuracy": LABELS | {"summarise_runs"},
-    "variants.vgg.original_test_accuracy": LABELS | {"summarise_runs"},
     "variants.*.label": set(),
-    "variants.*.original_test_accuracy": set(),
     "variants.vgg.seeds": {"vgg+", "measure_shifts", *ROWS},
     "variants.mlp-numpy.kind": {"mlp-numpy"},  # mlp-torch, and with it mlp-tuned and the search, has its own of these
     "variants.mlp-numpy.initial_std": {"mlp-numpy"},
@@ -160,7 +158,8 @@ for job in set(MODULES) - {"mlp-numpy", "mlp-tuned", "trials", "vgg"}:
 SOURCES = {
     "report/*.tex": {"render_report"},  # the equations are read by check_equations, the text around them is not
     "report/*.bib": {"render_report"},
-    "report/claims.yaml": {"test_claims"},
+    "report/demo-claims.yaml": {"test_claims"},
+    "report/claims.yaml": set(),  # of the practical
     "tests/equations/*.py": {"check_equations"},
     "workflow/scripts/render-report": {"render_report"},
     "workflow/report/*": {"write_pages"},
@@ -319,6 +318,10 @@ VALUES = {
     "report.best.*": ["vgg-long"],
     "report.*": "Other words",
     "dataset": "cifar10-jpeg",
+    "claims": "report/claims.yaml",
+    "practical.datasets": [],
+    "practical.accuracies.*": 0.123,
+    "practical.*": "Other words",
     "validation_images": 201,
     "datasets.cifar10.source": "digits",
     "datasets.*.source": "cifar10",
@@ -329,7 +332,6 @@ VALUES = {
     "variants.*.seeds": [0, 9],
     "run": ["mlp-numpy", "mlp-torch", "mlp-tuned", "vgg"],
     "variants.*.label": "Another name",
-    "variants.*.original_test_accuracy": 0.123,
     "variants.mlp-torch.like": "vgg",
     "*.like": "mlp-bn-torch",
     "variants.*.search": "other",
@@ -563,7 +565,7 @@ def test_snakemake_agrees_on_a_key(study, key):
     write_config(study, merged())
 
 
-@pytest.mark.parametrize("file", ["report/claims.yaml", "report/sections/data.tex"])
+@pytest.mark.parametrize("file", ["report/demo-claims.yaml", "report/sections/data.tex"])
 def test_snakemake_agrees_on_a_file_however_old_it_is(study, file):
     path = study / file
     whole = path.read_text()
@@ -595,9 +597,9 @@ def test_snakemake_agrees_in_a_clone_with_the_results_copied_in(study, tmp_path)
         make(study / part, tmp_path / part)
     document = changed("variants.vgg.steps", 3)
     write_config(tmp_path, document)
-    (tmp_path / "report/claims.yaml").write_text((study / "report/claims.yaml").read_text() + "\n")
+    (tmp_path / "report/demo-claims.yaml").write_text((study / "report/demo-claims.yaml").read_text() + "\n")
     subprocess.run(["cp", "-r", study / "results", tmp_path / "results"], check=True)
     assert jobs_of(tmp_path) == with_readers({"vgg", "test_claims", "render_html"})
     write_config(tmp_path, merged())
-    shutil.copy2(study / "report/claims.yaml", tmp_path / "report/claims.yaml")
+    shutil.copy2(study / "report/demo-claims.yaml", tmp_path / "report/demo-claims.yaml")
     assert jobs_of(tmp_path) == set()

@@ -131,16 +131,6 @@ def load(config: dict[str, Any]) -> Study:
     for name, entry in document.search.items():
         entry.check(f"search.{name}")
     _one_of(document.datasets, document.dataset, "dataset", "datasets")
-    dataset = document.datasets[document.dataset]
-    held_out, known = document.validation_images, TRAINING_IMAGES.get(dataset.source, math.inf)
-    if held_out >= known:
-        raise InputError(f"config: validation_images: {held_out}, but '{document.dataset}' has {known} training images")
-    for name, variant in document.variants.items():  # those that do not run too: they may soon
-        _merged(document, name, "variants")
-        if variant.search:
-            _one_of(document.search, variant.search, f"variants.{name}.search", "searches")
-    for name, entry in document.search.items():
-        _one_of(document.variants, entry.like, f"search.{name}.like", "variants")
     practical = document.practical if document.dataset in document.practical.datasets else Practical()
     report = document.report.given()
     report |= {key: report.get(key) or getattr(practical, key) for key in ("title", "author")}
@@ -149,6 +139,16 @@ def load(config: dict[str, Any]) -> Study:
             f"config: report.title: is missing, and a report on '{document.dataset}' needs one of its own; write for "
             "instance report: {title: Networks that tell flowers apart}"
         )
+    dataset = document.datasets[document.dataset]
+    held_out, known = document.validation_images, TRAINING_IMAGES.get(dataset.source, math.inf)
+    if held_out >= known:
+        raise InputError(f"config: validation_images: {held_out}, but '{document.dataset}' has {known} training images")
+    for name, written in document.variants.items():  # those that do not run too: they may soon
+        _merged(document, name, "variants")
+        if written.search:
+            _one_of(document.search, written.search, f"variants.{name}.search", "searches")
+    for name, entry in document.search.items():
+        _one_of(document.variants, entry.like, f"search.{name}.like", "variants")
     variants = {name: _variant(document, name, practical.accuracies.get(name)) for name in document.run}
     labels = {variant.label: name for name, variant in variants.items()}
     for name, variant in variants.items():
