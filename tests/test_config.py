@@ -89,7 +89,7 @@ WRONG = {
     "report.titel=x": "report: unknown key 'titel' = 'x'; did you mean 'title'",
     "report=text": "report: 'text', expected a mapping",
     "dataset=digits": "report.title: is missing, and a report on 'digits' needs one of its own; write for instance",
-    "report.title=深い学習": "report.title: '深い学習' has '深' (U+6DF1), which the report's fonts lack; write it in Latin",
+    "report.title=深い学習": "report.title: '深い学習' has '深' (U+6DF1), which the report's fonts lack; write it",
     "variants.mlp-numpy.label=MLP 👍": "variants.mlp-numpy.label: 'MLP 👍' has '👍' (U+1F44D)",
     "variants.vgg.label=MLP, PyTorch": "variants.mlp-torch.label: 'MLP, PyTorch' is that of 'vgg' too",
     "datasets.cifar10-jpeg.printed={cat: 猫}": "datasets.cifar10-jpeg.printed.cat: '猫' has",
