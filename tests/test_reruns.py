@@ -114,7 +114,11 @@ TORCH_MLP = TORCH | {"models/torch_nn/mlp.py", "models/torch_nn/batchnorm.py"}
 TORCH_VGG = TORCH | {"models/torch_nn/vgg.py"}
 STUDY = {f"study/{name}.py" for name in ("kinds", "settings", "validation")}
 READ = BASE | STUDY | {"runs/finished.py", "runs/record.py"}
-DATA = BASE | {"base/randomness.py", *(f"data/{name}.py" for name in ("archives", "datasets", "downloads", "sources"))}
+DATA = BASE | {
+    "base/randomness.py",
+    "base/letters.py",
+    *(f"data/{name}.py" for name in ("archives", "datasets", "downloads", "sources")),
+}
 TRAINED = {"runs/devices.py", "runs/machine.py", *(f"training/{name}.py" for name in ("batches", "loop", "splits"))}
 FACTS = {f"analysis/{name}.py" for name in ("compatibility", "searches", "statistics", "summary")}
 FIGURES = ("accuracy", "catalogue", "predictions", "searches", "style", "weights")
