@@ -3,21 +3,28 @@
 import io
 import json
 import os
+import re
 import struct
 import tarfile
 import unicodedata
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
+from snakemake.utils import update_config
 
+from cifar_report import cli
 from cifar_report.base.errors import InputError
 from cifar_report.data import archives, datasets
 from cifar_report.runs.store import Request, Store
+from cifar_report.study import config, plan
 from cifar_report.study.identity import code_digest
 from cifar_report.study.settings import Settings
 
+ROOT = Path(__file__).parent.parent
 RNG = np.random.default_rng(0)
 # Smooth, so that JPEG changes little; no two of its eight orientations are alike.
 RAMP = np.stack(np.broadcast_arrays(np.arange(16)[:, None] * 15, np.arange(16) * 7, np.full((16, 16), 90)), axis=2)
@@ -328,6 +335,93 @@ def test_a_tilde_is_the_home_directory(tmp_path, monkeypatch):
     assert prepared("~/images", tmp_path).counts["train"] == 6
     with pytest.raises(InputError, match="~nobody-of-this-name/images: expected a folder"):
         prepared("~nobody-of-this-name/images", tmp_path)
+
+
+def planned(path, results, change=None):
+    """The plan of a study of these images, in a folder of its own."""
+    document = yaml.safe_load((ROOT / "config.yaml").read_text())
+    own = {"source": "image-folder", "path": str(path)}
+    update_config(document, {"run": ["mlp-numpy"], "dataset": "own", "datasets": {"own": own}, "validation_images": 2})
+    update_config(document, change or {})
+    plan.write(config.load(document), document, results / "own/plan")
+    return (results / "own/plan/stages/prepare.json").read_text()
+
+
+def replaced(path, content):
+    """Other content in place, size and time as before: what `cp -p` of a file from elsewhere may leave."""
+    status = path.stat()
+    assert len(content) == status.st_size
+    path.write_bytes(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def swapped(folder):
+    for old, new in (("ant", "x"), ("bee", "ant"), ("x", "bee")):
+        (folder / "train" / old).rename(folder / "train" / new)
+
+
+CHANGES = {
+    "replaced": lambda folder: replaced(folder / "train/ant/0.png", PLAIN[::-1]),
+    "exchanged classes": swapped,
+    "one more": lambda folder: (folder / "test/bee/3.png").write_bytes(PLAIN),
+    "one less": lambda folder: (folder / "test/bee/2.png").unlink(),
+    "another name": lambda folder: (folder / "test/bee/2.png").rename(folder / "test/bee/9.png"),
+    "touched": lambda folder: (folder / "train/ant/0.png").touch(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_images_that_change_under_the_same_path_are_noticed(tmp_path, change):
+    """The plan is what the job that prepares the data reads: another plan makes it run again."""
+    folder = folder_of(tmp_path / "images", FILES)
+    for path in folder.rglob("*"):
+        os.utime(path, (0, 0))  # as archives that were made to be the same each time leave them
+    before = planned(folder, tmp_path)
+    assert planned(folder, tmp_path) == before
+    CHANGES[change](folder)
+    assert planned(folder, tmp_path) != before
+
+
+def test_an_archive_that_changes_is_noticed(tmp_path):
+    path = tarred(tmp_path / "x.tar.gz", FILES)
+    before, content = planned(path, tmp_path), path.read_bytes()
+    replaced(path, content[::-1])
+    assert planned(path, tmp_path) != before
+    named = {"datasets": {"own": {"sha256": "0" * 64}}}  # whose content can be no other
+    assert "files" not in json.loads(planned(path, tmp_path, named))
+
+
+def test_images_that_were_prepared_may_go(tmp_path):
+    folder = folder_of(tmp_path / "images", FILES)
+    before = planned(folder, tmp_path)
+    folder.rename(tmp_path / "elsewhere")
+    assert planned(folder, tmp_path) == before
+
+
+NEEDS = {  # of images of 16 pixels a side, six in the training split and two in the validation split
+    "variants.mlp-numpy: batch_size: 200, but the training split has 8 images": {},
+    "variants.vgg: kind: a torch-vgg takes images of 17 pixels": {
+        "run": ["vgg"],
+        "variants": {"vgg": {"batch_size": 2}},
+    },
+    "search.mlp-grid: batch_size: 7, but the training split has 6 images": {
+        "run": ["mlp-tuned"],
+        "search": {"mlp-grid": {"grid": [{"setting": "batch_size", "values": [7, 2]}]}},
+    },
+}
+
+
+@pytest.mark.parametrize("message", NEEDS)
+def test_data_and_configuration_are_compared_before_anything_trains(tmp_path, capsys, message):
+    """By the job that prepares the data, and where they are there by the call itself, before any job."""
+    folder = folder_of(tmp_path / "images", FILES | {f"train/ant/{i}.png": PLAIN for i in (3, 4)})
+    planned(folder, tmp_path, NEEDS[message])
+    stage = tmp_path / "own/plan/stages/prepare.json"
+    places = ["--stage", stage, "--output", tmp_path / "own/dataset", "--resources", tmp_path]
+    assert cli.main(["prepare-dataset", *map(str, places)]) == 1
+    assert f"config: {message}" in capsys.readouterr().err
+    with pytest.raises(InputError, match=re.escape(f"config: {message}")):
+        planned(folder, tmp_path, NEEDS[message])
 
 
 def test_one_class_is_refused(tmp_path):

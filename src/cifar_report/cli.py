@@ -80,11 +80,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def prepare_dataset(stage: Path, output: Path, resources: Path) -> None:
-    """Makes the dataset's arrays."""
+    """Makes the dataset's arrays, and checks them against what the study asks of them."""
     from cifar_report.data import datasets
+    from cifar_report.study import plan
 
     settings = read_json(stage)["settings"]
     datasets.prepare(**settings, folder=output, resources=resources)
+    # No input of the rule: where it has changed and the data have not, Snakemake's next call has checked it.
+    plan.check_needs(read_json(stage.with_name("needs.json")), output)
 
 
 def train_variant(

@@ -3,6 +3,7 @@
 import bz2
 import functools
 import gzip
+import hashlib
 import io
 import itertools
 import lzma
@@ -82,6 +83,33 @@ def entries(path: Path) -> Iterator[Entry]:
         yield entry._replace(name=unicodedata.normalize("NFC", entry.name))
 
 
+def located(text: str) -> Path:
+    """A path of the configuration, whose `~` stands for the home directory, as in a shell."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # of nobody
+        return Path(text)
+
+
+def listing(path: Path) -> dict[str, Any] | None:
+    """Tells a folder or archive from what it was before, without reading it; None where there is nothing.
+
+    A digest of names, sizes and times. The time of a file's last change of state (ctime) is none that a program could
+    set back, as `cp -p` does with the other one; those of folders tell that files in them have changed places.
+    """
+    if not path.exists():
+        return None
+    found = hashlib.sha256()
+    below = itertools.islice(_below(path, onerror=None), LIMITS["entries"] + 1) if path.is_dir() else ()
+    files = [path, *sorted(below)]
+    for file in files:
+        with suppress(FileNotFoundError):  # it went meanwhile
+            status = file.lstat()
+            times = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+            found.update(os.fsencode(file.relative_to(path)) + b"\0" + times.encode() + b"\n")
+    return {"entries": len(files), "digest": found.hexdigest()}
+
+
 def _listed(path: Path) -> Iterator[Entry]:
     if path.is_dir():
         return _folder_entries(path)
@@ -127,14 +155,14 @@ def _folder_entries(path: Path) -> Iterator[Entry]:
             yield Entry(name, kind, 0, None)
 
 
-def _below(path: Path) -> Iterator[Path]:
-    """All files and folders, at any depth; unlike `Path.rglob`, a folder that may not be read is an error."""
-    for folder, folders, files in os.walk(path, onerror=_raise):
-        yield from (Path(folder, name) for name in (*folders, *files))
-
-
 def _raise(error: OSError) -> NoReturn:
     raise error
+
+
+def _below(path: Path, onerror: Callable[[OSError], None] | None = _raise) -> Iterator[Path]:
+    """All files and folders, at any depth; unlike with `Path.rglob`, a folder that may not be read is an error."""
+    for folder, folders, files in os.walk(path, onerror=onerror):
+        yield from (Path(folder, name) for name in (*folders, *files))
 
 
 # --- zips -------------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from jaxtyping import Int, UInt8
 from cifar_report.base.errors import InputError
 from cifar_report.base.files import sha256
 from cifar_report.base.randomness import stratified_indices
-from cifar_report.data.archives import LIMITS, READ_ERRORS, entries
+from cifar_report.data.archives import LIMITS, READ_ERRORS, entries, located
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -84,7 +84,7 @@ def read_image_folder(key: str, source: dict[str, Any], resources: Path) -> Cont
     Grey is what Pillow opens in its modes 1 and L. Whether a file with room for colour uses it is not looked up: three
     equal channels, a palette (mode P) and grey with alpha (LA) are read as RGB.
     """
-    path = _path(source["path"])
+    path = located(source["path"])
     if not (path.is_dir() or path.is_file()):
         raise InputError(
             f"{path}: expected a folder, tar or zip of images, found nothing; set {key}.path in the config"
@@ -165,14 +165,6 @@ def _reason_to_pass(parts: tuple[str, ...]) -> str:
     if len(folders) - 2 in places:
         return "" if name.lower().endswith(IMAGE_ENDINGS) else "other ending"
     return "deeper folder" if places[0] < len(folders) - 2 else "outside a class"
-
-
-def _path(text: str) -> Path:
-    """A path of the configuration, whose `~` stands for the home directory, as in a shell."""
-    try:
-        return Path(text).expanduser()
-    except RuntimeError:  # of nobody
-        return Path(text)
 
 
 def _verify_archive(path: Path, expected: str, key: str) -> None:
@@ -263,7 +255,7 @@ def read_cifar10(key: str, source: dict[str, Any], resources: Path) -> Contents:
     Its batches are pickles, which can run any code: the very bytes that are unpacked are verified first.
     """
     if "archive" in source:
-        path = _path(source["archive"])
+        path = located(source["archive"])
         if not path.is_file():
             raise InputError(f"{path}: expected {CIFAR10_ARCHIVE}, found nothing; correct {key}.archive in the config")
     else:

@@ -132,7 +132,7 @@ class Store:
         with locked(home, wait) as held:
             if not held or (home / "finished" / "run.json").is_file():
                 return False
-            check_data(settings, request.dataset.counts, request.dataset.shape, request.name)
+            check_data(settings.full(), request.dataset.counts, request.dataset.shape, request.name)
             if KINDS[settings.kind].backend == "torch":
                 devices.take_device(self.folder / ".devices")
                 devices.require_gpu()

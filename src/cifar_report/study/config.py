@@ -1,7 +1,7 @@
 """A study, its data, variants and searches, from a configuration that was checked as a whole."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,17 @@ class Study:
     catalogue: tuple[str, ...]  # names of all variants, whether the study runs them or not
     variants: dict[str, Variant]  # those of `run`, in its order
     searches: dict[str, Search]  # those that a variant of `run` needs
+
+    def needs(self) -> dict[str, dict[str, Any]]:
+        """What each variant and search asks of the data, as `check_data` takes it, by its key in the configuration."""
+        asked = {f"variants.{v.name}": (v.settings, v.search) for v in self.variants.values()}
+        asked |= {f"search.{name}": (search.base, name) for name, search in self.searches.items()}
+        needs = {}
+        for where, (settings, name) in asked.items():
+            values = self.searches[name].grid.get("batch_size") if name else None
+            largest = max(values.values() if isinstance(values, dict) else values) if values else settings["batch_size"]
+            needs[where] = {"train_on": NEUTRAL["train_on"]} | settings | {"batch_size": largest}
+        return {where: {key: each[key] for key in ("kind", "batch_size", "train_on")} for where, each in needs.items()}
 
 
 def check_files(paths: Iterable[Path]) -> None:
@@ -294,24 +305,25 @@ def _check(settings: dict[str, Any], searched: set[str], where: str) -> None:
         raise InputError(f"config: {where}.nesterov: true, but momentum is 0; Nesterov's step needs momentum")
 
 
-def check_data(settings: Settings, counts: dict[str, int], shape: tuple[int, int, int], where: str) -> None:
+def check_data(needs: dict[str, Any], counts: dict[str, int], shape: Sequence[int], where: str) -> None:
     """Refuses settings that do not fit the data.
 
     Args:
-        counts: images of each split; shape: channels, height and width of an image.
+        needs: the settings kind, batch_size and train_on; counts: images of each split; shape: channels, height and
+            width of an image.
 
     Raises:
         InputError: the batch is larger than the training split, or the images are too small for this kind of model.
     """
-    images = counts["train"] + (counts["validation"] if settings.train_on == "train+validation" else 0)
-    if settings.batch_size > images:
+    kind, batch_size = needs["kind"], needs["batch_size"]
+    images = counts["train"] + (counts["validation"] if needs["train_on"] == "train+validation" else 0)
+    if batch_size > images:
         raise InputError(
-            f"{where}: batch_size: {settings.batch_size}, but the training split has {images} images; choose a smaller "
-            "batch"
+            f"{where}: batch_size: {batch_size}, but the training split has {images} images; choose a smaller batch"
         )
-    smallest = KINDS[settings.kind].smallest_image
+    smallest = KINDS[kind].smallest_image
     if min(shape[1:]) < smallest:
         raise InputError(
-            f"{where}: kind: a {settings.kind} takes images of {smallest} pixels a side or more, found "
-            f"{shape[1]}×{shape[2]}; leave it out of 'run'"
+            f"{where}: kind: a {kind} takes images of {smallest} pixels a side or more, found {shape[1]}×{shape[2]}; "
+            "leave it out of 'run'"
         )

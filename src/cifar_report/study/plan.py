@@ -13,7 +13,9 @@ import yaml
 
 from cifar_report.base.errors import InputError
 from cifar_report.base.files import read_json, read_yaml, sha256, to_json, write_text_if_changed
-from cifar_report.study.config import Search, Study
+from cifar_report.data import datasets
+from cifar_report.data.archives import listing, located
+from cifar_report.study.config import Search, Study, check_data
 from cifar_report.study.displays import digests
 from cifar_report.study.identity import code_digest
 from cifar_report.study.kinds import KINDS
@@ -65,19 +67,46 @@ def write(study: Study, config: dict[str, Any], folder: Path) -> None:
     """Writes `<variant>.json`, `select/<search>.json` and `stages/<stage>.json`.
 
     For each trial of a grid `search/<search>/<trial>.json`, for a search that draws them `halving/<search>.json`.
-    Beside them stands `config.yaml`, the configuration after all overlays.
+    Beside them stand `config.yaml`, the configuration after all overlays, and `stages/needs.json`, what runs ask of the
+    data.
 
     Raises:
-        InputError: the folder cannot be written.
+        InputError: the folder cannot be written, or the data that are there are not such as the study needs.
     """
     try:
         with kept_in(folder.parents[1] / ".digests.json"):
             plans = documents(study)
+        before = _prepared(folder)
+        prepare = plans["stages/prepare"]
+        if not prepare.get("files", True):  # the images went, but what was prepared of them may be there
+            prepare["files"] = before.get("files")
+        if to_json(before) == to_json(prepare):  # else `prepare-dataset` checks the data that it makes
+            check_needs(study.needs(), folder.parent / "dataset")
         for name, document in plans.items():
             write_text_if_changed(folder / f"{name}.json", to_json(document))
         write_text_if_changed(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
     except OSError as error:
         raise InputError(f"{folder}: expected a folder to write results to, found {error.strerror}") from error
+
+
+def _prepared(folder: Path) -> dict[str, Any]:
+    """What the plan said of the data before; nothing where that cannot be read."""
+    try:
+        return dict(read_json(folder / "stages/prepare.json"))
+    except (InputError, ValueError, TypeError):
+        return {}
+
+
+def check_needs(needs: dict[str, dict[str, Any]], dataset: Path) -> None:
+    """Refuses a study whose variants or searches ask for other data than there are; where there are none, none.
+
+    Args:
+        needs: as of `Study.needs`; dataset: folder that `prepare` made.
+    """
+    if (dataset / "dataset.json").is_file():
+        data = datasets.load(dataset)
+        for where, each in needs.items():
+            check_data(each, data.counts, data.shape, f"config: {where}")
 
 
 def sources(stage: str, root: Path = Path()) -> list[str]:
@@ -125,6 +154,9 @@ def documents(study: Study, root: Path = Path()) -> dict[str, dict[str, Any]]:
     plans["stages/equations"]["displays"] = digests(root / "report")  # and not the text around them
     if study.claims:
         plans["stages/claims"]["sources"] = {study.claims: sha256(root / study.claims)}
+    if "path" in study.dataset and "sha256" not in study.dataset:  # images that may be replaced
+        plans["stages/prepare"]["files"] = listing(located(study.dataset["path"]))
+    plans["stages/needs"] = study.needs()
     return plans
 
 
