@@ -116,6 +116,27 @@ def test_a_configuration_is_selected_by_its_mean_and_not_if_a_seed_of_it_diverge
     assert list(each["trials"]) == [2, 2, 2] and list(each["diverged"]) == [0, 0, 1]
 
 
+def test_the_bias_of_a_choice_is_what_its_seed_has_over_the_others(tmp_path):
+    """Two rates, three seeds: each seed chooses the better one of its column."""
+    accuracies = np.array([[0.50, 0.44, 0.47], [0.48, 0.45, 0.42]])  # rate, seed
+    table = pd.DataFrame(
+        {
+            "trial": f"{rate}-{seed}",
+            "learning_rate": str(rate),
+            "seed": seed,
+            "validation_accuracy": accuracies[rate, seed],
+        }
+        for rate in range(2)
+        for seed in range(3)
+    ).assign(status="completed", validation_loss=1.0, rung=1, step=1, selected=False)
+    biases = [0.50 - (0.44 + 0.47) / 2, 0.45 - (0.48 + 0.42) / 2, 0.47 - (0.50 + 0.44) / 2]
+    assert searches.selection_bias(table) == pytest.approx((np.mean(biases), min(biases), max(biases)))
+    table.loc[0, "status"] = "diverged"  # of the first rate, which no seed may choose now
+    biases = [0.48 - (0.45 + 0.42) / 2, 0.45 - (0.48 + 0.42) / 2, 0.42 - (0.48 + 0.45) / 2]
+    assert searches.selection_bias(table) == pytest.approx((np.mean(biases), min(biases), max(biases)))
+    assert searches.selection_bias(table[table["seed"] == 0]) is None
+
+
 def test_select_refuses_a_search_that_diverged_throughout(tmp_path):
     stage = search_with(tmp_path, {"a": (0.1, "diverged", 0.1), "b": (0.5, "completed", 0.1)})
     with pytest.raises(InputError, match="each configuration diverged with one of its seeds"):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -124,11 +124,13 @@ def configurations(table: pd.DataFrame) -> pd.DataFrame:
     """A row a configuration and rung of one search, in the order of its trials.
 
     The columns are those of the settings, `rung`, `step`, `selected`, `trial` (its first), `trials` and `diverged` (how
-    many), and `validation_accuracy` and `validation_loss`: means over the seeds that completed.
+    many), `validation_accuracy` and `validation_loss`, means over the seeds that completed, and `spread`, the standard
+    deviation of their accuracies (NaN for fewer than two).
     """
     scores = ["validation_accuracy", "validation_loss"]
     done = table["status"] == "completed"
-    means = _by_configuration(table.assign(**{name: table[name].where(done) for name in scores}))[scores].mean()
+    own = _by_configuration(table.assign(**{name: table[name].where(done) for name in scores}))
+    means = own[scores].mean().assign(spread=own["validation_accuracy"].std())
     groups = _by_configuration(table)
     counts = groups["status"].agg(trials="size", diverged=lambda status: (status == "diverged").sum())
     return means.join(counts).join(groups.agg({"trial": "min", "step": "max", "selected": "first"})).reset_index()
@@ -160,6 +162,39 @@ def main_effects(table: pd.DataFrame, weights: dict[str, float]) -> Estimate:
     accuracy = table["validation_accuracy"]
     samples = [(float(w), accuracy[own.index[own == i]].to_numpy(np.float64)) for i, w in enumerate(weight) if w]
     return welch_estimate(samples)
+
+
+class SelectionBias(NamedTuple):
+    """How much better than itself the best configuration of a search looks by what it was chosen by; fractions."""
+
+    mean: float
+    low: float  # the smallest and the largest of the seeds that chose
+    high: float
+
+
+def selection_bias(table: pd.DataFrame) -> SelectionBias | None:
+    """The bias of the best of a grid, by its trials alone.
+
+    Each seed chooses by its own trials; the bias is the accuracy of what it chose minus the mean of that
+    configuration's other seeds. Their images are the same, so that this is the seeds' part of it; what the choice owes
+    to the images comes on top. The seeds choose from the same trials in turn and are no sample: there is no interval.
+
+    Args:
+        table: the trials of a grid.
+
+    Returns:
+        None where there is one seed, or where a trial diverged with some seed in each configuration.
+    """
+    each = configurations(table)
+    whole = np.flatnonzero(each["diverged"] == 0)
+    if table["seed"].nunique() < 2 or not len(whole):
+        return None
+    number = _by_configuration(table).ngroup()
+    by_seed = table.assign(configuration=number).pivot(index="configuration", columns="seed")["validation_accuracy"]
+    by_seed = by_seed.loc[whole]
+    chosen = {seed: by_seed.loc[own.idxmax()] for seed, own in by_seed.items()}
+    biases = [float(row[seed] - row.drop(seed).mean()) for seed, row in chosen.items()]
+    return SelectionBias(float(np.mean(biases)), min(biases), max(biases))
 
 
 def _by_configuration(table: pd.DataFrame) -> Any:

@@ -15,7 +15,7 @@ from cifar_report.analysis.summary import Facts, paired_differences
 from cifar_report.data import datasets
 from cifar_report.rendering.claims import in_latex
 from cifar_report.rendering.latex import escape, num
-from cifar_report.rendering.words import DATA_NOTES, hidden_units, networks, shortened
+from cifar_report.rendering.words import DATA_NOTES, hidden_units, networks, setting_text, shortened
 from cifar_report.runs.finished import Run
 from cifar_report.study.kinds import KINDS
 
@@ -244,8 +244,25 @@ def _search_numbers(search: pd.DataFrame) -> dict[str, str]:
             "worst-validation-accuracy": percent(first["validation_accuracy"].min()),
             "seeds": num(trials["seed"].nunique()),
         }
+        worst = first.sort_values("validation_accuracy")[:2]
+        if len(first) > 2 and worst["validation_accuracy"].notna().all():
+            told = [
+                f"{_configuration(row, trials)} ({percent(row['validation_accuracy'])})" for _, row in worst.iterrows()
+            ]
+            of_search["worst"] = " and ".join(told)
+        if trials["rung"].max() == 1 and (bias := searches.selection_bias(trials)):
+            of_search |= {
+                "selection-bias": points(bias.mean),
+                "selection-bias-low": num(100 * bias.low, 1),
+                "selection-bias-high": points(bias.high),
+            }
         texts |= {f"search.{name}.{key}": text for key, text in of_search.items()}
     return texts
+
+
+def _configuration(row: pd.Series, trials: pd.DataFrame) -> str:
+    """A configuration of a search, its settings one by one."""
+    return ", ".join(f"{escape(s.replace('_', ' '))} {setting_text(row[s])}" for s in searches.settings(trials))
 
 
 def _claim_numbers(claims: list[dict[str, Any]]) -> dict[str, str]:
@@ -284,6 +301,11 @@ def best_pairs(stage: dict[str, Any], variants: Collection[str]) -> list[tuple[s
 def percent(fraction: float) -> str:
     """A fraction in per cent, to a tenth."""
     return rf"\qty{{{100 * fraction:.1f}}}{{\percent}}"
+
+
+def points(fraction: float) -> str:
+    """A difference of fractions in percentage points, to a tenth."""
+    return f"{num(100 * fraction, 1)} percentage points"
 
 
 def fine_percent(fraction: float) -> str:

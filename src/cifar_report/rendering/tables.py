@@ -286,23 +286,27 @@ def settings_table(stage: dict[str, Any], runs: dict[str, list[Run]]) -> str:
     return _latex(pd.DataFrame(rows), f"{_WRAPPED} l l {_numeric('1.5', '5.0', '3.0')} l", wide=True)
 
 
-def search_table(search: pd.DataFrame | None, best: int = 10) -> str:
-    """The best configurations of each search, the selected one in bold: the last rung's first, by mean accuracy."""
+def search_table(search: pd.DataFrame | None, best: int = 16) -> str:
+    """The best configurations of each search, the selected one in bold: the last rung's first, by mean accuracy.
+
+    Beside the mean stands the standard deviation over the seeds, where there are several.
+    """
     if search is None or search.empty:
         return "% The study has no search.\n"
     tables = []
     for name, trials in search.groupby("search", sort=True):
         order = ["rung", "validation_accuracy", "validation_loss"]
         top = searches.configurations(trials).sort_values(order, ascending=[False, False, True]).head(best)
-        several = trials["rung"].max() > 1
+        several, replicated = trials["rung"].max() > 1, trials["seed"].nunique() > 1
         settings = searches.settings(trials)
         rows = []
         for _, row in top.iterrows():
             bold = r"\bfseries " if row["selected"] else ""
             shown = {escape(name.replace("_", " ").capitalize()): bold + setting_text(row[name]) for name in settings}
             shown |= {"Steps": bold + str(row["step"])} if several else {}
-            rows.append(shown | {"{Validation}": bold + f"{100 * row['validation_accuracy']:.1f}"})
-        columns = "l " * (len(settings) + several) + "S[table-format=2.1, detect-weight]"
+            shown |= {"{Validation}": bold + f"{100 * row['validation_accuracy']:.1f}"}
+            rows.append(shown | ({"{Seeds}": bold + f"{100 * row['spread']:.1f}"} if replicated else {}))
+        columns = "l " * (len(settings) + several) + "S[table-format=2.1, detect-weight] " * (1 + replicated)
         tables.append(f"\\code{{{name}}}\\par\\smallskip\n{_latex(pd.DataFrame(rows), columns)}")
     return "\\par\\bigskip\n".join(tables)
 
