@@ -341,7 +341,8 @@ def planned(path, results, change=None):
     """The plan of a study of these images, in a folder of its own."""
     document = yaml.safe_load((ROOT / "config.yaml").read_text())
     own = {"source": "image-folder", "path": str(path)}
-    update_config(document, {"run": ["mlp-numpy"], "dataset": "own", "datasets": {"own": own}, "validation_images": 2})
+    update_config(document, {"report": {"title": "Own"}, "run": ["mlp-numpy"], "validation_images": 2})
+    update_config(document, {"dataset": "own", "datasets": {"own": own}})
     update_config(document, change or {})
     plan.write(config.load(document), document, results / "own/plan")
     return (results / "own/plan/stages/prepare.json").read_text()
