@@ -10,6 +10,7 @@ import pytest
 import yaml
 from scipy import stats
 
+from cifar_report.analysis import measurements
 from cifar_report.analysis.claims import file, verdicts
 from cifar_report.analysis.claims.comparisons import Evidence, Measured
 from cifar_report.analysis.claims.verdicts import Judged
@@ -334,20 +335,32 @@ def test_the_image_interval_is_that_of_the_mean_difference_over_images(study):
     assert (low, high) == pytest.approx((images.mean() - half, images.mean() + half), abs=0.1 * half)
 
 
-def test_curves_agree_by_their_greatest_relative_difference_up_to_a_step(study):
-    for seed, scale in enumerate((1e-6, 3e-6, 2e-6)):
-        study.run("a", seed, curve=[(0, 0, 2.0), (50, 1, 1.0), (100, 2, 0.5), (150, 3, 9.0)])
-        study.run("b", seed, curve=[(0, 0, 2.0), (50, 1, 1.0 + scale), (100, 2, 0.5 - scale), (150, 3, 0.1)])
-    comparison = {"kind": "curve-agreement", "variants": ["a", "b"], "metric": "loss", "split": "train"}
-    early, never = study.evaluate(
-        claim(comparison | {"until_step": 100}, 1e-4, direction="below"),
-        claim(comparison | {"until_step": 10}, 1e-4, direction="below", id="never"),
-    )
-    expected = stats.ttest_1samp([2e-6, 6e-6, 4e-6], 0).confidence_interval(0.95)
-    assert interval_of(early) == pytest.approx(tuple(expected), rel=1e-4)
-    assert early["verdict"] == "supported"
-    assert never["verdict"] == "untested"
-    assert "no common point in steps 1 to 10" in never["reason"]
+def test_implementations_agree_where_no_loss_or_gradient_differs_by_more_than_the_bound(study):
+    comparison = {"kind": "gradient-agreement", "variants": ["a", "b"], "metric": "loss", "split": "train"}
+    entry = claim(comparison, 1e-9, direction="below")
+    study.run("a", 0)
+    assert study.evaluate(entry)[0]["reason"] == "this study does not run b"
+    study.run("b", 0)
+    unmeasured = "a and b were not compared step by step; the key agreement lists such pairs"
+    assert study.evaluate(entry)[0]["reason"] == unmeasured
+
+    def found(losses, gradients, tensors=2, first="a"):
+        rows = {"first": first, "second": "b", "step": [0, 1], "loss_difference": losses, "tensors": tensors}
+        table = pd.DataFrame(rows | {"gradient_difference": gradients})
+        table.reindex(columns=measurements.AGREEMENT).to_csv(study.folder / "agreement.csv", index=False)
+        (tested,) = study.evaluate(entry)
+        return tested
+
+    agree = found([1e-16, 2e-16], [3e-15, 2.04e-15])
+    assert (agree["verdict"], agree["estimate"], agree["pairs"], agree["ci95_low"]) == ("supported", 3e-15, 2, None)
+    assert agree["reason"] == "3e-15 lies below 1e-9" and agree["sentence"] == "supported: 3e-15"
+    assert found([1e-16, 2e-9], [3e-15, 2e-15])["verdict"] == "refuted"
+    disagree = found([1e-16, 2e-16], [3e-15, 2.5e-3])
+    assert (disagree["verdict"], disagree["reason"]) == ("refuted", "2.5e-3 does not lie below 1e-9")
+    assert r"\num{2.5e-3} &  & $<$\,\num{1e-9}" in latex.table([disagree])
+    assert found([1e-16, 2e-16], [3e-15, np.nan])["verdict"] == "refuted"
+    assert found([1e-16, 2e-16], [0.0, 3e-15], tensors=[0, 2])["verdict"] == "untested"
+    assert found([1e-16, 2e-16], [0.0, 3e-15], first="c")["reason"] == unmeasured
 
 
 def grid(study: Study, seeds: int = 3) -> list[dict]:
@@ -439,22 +452,25 @@ def test_progress_is_compared_along_the_way_and_pairs_are_means_of_their_seeds(s
 def test_shift_tolerance_is_the_difference_of_the_points_lost(study):
     study.runs("a", [0.8] * 3)
     study.runs("b", [0.5] * 4)
-    entry = claim(
-        {"kind": "shift-tolerance", "variants": ["a", "b"], "pixels": 4, "metric": "accuracy", "split": "test"}
-    )
+    comparison = {"kind": "shift-tolerance", "variants": ["a", "b"], "pixels": 4, "metric": "accuracy", "split": "test"}
+    entry = claim(comparison | {"lost": "points"})
     assert study.evaluate(entry)[0]["reason"] == "the accuracy on shifted images was not measured"
     lost = {"a": [0.16, 0.17, 0.15], "b": [0.2, 0.24, 0.22, 0.30]}
     rows = [
         (name, seed, pixels, 10, unmoved - points * pixels / 4)
         for name, unmoved in (("a", 0.8), ("b", 0.5))
         for seed, points in enumerate(lost[name])
-        for pixels in (0, 4)
+        for pixels in range(5)
     ]
     table = pd.DataFrame(rows, columns=["variant", "seed", "shift", "images", "accuracy"])
     table.to_csv(study.folder / "shifts.csv", index=False)
     (found,) = study.evaluate(entry)
     expected = stats.ttest_ind(lost["b"], lost["a"], equal_var=False).confidence_interval(0.95)
     assert interval_of(found) == pytest.approx(tuple(expected))
+    (share,) = study.evaluate(claim(comparison | {"lost": "share"}))
+    a, b = np.array(lost["a"]) / 0.8, np.array(lost["b"]) / 0.5
+    expected = stats.ttest_ind(b, a, equal_var=False).confidence_interval(0.95)
+    assert interval_of(share) == pytest.approx(tuple(expected)) and share["unit"] == "percent"
     table[table["variant"] == "a"].to_csv(study.folder / "shifts.csv", index=False)
     assert study.evaluate(entry)[0]["reason"] == "the accuracy on shifted images was not measured for b"
 

@@ -270,7 +270,9 @@ def described(page, heading):
 def test_results_are_described_as_they_are(checkout):
     page, results = (ROOT / "docs/results.md").read_text(), checkout / "results/demo"
     folder = results / "runs/mlp-numpy/seed-0"
-    tables = [results / f"{name}.csv" for name in ("summary", "costs", "shifts", "flips")]
+    tables = [
+        results / f"{name}.csv" for name in ("summary", "costs", "shifts", "flips", "batch-statistics", "agreement")
+    ]
     for path in (*tables, folder / "curve.csv"):
         with path.open() as file:
             assert sorted(described(page, path.name)) == sorted(next(csv.reader(file))), path.name

@@ -8,7 +8,8 @@ import pytest
 import torch
 from runs import obtain, requested
 
-from cifar_report.analysis.perturbed import FLIP_COLUMNS, measure_flips
+from cifar_report.analysis.measurements import FLIPS
+from cifar_report.analysis.perturbed import measure_flips
 from cifar_report.base.errors import InputError
 from cifar_report.base.files import read_json, to_json
 from cifar_report.data import datasets
@@ -55,7 +56,7 @@ def test_flips_are_the_mean_of_both_softmaxes(study, tmp_path):
     stage = {"variants": [{"name": name, "seeds": [0]} for name in VARIANTS]}
     measure_flips(stage, study / "runs", study / "dataset", tmp_path / "flips.csv")
     table = pd.read_csv(tmp_path / "flips.csv")
-    assert list(table.columns) == FLIP_COLUMNS and list(table["variant"]) == list(VARIANTS)
+    assert list(table.columns) == FLIPS and list(table["variant"]) == list(VARIANTS)
     labels = torch.from_numpy(np.load(study / "dataset/test-labels.npy"))
     for row in table.itertuples():
         run = read_json(study / f"runs/{row.variant}/seed-0/run.json")
@@ -75,7 +76,7 @@ def test_flips_are_the_mean_of_both_softmaxes(study, tmp_path):
 
 def test_a_study_that_measures_no_flips_has_an_empty_table(study, tmp_path):
     measure_flips({"variants": []}, study / "runs", study / "dataset", tmp_path / "flips.csv")
-    assert list(pd.read_csv(tmp_path / "flips.csv").columns) == FLIP_COLUMNS
+    assert list(pd.read_csv(tmp_path / "flips.csv").columns) == FLIPS
 
 
 def test_a_run_that_diverged_has_no_row(study, tmp_path):

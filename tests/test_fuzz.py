@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from runs import obtain, requested
 from snakemake.utils import update_config
 
-from cifar_report.analysis import perturbed, searches, summary
+from cifar_report.analysis import measurements, searches, summary
 from cifar_report.base.errors import InputError
 from cifar_report.base.files import array_digest, to_json
 from cifar_report.base.randomness import stratified_indices
@@ -366,7 +366,8 @@ def study(digits, tmp_path_factory):
             finished = obtain(MLP, seed, digits, folder / "store", name)
             store.publish(finished, folder / f"runs/{name}/seed-{seed}", requested(MLP, seed, digits), name)
     summary.write_summary(STAGES["summarise"], folder / "runs", folder / "summary.csv", folder / "costs.csv")
-    (folder / "flips.csv").write_text(",".join(perturbed.FLIP_COLUMNS) + "\n")
+    for name, columns in (("flips", measurements.FLIPS), ("batch-statistics", measurements.BATCH_STATISTICS)):
+        (folder / f"{name}.csv").write_text(",".join(columns) + "\n")
     (folder / "figures").mkdir()
     for name in ("claims.json", "figures/figures.json"):
         (folder / name).write_text("[]")

@@ -12,7 +12,7 @@ import torch
 from runs import obtain, requested
 
 from cifar_report.analysis import summary
-from cifar_report.analysis.perturbed import FLIP_COLUMNS
+from cifar_report.analysis.measurements import BATCH_STATISTICS, FLIPS
 from cifar_report.analysis.searches import trials
 from cifar_report.analysis.selection import select
 from cifar_report.base.files import array_digest
@@ -296,7 +296,8 @@ def test_a_diverged_run_is_ranked_last_and_named(digits, tmp_path):
     study |= {"variants": {"good": settings, "wild": {"like": "good", "learning_rate": 1e30}}}
     stage = plan.documents(config.load(study))["stages/tables"]["settings"]
     variants, runs = stage["variants"], {"good": [good], "wild": [wild]}
-    facts = summary.facts(runs, digits.split("test")[1], pd.DataFrame(columns=FLIP_COLUMNS))
+    empty = [pd.DataFrame(columns=columns) for columns in (FLIPS, BATCH_STATISTICS)]
+    facts = summary.facts(runs, digits.split("test")[1], *empty)
     numbers = tables.numbers(stage, facts, digits, None, [], [])
     assert numbers["study.diverged"]["text"] == r"\num{1}" and numbers["wild.diverged"]["text"] == r"\num{1}"
     assert "wild.test-accuracy" not in numbers and "good.test-accuracy" in numbers

@@ -37,6 +37,8 @@ FIGURES_AND_CLAIMS = {"draw_figures", "test_claims"}
 READERS = {
     "prepare_dataset": {
         *("trials", "mlp-numpy", "mlp-tuned", "vgg", "measure_shifts", "measure_flips", "write_tables"),
+        "measure_batch_statistics",
+        "measure_agreement",
         *FIGURES_AND_CLAIMS,
     },
     "trials": {"select_trial", "tabulate_search", *FIGURES_AND_CLAIMS},
@@ -45,9 +47,18 @@ READERS = {
     "mlp-numpy": {"summarise_runs", "write_events", "measure_flips", "write_tables", *FIGURES_AND_CLAIMS},
     "mlp-torch": {"summarise_runs", "write_events", "write_tables", *FIGURES_AND_CLAIMS},
     "mlp-tuned": {"summarise_runs", "write_events", "measure_shifts", "write_tables", *FIGURES_AND_CLAIMS},
-    "vgg": {"summarise_runs", "write_events", "measure_shifts", "write_tables", *FIGURES_AND_CLAIMS},
+    "vgg": {
+        "summarise_runs",
+        "write_events",
+        "measure_shifts",
+        "measure_batch_statistics",
+        "write_tables",
+        *FIGURES_AND_CLAIMS,
+    },
     "measure_shifts": {"test_claims"},
     "measure_flips": {"write_tables"},
+    "measure_batch_statistics": {"write_tables"},
+    "measure_agreement": {"test_claims"},
     "summarise_runs": {"write_tables", "write_pages", "render_html"},
     "write_events": {"render_html"},
     "test_claims": {"write_tables", "write_pages", "render_report", "render_html"},
@@ -83,7 +94,7 @@ KEYS = {
     "variants.mlp-tuned.label": LABELS,
     "variants.vgg.label": LABELS,
     "variants.*.label": set(),
-    "variants.vgg.seeds": {"vgg+", "measure_shifts", *ROWS},
+    "variants.vgg.seeds": {"vgg+", "measure_shifts", "measure_batch_statistics", *ROWS},
     "variants.mlp-numpy.kind": {"mlp-numpy"},  # mlp-torch, and with it mlp-tuned and the search, has its own of these
     "variants.mlp-numpy.initial_std": {"mlp-numpy"},
     "variants.mlp-numpy.batch_size": {"mlp-numpy"},  # is searched
@@ -99,6 +110,8 @@ KEYS = {
     "search.*": set(),  # of no variant of `run`
     "shifts.*": {"measure_shifts"},
     "test_time_flips.*": {"measure_flips"},
+    "batch_statistics.*": {"measure_batch_statistics"},
+    "agreement.*": set(),  # no pair of the variants that this study runs
     "tensorboard": set(),  # switched off; what follows when it is switched on has a test of its own
 }
 
@@ -120,7 +133,9 @@ DATA = BASE | {
     *(f"data/{name}.py" for name in ("archives", "datasets", "downloads", "sources")),
 }
 TRAINED = {"runs/devices.py", "runs/machine.py", *(f"training/{name}.py" for name in ("batches", "loop", "splits"))}
-FACTS = {f"analysis/{name}.py" for name in ("compatibility", "searches", "statistics", "summary")}
+PERTURBED = READ | DATA | TRAINED | {"analysis/perturbed.py", "analysis/measurements.py"}
+FACTS = {f"analysis/{name}.py" for name in ("compatibility", "noise", "searches", "statistics", "summary")}
+FACTS |= {"base/randomness.py"}
 FIGURES = ("accuracy", "catalogue", "predictions", "searches", "style", "weights")
 MODULES = {
     "prepare_dataset": DATA,
@@ -130,10 +145,13 @@ MODULES = {
     "vgg": TORCH_VGG,
     "select_trial": READ | {"analysis/searches.py", "analysis/selection.py"},
     "tabulate_search": READ | {"analysis/searches.py"},
-    "summarise_runs": READ | {"analysis/statistics.py", "analysis/summary.py"},
+    "summarise_runs": READ | FACTS - {"analysis/searches.py"},
     "write_events": READ | {"rendering/events.py"},
-    "measure_shifts": READ | DATA | TRAINED | {"analysis/perturbed.py"},
-    "measure_flips": READ | DATA | TRAINED | {"analysis/perturbed.py"},
+    "measure_shifts": PERTURBED,
+    "measure_flips": PERTURBED,
+    "measure_batch_statistics": PERTURBED,
+    "measure_agreement": (BASE | STUDY | DATA | NUMPY | TORCH_MLP | TORCH_VGG)
+    | {"analysis/agreement.py", "analysis/measurements.py"},
     "draw_figures": READ
     | DATA
     | FACTS
@@ -141,12 +159,13 @@ MODULES = {
     "write_tables": READ
     | DATA
     | FACTS
-    | {"analysis/selection.py", "runs/devices.py", "runs/machine.py"}
+    | {"analysis/measurements.py", "analysis/selection.py", "runs/devices.py", "runs/machine.py"}
     | {f"analysis/claims/{name}.py" for name in ("file", "comparisons", "verdicts")}
     | {f"rendering/{name}.py" for name in ("claims", "latex", "numbers", "tables", "words")},
     "test_claims": READ
     | FACTS
     | {f"analysis/claims/{name}.py" for name in ("file", "comparisons", "verdicts")}
+    | {"analysis/measurements.py"}
     | {"rendering/claims.py", "rendering/latex.py"},
     "write_pages": BASE | {"rendering/pages.py"},
     "check_equations": (NUMPY | TORCH_MLP | TORCH_VGG | BASE | STUDY) - {"training/loop.py", "training/splits.py"}
@@ -246,7 +265,7 @@ def state(tmp_path_factory):
         ]
         key = repr([study.name, [name for name in plans if name.count("/") < 2], len(trials), document["tensorboard"]])
         key += repr([[(v["name"], v["seeds"], v.get("search")) for v in stages["tables"]["variants"]]])
-        key += repr([[v["name"] for v in stages[name]["variants"]] for name in ("shifts", "flips")])
+        key += repr([[v["name"] for v in stages[name]["variants"]] for name in ("shifts", "flips", "batch-statistics")])
         key += repr(figures.names(stages["figures"]))
         if key not in known:
             write_config(folder, document)
@@ -351,6 +370,8 @@ VALUES = {
     "shifts.variants": ["vgg"],
     "shifts.images": 21,
     "test_time_flips.variants": ["vgg"],
+    "batch_statistics.variants": ["mlp-tuned"],
+    "agreement.pairs": [["mlp-numpy", "mlp-torch-sgd"]],
     "tensorboard": False,
 }
 # Where there is no other value that goes with the rest, the study is refused and nothing runs at all.

@@ -208,6 +208,22 @@ def measure_flips(stage: Path, runs: Path, dataset: Path, output: Path) -> None:
     measure_flips(read_json(stage)["settings"], runs, dataset, output)
 
 
+def measure_batch_statistics(stage: Path, runs: Path, dataset: Path, output: Path) -> None:
+    """Measures test accuracy where batch norm takes the statistics of each batch of test images."""
+    die_with_parent()
+    from cifar_report.analysis.perturbed import measure_batch_statistics
+
+    measure_batch_statistics(read_json(stage)["settings"], runs, dataset, output)
+
+
+def measure_agreement(stage: Path, dataset: Path, output: Path) -> None:
+    """Compares two implementations of one network, step by step in float64."""
+    die_with_parent()
+    from cifar_report.analysis import agreement
+
+    agreement.write(read_json(stage)["settings"], dataset, output)
+
+
 def write_events(stage: Path, runs: Path, output: Path) -> None:
     """Writes TensorBoard event files of all runs."""
     from cifar_report.rendering import events
@@ -352,6 +368,8 @@ def _parser() -> argparse.ArgumentParser:
         summarise_runs: ("stage", "runs", "summary", "costs"),
         measure_shifts: ("stage", "runs", "dataset", "output"),
         measure_flips: ("stage", "runs", "dataset", "output"),
+        measure_batch_statistics: ("stage", "runs", "dataset", "output"),
+        measure_agreement: ("stage", "dataset", "output"),
         write_events: ("stage", "runs", "output"),
         test_claims: ("stage", "results"),
         draw_figures: ("stage", "results"),

@@ -86,6 +86,50 @@ rule measure_flips:
         " --output {output} > {log} 2>&1"
 
 
+rule measure_batch_statistics:
+    input:
+        ancient(DATASET),
+        run_files("run.json", "curve.csv", variants=BY_BATCH_STATISTICS),
+        ancient(run_files("model.safetensors", variants=BY_BATCH_STATISTICS)),
+        plan=local(f"{RESULTS}/plan/stages/batch-statistics.json"),
+        dataset=DESCRIPTION,
+    output:
+        f"{RESULTS}/batch-statistics.csv",
+    log:
+        f"{RESULTS}/logs/measure_batch_statistics.log",
+    benchmark:
+        f"{RESULTS}/timings/measure_batch_statistics.tsv"
+    conda:
+        "../../environment.yml"
+    resources:
+        gpu=evaluation_gpus,
+    params:
+        results=subpath(output[0], parent=True),
+        dataset=subpath(input.dataset, parent=True),
+    shell:
+        "exec cifar-report measure-batch-statistics --stage {input.plan} --runs {params.results}/runs"
+        " --dataset {params.dataset} --output {output} > {log} 2>&1"
+
+
+rule measure_agreement:
+    input:
+        ancient(TRAINING_SPLITS),
+        plan=local(f"{RESULTS}/plan/stages/agreement.json"),
+        dataset=DESCRIPTION,
+    output:
+        f"{RESULTS}/agreement.csv",
+    log:
+        f"{RESULTS}/logs/measure_agreement.log",
+    benchmark:
+        f"{RESULTS}/timings/measure_agreement.tsv"
+    conda:
+        "../../environment.yml"
+    params:
+        dataset=subpath(input.dataset, parent=True),
+    shell:
+        "exec cifar-report measure-agreement --stage {input.plan} --dataset {params.dataset} --output {output} > {log} 2>&1"
+
+
 rule test_claims:
     input:
         run_files("run.json", "curve.csv"),
@@ -97,6 +141,7 @@ rule test_claims:
         plan=local(f"{RESULTS}/plan/stages/claims.json"),
         claims=local(ancient(STUDY.claims)) if STUDY.claims else [],
         shifts=f"{RESULTS}/shifts.csv",
+        agreement=f"{RESULTS}/agreement.csv",
     output:
         claims=table(f"{RESULTS}/claims.json"),
         table=f"{RESULTS}/tables/claims.tex",

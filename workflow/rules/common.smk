@@ -103,6 +103,9 @@ CAPTIONS = [
 STYLE = f"{RESULTS}/html/style.css"
 SHIFTED = [name for name in STUDY.shifts["variants"] if name in STUDY.variants]
 FLIPPED = [name for name in STUDY.flipped if name in STUDY.variants]
+BY_BATCH_STATISTICS = [
+    name for name in STUDY.by_batch_statistics if name in STUDY.variants
+]
 TRIALS = [
     path
     for search in STUDY.searches

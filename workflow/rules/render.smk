@@ -52,6 +52,7 @@ rule write_tables:
         dataset=DESCRIPTION,
         summary=f"{RESULTS}/summary.csv",
         flips=f"{RESULTS}/flips.csv",
+        batch_statistics=f"{RESULTS}/batch-statistics.csv",
         figures=f"{RESULTS}/figures/figures.json",
         claims=f"{RESULTS}/claims.json",
     output:

@@ -1,4 +1,4 @@
-"""Trained networks on images that were changed: moved by a few pixels, or mirrored."""
+"""Trained networks, measured otherwise than in their runs: on moved or mirrored images, or by a batch's statistics."""
 
 from pathlib import Path
 from typing import Any
@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from cifar_report.analysis.measurements import BATCH_STATISTICS, FLIPS, SHIFTED, SHIFTS
 from cifar_report.base.files import write_text
 from cifar_report.base.randomness import Purpose, generator, stratified_indices
 from cifar_report.data import datasets
@@ -18,37 +19,37 @@ from cifar_report.training.batches import Images, scores
 from cifar_report.training.loop import build_trainer
 from cifar_report.training.splits import splits_of
 
-SHIFT_COLUMNS = ["variant", "seed", "shift", "images", "accuracy"]
-FLIP_COLUMNS = ["variant", "seed", "images", "loss", "loss_flipped", "accuracy", "accuracy_flipped"]
-PIXELS = range(5)
+BATCH = 32  # images, as the original measured its VGG
 DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1))
 
 
 def measure_shifts(stage: dict[str, Any], runs: Path, dataset: Path, output: Path) -> None:
     """Writes `shifts.csv`, the test accuracy (a fraction) on shifted images: a row a run and number of pixels.
 
-    The accuracy is the mean over the four directions, on a stratified subset of the test split.
+    The accuracy is the mean over the four directions, on the test split or a stratified subset of it. Runs that
+    diverged have no row.
 
     Args:
-        stage: {"variants": [{"name", "seeds", …}], "images": size of the subset}.
+        stage: {"variants": [{"name", "seeds", …}], "images": size of the subset; without it the whole test split}.
         runs: folder of `<variant>/seed-<n>/`.
         dataset: folder of the arrays.
     """
     data = datasets.load(dataset)
     images, labels = data.split("test")
-    index = stratified_indices(labels, min(stage["images"], len(labels)), generator(0, Purpose.SHIFT))
-    images, labels = images[index], labels[index]
+    if stage.get("images", len(labels)) < len(labels):
+        index = stratified_indices(labels, stage["images"], generator(0, Purpose.SHIFT))
+        images, labels = images[index], labels[index]
     rows = []
     for name, members in load_runs(runs, stage["variants"]).items():
-        for run in members:
+        for run in (run for run in members if run.completed):
             model = trained(run, data)
-            for pixels in PIXELS:
+            for pixels in SHIFTED:
                 moves = {(pixels * down, pixels * right) for down, right in DIRECTIONS}
                 accuracy = np.mean([scores(model.logits(shifted(images, *move)), labels)[1] for move in sorted(moves)])
                 rows.append((name, run.seed, pixels, len(labels), accuracy))
-            unmoved, moved = rows[-len(PIXELS)][-1], rows[-1][-1]
-            print(f"{name} seed {run.seed}: {unmoved:.3f} unmoved, {moved:.3f} moved by {PIXELS[-1]}", flush=True)
-    write_text(output, pd.DataFrame(rows, columns=SHIFT_COLUMNS).to_csv(index=False, lineterminator="\n"))
+            unmoved, moved = rows[-len(SHIFTED)][-1], rows[-1][-1]
+            print(f"{name} seed {run.seed}: {unmoved:.3f} unmoved, {moved:.3f} moved by {SHIFTED[-1]}", flush=True)
+    write_text(output, pd.DataFrame(rows, columns=SHIFTS).to_csv(index=False, lineterminator="\n"))
 
 
 def measure_flips(stage: dict[str, Any], runs: Path, dataset: Path, output: Path) -> None:
@@ -74,7 +75,45 @@ def measure_flips(stage: dict[str, Any], runs: Path, dataset: Path, output: Path
             (loss, accuracy), (loss_flipped, accuracy_flipped) = scores(plain, labels), scores(both, labels)
             rows.append((name, run.seed, len(labels), loss, loss_flipped, accuracy, accuracy_flipped))
             print(f"{name} seed {run.seed}: {accuracy:.4f}, with flips {accuracy_flipped:.4f}", flush=True)
-    write_text(output, pd.DataFrame(rows, columns=FLIP_COLUMNS).to_csv(index=False, lineterminator="\n"))
+    write_text(output, pd.DataFrame(rows, columns=FLIPS).to_csv(index=False, lineterminator="\n"))
+
+
+def measure_batch_statistics(stage: dict[str, Any], runs: Path, dataset: Path, output: Path) -> None:
+    """Writes `batch-statistics.csv`: a run's test accuracy (a fraction) by the statistics of each batch of test images.
+
+    So a network answers that was never put into evaluation mode, as the original's VGG was not: its batch norms take
+    mean and variance of the batch that they are shown. The running statistics, which they go on updating, have no part
+    in that. Dropout is off. Batches are BATCH images of the test split in its order, the last one what is left of it;
+    an image that would be left alone, and has no variance, joins the batch before. Beside it stands the accuracy in
+    evaluation mode, as the run reports it. Runs that diverged, and variants without batch norm, have no row.
+
+    Args:
+        stage: {"variants": [{"name", "seeds", …}]}.
+        runs: folder of `<variant>/seed-<n>/`.
+        dataset: folder of the arrays.
+    """
+    data = datasets.load(dataset)
+    images, labels = data.split("test")
+    starts = np.arange(BATCH, len(labels) - 1, BATCH)
+    batches = np.split(images, starts)
+    rows = []
+    for name, members in load_runs(runs, stage["variants"]).items():
+        for run in (run for run in members if run.completed and run.record["settings"]["batch_norm"] != "none"):
+            model = trained(run, data)
+            keep_batch_statistics(model.model)
+            accuracy = scores(np.concatenate([model.logits(batch) for batch in batches]), labels)[1]
+            evaluated = run.final("test", "accuracy")
+            rows.append((name, run.seed, len(labels), BATCH, len(batches[-1]), accuracy, evaluated))
+            print(f"{name} seed {run.seed}: {accuracy:.4f}, in evaluation mode {evaluated:.4f}", flush=True)
+    write_text(output, pd.DataFrame(rows, columns=BATCH_STATISTICS).to_csv(index=False, lineterminator="\n"))
+
+
+def keep_batch_statistics(model: Any) -> None:
+    """Leaves the batch norms of a PyTorch model in training mode, whatever mode the model is put into."""
+    for module in model.modules():
+        if hasattr(module, "running_mean"):  # batch norms, ours and PyTorch's
+            module.train()
+            module.train = lambda mode=True, module=module: module
 
 
 def trained(run: Run, data: datasets.Dataset) -> Any:

@@ -32,6 +32,11 @@ class Estimate(NamedTuple):
     error: float
     freedom: float
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether it is no sample's: its error is 0, of infinitely many degrees of freedom."""
+        return self.error == 0 and math.isinf(self.freedom)
+
     def interval(self, confidence: float = 0.95) -> Interval:
         """Student's interval."""
         from scipy import stats  # reading the workflow needs this module's floor, and not SciPy

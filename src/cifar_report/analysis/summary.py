@@ -14,7 +14,15 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from cifar_report.analysis.compatibility import Compatibility, compatibility
-from cifar_report.analysis.statistics import Interval, binomial_error, confusion_counts, reliability, t_interval
+from cifar_report.analysis.noise import Noise, last_spread, noise
+from cifar_report.analysis.statistics import (
+    Interval,
+    binomial_error,
+    confusion_counts,
+    next_value,
+    reliability,
+    t_interval,
+)
 from cifar_report.base.files import write_text
 from cifar_report.runs.finished import SPLITS, Run, load_runs
 from cifar_report.study.kinds import KINDS
@@ -24,8 +32,13 @@ Metric = Literal["accuracy", "loss"]
 # What the quantities of `Facts` are computed from, where it is not the run.json of each completed run.
 _OF_ALL_RUNS = ("seeds", "diverged", "seconds", "images_per_second", "peak_memory_mb", "threads", "devices")
 _OF_THE_FIRST_RUN = ("settings", "parameters", "images_seen", "forward_flops", "training_flops")
-_OF_LOGITS = ("calibration_error", "class_accuracy")
+_OF_LOGITS = ("calibration_error", "class_accuracy", "last_spreads")
 _OF_FLIPS = ("flipped_accuracy", "flip_gain")
+_OF_BATCH_STATISTICS = (
+    *("measured_by_batch_statistics", "batch_statistics_accuracy", "batch_statistics_prediction"),
+    "batch_statistics_difference",
+)
+_OF_CURVES = ("noise", "last_spreads")
 
 
 @dataclass(frozen=True)
@@ -39,6 +52,7 @@ class Facts:
     runs: list[Run]  # of all seeds of the plan, at least one
     labels: Int[np.ndarray, " n"] | None = None  # of the test split; calibration, classes and binomial error need them
     flips: pd.DataFrame | None = None  # the variant's rows of flips.csv
+    by_batch_statistics: pd.DataFrame | None = None  # the variant's rows of batch-statistics.csv
 
     def sources(self, quantity: str) -> list[str]:
         """The files that one of the quantities below was computed from, named from the study's folder."""
@@ -46,13 +60,17 @@ class Facts:
             raise AttributeError(f"a variant has no quantity {quantity}")
         if quantity in _OF_FLIPS:
             return ["flips.csv"]
+        if quantity in _OF_BATCH_STATISTICS:
+            return ["batch-statistics.csv"]
         runs = self.completed
         if quantity in _OF_ALL_RUNS:
             runs = self.runs
         elif quantity in _OF_THE_FIRST_RUN:
             runs = self.runs[:1]
-        file = "test-logits.npy" if quantity in _OF_LOGITS else "run.json"
-        return [f"runs/{run.variant}/seed-{run.seed}/{file}" for run in runs]
+        files = ["test-logits.npy" if quantity in _OF_LOGITS else "run.json"]
+        if quantity in _OF_CURVES:
+            files.append("curve.csv")
+        return [f"runs/{run.variant}/seed-{run.seed}/{file}" for run in runs for file in files]
 
     @cached_property
     def completed(self) -> list[Run]:
@@ -106,8 +124,13 @@ class Facts:
         return float(self.values("test", "accuracy").std(ddof=1)) if self.seeds > 1 else np.nan
 
     def compatibility(self, original: float | None) -> Compatibility | None:
-        """What a test accuracy that was printed of one run is beside ours; None without one, or below three seeds."""
-        return compatibility(original, self.values("test", "accuracy"))
+        """What a test accuracy that was printed of one run is beside ours; None without one, or below three seeds.
+
+        Where ours was measured as the original measured its own, by batch statistics, that is what stands beside it.
+        """
+        if self.by_batch_statistics is None or self.by_batch_statistics.empty:
+            return compatibility(original, self.values("test", "accuracy"))
+        return compatibility(original, self.by_batch_statistics["accuracy"].to_numpy())
 
     @cached_property
     def test_accuracy_binomial(self) -> float:
@@ -136,6 +159,39 @@ class Facts:
     def flip_gain(self) -> Interval:
         """What test-time flips add to the test accuracy, paired by seed."""
         return t_interval(self._flips()["accuracy_flipped"] - self._flips()["accuracy"])
+
+    @property
+    def measured_by_batch_statistics(self) -> pd.DataFrame:
+        """The variant's rows of batch-statistics.csv, a completed run each."""
+        if self.by_batch_statistics is None:
+            raise ValueError("these facts were made without batch-statistics.csv")
+        return self.by_batch_statistics
+
+    @cached_property
+    def batch_statistics_accuracy(self) -> Interval:
+        """Test accuracy by the statistics of each batch of test images, as the original measured its VGG."""
+        return t_interval(self.measured_by_batch_statistics["accuracy"])
+
+    @cached_property
+    def batch_statistics_prediction(self) -> Interval:
+        """The prediction interval of that for one new run."""
+        return next_value(self.measured_by_batch_statistics["accuracy"]).interval()
+
+    @cached_property
+    def batch_statistics_difference(self) -> Interval:
+        """That minus the accuracy in evaluation mode, paired by seed."""
+        table = self.measured_by_batch_statistics
+        return t_interval(table["accuracy"] - table["accuracy_evaluated"])
+
+    @cached_property
+    def noise(self) -> Noise | None:
+        """Of the test accuracy, along a run and between seeds."""
+        return noise(self.runs)
+
+    @cached_property
+    def last_spreads(self) -> Float[np.ndarray, " seeds"]:
+        """By how much each completed run's test accuracy varies in its last fifth, see `noise.last_spread`."""
+        return np.array([last_spread(run, self._labels()) for run in self.completed])
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -200,17 +256,26 @@ class Facts:
 
 
 def facts(
-    runs: dict[str, list[Run]], labels: Int[np.ndarray, " n"] | None = None, flips: pd.DataFrame | None = None
+    runs: dict[str, list[Run]],
+    labels: Int[np.ndarray, " n"] | None = None,
+    flips: pd.DataFrame | None = None,
+    by_batch_statistics: pd.DataFrame | None = None,
 ) -> dict[str, Facts]:
     """The facts of each variant, by its name.
 
     Args:
         runs: as `load_runs` returns them.
         labels: of the test split.
-        flips: flips.csv.
+        flips: flips.csv; by_batch_statistics: batch-statistics.csv.
     """
-    rows = {name: None if flips is None else flips[flips["variant"] == name] for name in runs}
-    return {name: Facts(members, labels, rows[name]) for name, members in runs.items()}
+
+    def rows(table: pd.DataFrame | None, name: str) -> pd.DataFrame | None:
+        return None if table is None else table[table["variant"] == name]
+
+    return {
+        name: Facts(members, labels, rows(flips, name), rows(by_batch_statistics, name))
+        for name, members in runs.items()
+    }
 
 
 def paired_differences(facts: Facts, base: Facts) -> Float[np.ndarray, " pairs"]:

@@ -129,7 +129,7 @@ def read_table(path: Path) -> "pd.DataFrame":
     import pandas as pd
 
     try:
-        text = dict.fromkeys(("variant", "search", "trial", "hidden"), str)
+        text = dict.fromkeys(("variant", "search", "trial", "hidden", "first", "second"), str)
         return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: expected a CSV file, found {error}; delete it and run again") from error

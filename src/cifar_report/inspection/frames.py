@@ -91,6 +91,16 @@ class LoadedStudy:
         return read_table(_present(self.folder / "shifts.csv"))
 
     @cached_property
+    def batch_statistics(self) -> pd.DataFrame:
+        """batch-statistics.csv: variant, seed, and test accuracy by the statistics of each batch of test images."""
+        return read_table(_present(self.folder / "batch-statistics.csv"))
+
+    @cached_property
+    def agreement(self) -> pd.DataFrame:
+        """agreement.csv: a row a pair of implementations and step, and by how much losses and gradients differ."""
+        return read_table(_present(self.folder / "agreement.csv"))
+
+    @cached_property
     def claims(self) -> pd.DataFrame:
         """claims.json: a row a claim, with its verdict, estimate and 95 % interval.
 

@@ -52,6 +52,8 @@ def numbers(
             "compatibility.joint": percent(joint_confidence(len(found))),
         }
         entries |= _from(joint, *records_of([run for name in found for run in runs[name]]))
+    if noisy := sum(each.noise is not None for each in facts.values()):
+        entries |= _from({"noise": num(noisy)}, *records_of(every))
     entries |= _from({"calibration.bins": num(CALIBRATION_BINS)}, "plan/stages/tables.json")
     if rows := best_pairs(stage, runs):
         entries |= _from({"best": num(len(rows))}, "plan/stages/tables.json")
@@ -75,6 +77,7 @@ def numbers(
             [run for pair in best_pairs(stage, runs) for name in pair for run in runs.get(name, [])]
         ),
         "tables/flips": ["flips.csv"],
+        "tables/noise": [file for each in facts.values() if each.noise for file in each.sources("noise")],
         "tables/settings": records_of([members[0] for members in runs.values()]),
         "tables/search": ["search.csv"] if search is not None else [],
         "tables/search-figures": ["figures/figures.json"],
@@ -207,6 +210,41 @@ def _variant_numbers(variant: dict[str, Any], facts: Facts) -> dict[str, Number]
     if not math.isnan(facts.flip_gain.mean):
         flips = {"test-accuracy-flipped": interval(facts.flipped_accuracy), "flip-gain": interval(facts.flip_gain)}
         entries |= _from(flips, *facts.sources("flip_gain"))
+    return entries | _measured_numbers(facts)
+
+
+def _measured_numbers(facts: Facts) -> dict[str, Number]:
+    """By batch statistics, and of the noise, where they are there."""
+    entries: dict[str, Number] = {}
+    if not math.isnan(facts.batch_statistics_accuracy.mean):
+        low, high = facts.batch_statistics_prediction[1:]
+        measured = facts.measured_by_batch_statistics.iloc[0]
+        texts = {
+            "batch-statistics-accuracy": interval(facts.batch_statistics_accuracy),
+            "batch-statistics-difference": interval(facts.batch_statistics_difference),
+            "batch-statistics-batch": num(int(measured["batch_size"])),
+            "batch-statistics-last-batch": num(int(measured["last_batch"])),
+        }
+        if not math.isnan(low):
+            texts |= {
+                "batch-statistics-prediction-low": percent(low),
+                "batch-statistics-prediction-high": percent(high),
+            }
+        entries |= _from(texts, *facts.sources("batch_statistics_accuracy"))
+    if facts.noise:
+        texts = {
+            "noise-from": num(facts.noise.steps[0]),
+            "noise-to": num(facts.noise.steps[-1]),
+            "noise-images": num(facts.noise.images),
+        }
+        for name in ("along", "between"):
+            limits = zip(("", "-low", "-high"), getattr(facts.noise, name), strict=True)
+            texts |= {f"noise-{name}{end}": num(100 * limit, 2) for end, limit in limits}
+        entries |= _from(texts, *facts.sources("noise"))
+    if len(facts.last_spreads) and not math.isnan(facts.last_spreads[0]):
+        texts = {"last-spread": num(100 * facts.last_spreads.mean(), 1)}
+        texts["last-spread-largest"] = num(100 * facts.last_spreads.max(), 1)
+        entries |= _from(texts, *facts.sources("last_spreads"))
     return entries
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cifar_report.analysis import searches
+from cifar_report.analysis import measurements, searches
 from cifar_report.analysis.selection import main_models
 from cifar_report.analysis.statistics import binomial_error, t_interval
 from cifar_report.analysis.summary import Facts, facts, paired_differences
@@ -37,6 +37,7 @@ TABLES = (
     "classes",
     "best",
     "flips",
+    "noise",
     "settings",
     "search",
     "search-figures",
@@ -62,8 +63,9 @@ def write(stage: dict[str, Any], results: Path) -> None:
     data = datasets.load(results / "dataset")
     search = searches.read(results / "search.csv") if stage["searches"] else None
     claims, figures = read_json(results / "claims.json"), read_json(results / "figures" / "figures.json")
-    flips = read_table(results / "flips.csv")
-    of_variants = facts(runs, data.split("test")[1], flips)
+    flips = measurements.read(results / "flips.csv", measurements.FLIPS)
+    by_batch = measurements.read(results / "batch-statistics.csv", measurements.BATCH_STATISTICS)
+    of_variants = facts(runs, data.split("test")[1], flips, by_batch)
     entries = numbers(stage, of_variants, data, search, claims, figures)
     write_text(results / "numbers.tex", numbers_as_latex(entries, runs))
     write_text(results / "numbers.json", to_json(entries))
@@ -75,6 +77,7 @@ def write(stage: dict[str, Any], results: Path) -> None:
         "classes": classes_table(stage, of_variants, data.class_names),
         "best": best_table(stage, of_variants),
         "flips": flips_table(stage, of_variants),
+        "noise": noise_table(stage, of_variants),
         "settings": settings_table(stage, runs),
         "search": search_table(search),
         "search-figures": search_figure_list(figures),
@@ -262,6 +265,34 @@ def flips_table(stage: dict[str, Any], facts: dict[str, Facts]) -> str:
     if not rows:
         return "% No variant is measured with test-time flips.\n"
     return _latex(pd.DataFrame(rows), f"l {_numeric('2.0', '2.2', '2.2', '+2.2', '2.2')}")
+
+
+def noise_table(stage: dict[str, Any], facts: dict[str, Facts]) -> str:
+    """How the test accuracy varies along a run and between seeds: standard deviations in points, with intervals."""
+    labels = _labels(stage)
+    rows = []
+    for name, each in facts.items():
+        if each.noise is None:
+            continue
+        along, between = each.noise.along, each.noise.between
+        rows.append(
+            {
+                "Variant": labels[name],
+                "{Seeds}": str(each.seeds),
+                "{Steps}": f"{{{each.noise.steps[0]} to {each.noise.steps[-1]}}}",
+                "{Images}": str(each.noise.images),
+                "{Along a run}": _cell(along.mean, 2),
+                "{from}": _cell(along.low, 2),
+                "{to}": _cell(along.high, 2),
+                "{Between seeds}": _cell(between.mean, 2),
+                "{from }": _cell(between.low, 2),
+                "{to }": _cell(between.high, 2),
+            }
+        )
+    if not rows:
+        return "% No variant has two seeds and two evaluations in the last third of its steps, at a constant rate.\n"
+    formats = _numeric("2.0", "4.0", "5.0", *["2.2"] * 6)
+    return _latex(pd.DataFrame(rows), f"{_WRAPPED} {formats}", wide=True)
 
 
 def settings_table(stage: dict[str, Any], runs: dict[str, list[Run]]) -> str:

@@ -35,6 +35,8 @@ __all__ = [
     "trial_name",
 ]
 TRAINING_IMAGES = {"cifar10": 50_000, "digits": 1_437}  # of the sources whose size is known beforehand
+# The settings in which two implementations of one network may differ, where their agreement is measured.
+IMPLEMENTATION = ("kind", "batch_norm", "evaluate_every", "evaluation_images", "threads", "precision")
 NOT_INHERITED = ("label", "seeds", "search", "like")
 
 
@@ -71,6 +73,8 @@ class Study:
     claims: str  # the file of the claims, "" for none
     shifts: dict[str, Any]  # variants whose accuracy under shifts is measured, and on how many images
     flipped: tuple[str, ...]  # variants whose accuracy with test-time flips is measured
+    by_batch_statistics: tuple[str, ...]  # variants whose accuracy by the statistics of test batches is measured
+    agreement: tuple[tuple[str, str], ...]  # pairs of variants of `run` whose implementations are compared
     tensorboard: bool  # whether event files are written
     best: dict[str, list[str]]  # variants that go beyond another, by its name
     catalogue: tuple[str, ...]  # names of all variants, whether the study runs them or not
@@ -173,10 +177,15 @@ def load(config: dict[str, Any]) -> Study:
         ("shifts.variants", document.shifts.variants),
         ("test_time_flips.variants", document.test_time_flips.variants),
         ("practical.accuracies", document.practical.accuracies),
+        ("batch_statistics.variants", document.batch_statistics.variants),
+        ("agreement.pairs", [name for pair in document.agreement.pairs for name in pair]),
         ("report.best", [name for entry in best.items() for name in (entry[0], *entry[1])]),
     ):
         for name in names:
             _one_of(document.variants, name, key, "variants")
+    pairs = tuple((a, b) for a, b in document.agreement.pairs if a in variants and b in variants)
+    for pair in pairs:
+        _check_pair(*(variants[name] for name in pair))
     return Study(
         name=document.study,
         dataset_name=document.dataset,
@@ -187,6 +196,8 @@ def load(config: dict[str, Any]) -> Study:
         claims=document.claims or practical.claims,
         shifts=document.shifts.given(),
         flipped=tuple(document.test_time_flips.variants),
+        by_batch_statistics=tuple(document.batch_statistics.variants),
+        agreement=pairs,
         tensorboard=document.tensorboard,
         best=best,
         catalogue=tuple(document.variants),
@@ -273,6 +284,20 @@ def _search(document: StudyDocument, name: str) -> Search:
     if document.validation_images == 0:
         raise InputError(f"config: validation_images: 0, but the search '{name}' needs a validation split to judge by")
     return search
+
+
+def _check_pair(first: Variant, second: Variant) -> None:
+    """Refuses a pair that is not one network twice."""
+    where = f"config: agreement.pairs: '{first.name}' and '{second.name}'"
+    for variant in (first, second):
+        if variant.search:
+            raise InputError(f"{where}: a search chooses settings of '{variant.name}'; name variants without a search")
+    ours, theirs = first.resolved().full(), second.resolved().full()
+    if differ := [name for name in SETTINGS if ours[name] != theirs[name] and name not in IMPLEMENTATION]:
+        raise InputError(
+            f"{where} differ in {differ[0]} ({ours[differ[0]]} and {theirs[differ[0]]}); expected two that differ in "
+            "kind or batch_norm alone"
+        )
 
 
 def _check(settings: dict[str, Any], searched: set[str], where: str) -> None:

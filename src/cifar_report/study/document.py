@@ -106,13 +106,31 @@ class Shifts(Mapping):
     """Test accuracy on images moved by 0 to 4 pixels."""
 
     variants: Annotated[Names, means("which ones, of those that the study runs")]
-    images: Annotated[int, means("size of the stratified subset of the test split that they are measured on", ge=1)]
+    images: Annotated[
+        int,
+        means("size of the stratified subset of the test split that they are measured on; without it the whole", ge=1),
+    ] = 0
 
 
 class Flips(Mapping):
     """Test accuracy where an answer is the mean of those to an image and to its mirror image."""
 
     variants: Annotated[Names, means("which ones, of those that the study runs")]
+
+
+class BatchStatistics(Mapping):
+    """Test accuracy where batch norm takes the statistics of each batch of test images."""
+
+    variants: Annotated[Names, means("which ones, of those that the study runs; those with batch norm are measured")]
+
+
+class Agreement(Mapping):
+    """Whether two implementations of one network compute the same losses and gradients, step by step in float64."""
+
+    pairs: Annotated[
+        list[Annotated[list[str], *EachOnce, Field(min_length=2, max_length=2)]],
+        means("two variants each that differ in kind or batch_norm alone, of those that the study runs"),
+    ]
 
 
 class StudyDocument(Mapping):
@@ -148,6 +166,14 @@ class StudyDocument(Mapping):
     test_time_flips: Annotated[
         Flips, means("test accuracy where an answer is the mean of those to an image and to its mirror image")
     ] = Field(default_factory=lambda: Flips(variants=[]))
+    batch_statistics: Annotated[
+        BatchStatistics,
+        means("test accuracy where batch norm takes the statistics of each batch of 32 test images, as in training"),
+    ] = Field(default_factory=lambda: BatchStatistics(variants=[]))
+    agreement: Annotated[
+        Agreement,
+        means("whether two implementations compute the same losses and gradients, for 50 steps in float64"),
+    ] = Field(default_factory=lambda: Agreement(pairs=[]))
     tensorboard: Annotated[
         bool,
         means("whether TensorBoard event files of all runs are written, below results/<study>/tensorboard"),

@@ -29,6 +29,11 @@ STAGES = {
     "summarise": ("cifar_report.analysis.summary",),
     "shifts": ("cifar_report.analysis.perturbed",),
     "flips": ("cifar_report.analysis.perturbed",),
+    "batch-statistics": ("cifar_report.analysis.perturbed",),
+    "agreement": (
+        "cifar_report.analysis.agreement",
+        *sorted({entry.rpartition(".")[0] for kind in KINDS.values() for entry in (kind.trainer, kind.builder)}),
+    ),
     "events": ("cifar_report.rendering.events",),
     "figures": ("cifar_report.rendering.figures",),
     "tables": ("cifar_report.rendering.tables",),
@@ -53,6 +58,7 @@ FIELDS = {
     "summarise": ("seeds", "original_test_accuracy"),
     "shifts": ("seeds",),
     "flips": ("seeds",),
+    "batch-statistics": ("seeds",),
     "events": ("seeds",),
     "figures": ("label", "seeds", "search", "original_test_accuracy"),
     "tables": ("label", "seeds", "search", "original_test_accuracy"),
@@ -262,6 +268,10 @@ def stage_settings(study: Study) -> dict[str, Any]:
         "shifts": study.shifts
         | {"variants": [v for v in rows("shifts")["variants"] if v["name"] in study.shifts["variants"]]},
         "flips": {"variants": [v for v in rows("flips")["variants"] if v["name"] in study.flipped]},
+        "batch-statistics": {
+            "variants": [v for v in rows("batch-statistics")["variants"] if v["name"] in study.by_batch_statistics]
+        },
+        "agreement": {"pairs": [_pair(study, *names) for names in study.agreement]},
         "events": rows("events") if study.tensorboard else {"variants": []},
         "figures": rows("figures") | {"searches": searches, "main": _main(study)},
         "tables": rows("tables")
@@ -273,6 +283,12 @@ def stage_settings(study: Study) -> dict[str, Any]:
         | {"study": study.name, "dataset": study.dataset_name}
         | {"searches": {s.name: list(s.grid) for s in study.searches.values()}},
     }
+
+
+def _pair(study: Study, first: str, second: str) -> dict[str, Any]:
+    """Two implementations that are compared, with the first's first seed."""
+    settings = {name: study.variants[name].resolved().canonical() for name in (first, second)}
+    return {"first": first, "second": second, "seed": study.variants[first].seeds[0], "settings": settings}
 
 
 def _main(study: Study) -> list[str]:

@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from cifar_report.analysis import searches
+from cifar_report.analysis import measurements, searches
 from cifar_report.analysis.claims.file import (
     Comparison,
     Contrast,
-    CurveAgreement,
+    GradientAgreement,
     NextRun,
     SettingEffect,
     SettingProgress,
@@ -25,15 +25,12 @@ from cifar_report.analysis.claims.file import (
 )
 from cifar_report.analysis.statistics import Estimate, Interval, LogEstimate, mean_estimate, next_value, welch_estimate
 from cifar_report.analysis.summary import Facts, facts
-from cifar_report.base.errors import InputError
-from cifar_report.base.files import read_table
 from cifar_report.runs.finished import Run, load_run, load_runs
 
 RESAMPLES = 1000  # of the test images
 FEWEST = 3  # seeds, or pairs of trials, that a verdict rests on
 
 _NOTHING = Estimate(np.nan, np.nan, np.nan)
-_SHIFT_COLUMNS = ["variant", "seed", "shift", "accuracy"]
 
 
 @dataclass(frozen=True)
@@ -45,23 +42,26 @@ class Evidence:
     search: pd.DataFrame | None  # search.csv, all settings as text
     trials: Path  # folder of <search>/<trial>/
     shifts: pd.DataFrame | None  # shifts.csv
+    agreement: pd.DataFrame | None  # agreement.csv
     labels: Int[np.ndarray, " n"] | None  # of the test split
 
     @classmethod
     def of(cls, stage: dict[str, Any], results: Path) -> "Evidence":
-        """That of a study's folder; search.csv, shifts.csv and the labels where they are there.
+        """That of a study's folder; search.csv, shifts.csv, agreement.csv and the labels where they are there.
 
         Args:
             stage: {"variants": the study's entries}.
             results: folder of the study.
         """
         search, shifts, labels = results / "search.csv", results / "shifts.csv", results / "dataset/test-labels.npy"
+        agreement = results / "agreement.csv"
         return cls(
             variants={variant["name"]: variant for variant in stage["variants"]},
             facts=facts(load_runs(results / "runs", stage["variants"])),
             search=searches.read(search) if search.is_file() else None,
             trials=results / "search",
-            shifts=_read_shifts(shifts) if shifts.is_file() else None,
+            shifts=measurements.read(shifts, measurements.SHIFTS) if shifts.is_file() else None,
+            agreement=measurements.read(agreement, measurements.AGREEMENT) if agreement.is_file() else None,
             labels=np.load(labels) if labels.is_file() else None,
         )
 
@@ -71,7 +71,7 @@ class Measured:
     """What a comparison gives; `lacks` says why it cannot be judged, and is empty where it can."""
 
     estimate: Estimate = _NOTHING
-    unit: str = "points"  # points or percent (fractions, shown times 100), ppm (times 1e6), nats
+    unit: str = "points"  # points or percent (fractions, shown times 100), nats, share (relative)
     pairs: int = 0  # values that the estimate rests on
     runs: int = 0  # runs or trials that went into them
     lacks: str = ""
@@ -162,27 +162,23 @@ def next_run(comparison: NextRun, evidence: Evidence) -> Measured:
     return replace(measured, next_run=next_value(evidence.facts[name].values(comparison.split, comparison.metric)))
 
 
-def curve_agreement(comparison: CurveAgreement, evidence: Evidence) -> Measured:
-    """How far two variants' curves part: for each seed the greatest |a - b| / |b| over the points up to a step."""
+def gradient_agreement(comparison: GradientAgreement, evidence: Evidence) -> Measured:
+    """The largest relative difference of two implementations: of the losses and of any gradient, at any step.
+
+    Nothing in it is left to chance, so that its interval has no width. What is no number counts as infinite.
+    """
     first, second = comparison.variants
     if lacks := _not_run(comparison.variants, evidence):
-        return Measured(unit="ppm", lacks=lacks)
-    seeds = _common_seeds(comparison.variants, evidence)
-    distances = []
-    for seed in seeds:
-        a, b = (
-            _points(evidence.facts[name].by_seed[seed], comparison.split, "step", comparison.metric)
-            for name in comparison.variants
-        )
-        a, b = a.align(b, join="inner")
-        early = a.index <= comparison.until_step
-        if a.index[early].max() > 0:
-            distances.append(float((np.abs(a - b) / np.abs(b))[early].max()))
-    lacks = _too_few(len(distances), "completed seed", comparison.variants)
-    if seeds and not distances:
-        lacks = f"the curves of {first} and {second} have no common point in steps 1 to {comparison.until_step}"
-    left_out = _diverged(comparison.variants, evidence)
-    return Measured(mean_estimate(distances), "ppm", len(distances), 2 * len(distances), lacks, left_out)
+        return Measured(unit="share", lacks=lacks)
+    table = evidence.agreement
+    rows = table if table is None else table[(table["first"] == first) & (table["second"] == second)]
+    if rows is None or not len(rows):
+        lacks = f"{first} and {second} were not compared step by step; the key agreement lists such pairs"
+        return Measured(unit="share", lacks=lacks)
+    if (rows["tensors"] == 0).any():
+        return Measured(unit="share", lacks=f"the gradients of {first} and {second} are all zero at some step")
+    largest = rows[["loss_difference", "gradient_difference"]].fillna(np.inf).to_numpy().max()
+    return Measured(Estimate(float(largest), 0.0, np.inf), "share", len(rows), 2)
 
 
 def setting_effect(comparison: SettingEffect, evidence: Evidence) -> Measured:
@@ -246,27 +242,26 @@ def _along(one: pd.Series, other: pd.Series) -> list[float]:
 def shift_tolerance(comparison: ShiftTolerance, evidence: Evidence) -> Measured:
     """How much less test accuracy the first variant loses on shifted images than the second; the interval is Welch's.
 
-    What a run loses is accuracy(unmoved) - accuracy(shifted), on the same images.
+    What a run loses is accuracy(unmoved) - accuracy(shifted), on the same images, or that as a share of the first.
     """
-    names = comparison.variants
+    names, unit = comparison.variants, {"points": "points", "share": "percent"}[comparison.lost]
     if lacks := _not_run(names, evidence):
-        return Measured(lacks=lacks)
+        return Measured(unit=unit, lacks=lacks)
     if evidence.shifts is None:
-        return Measured(lacks="the accuracy on shifted images was not measured")
-    table = evidence.shifts.pivot_table(index=["variant", "seed"], columns="shift", values="accuracy")
-    if missing := sorted(set(names) - set(table.index.get_level_values("variant"))):
-        return Measured(lacks=f"the accuracy on shifted images was not measured for {_listed(missing)}")
-    loss = (table[0] - table[comparison.pixels]).dropna()
+        return Measured(unit=unit, lacks="the accuracy on shifted images was not measured")
+    loss = measurements.lost(evidence.shifts, share=comparison.lost == "share")[comparison.pixels].dropna()
+    if missing := sorted(set(names) - set(loss.index.get_level_values("variant"))):
+        return Measured(unit=unit, lacks=f"the accuracy on shifted images was not measured for {_listed(missing)}")
     first, second = (loss[name].to_numpy() for name in names)
     estimate, count = welch_estimate([(1, second), (-1, first)]), min(len(first), len(second))
     lacks = _too_few(count, "completed seed", names)
-    return Measured(estimate, "points", count, len(first) + len(second), lacks, _diverged(names, evidence))
+    return Measured(estimate, unit, count, len(first) + len(second), lacks, _diverged(names, evidence))
 
 
 _MEASURES: dict[type, Callable[[Any, Evidence], Measured]] = {
     Contrast: contrast,
     NextRun: next_run,
-    CurveAgreement: curve_agreement,
+    GradientAgreement: gradient_agreement,
     SettingEffect: setting_effect,
     SettingProgress: setting_progress,
     ShiftTolerance: shift_tolerance,
@@ -350,10 +345,3 @@ def _trials(comparison: SettingEffect | SettingProgress, evidence: Evidence) -> 
     if math.prod(map(len, varied.values())) != len(searches.configurations(trials)):
         return pd.DataFrame(), f"the search {search} is no full grid"
     return trials, ""
-
-
-def _read_shifts(path: Path) -> pd.DataFrame:
-    table = read_table(path)
-    if missing := [name for name in _SHIFT_COLUMNS if name not in table.columns]:
-        raise InputError(f"{path}: expected the columns {', '.join(_SHIFT_COLUMNS)}, but {missing[0]} is missing")
-    return table

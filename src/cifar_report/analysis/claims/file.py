@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
+from cifar_report.analysis.measurements import SHIFTED
 from cifar_report.base.errors import InputError
 from cifar_report.base.files import read_yaml
 from cifar_report.study.settings import SETTINGS
@@ -105,14 +106,13 @@ class NextRun(_Comparison):
     split: Split
 
 
-class CurveAgreement(_Comparison):
-    """How far two variants' curves part."""
+class GradientAgreement(_Comparison):
+    """By how much the losses and gradients of two implementations of one network differ, in float64."""
 
-    kind: Literal["curve-agreement"]
+    kind: Literal["gradient-agreement"]
     variants: Pair
     metric: Literal["loss"]
-    split: Split
-    until_step: Annotated[int, Field(ge=1)]  # the last step that is compared; step 0 is too
+    split: Literal["train"]
 
 
 class SettingEffect(_Comparison):
@@ -141,12 +141,13 @@ class ShiftTolerance(_Comparison):
 
     kind: Literal["shift-tolerance"]
     variants: Pair
-    pixels: Annotated[int, Field(ge=1, le=4)]  # as `analysis.perturbed` measures
+    pixels: Annotated[int, Field(ge=1, le=SHIFTED[-1])]
+    lost: Literal["points", "share"]  # of accuracy, or its share of that on the unmoved images
     metric: Literal["accuracy"]
     split: Literal["test"]
 
 
-Comparison = Contrast | NextRun | CurveAgreement | SettingEffect | SettingProgress | ShiftTolerance
+Comparison = Contrast | NextRun | GradientAgreement | SettingEffect | SettingProgress | ShiftTolerance
 _KINDS = {kind.model_fields["kind"].annotation.__args__[0]: kind for kind in Comparison.__args__}  # type: ignore[union-attr]
 
 
@@ -180,7 +181,7 @@ class Part(_Model):
         match self.comparison:
             case Contrast(weights=weights):
                 yield from ((("comparison", "weights", name), name) for name in weights)
-            case CurveAgreement(variants=names) | ShiftTolerance(variants=names):
+            case GradientAgreement(variants=names) | ShiftTolerance(variants=names):
                 yield from ((("comparison", "variants", place), name) for place, name in enumerate(names))
             case NextRun(variant=name) | SettingEffect(variant=name) | SettingProgress(variant=name):
                 yield ("comparison", "variant"), name

@@ -16,8 +16,8 @@ from cifar_report.base.files import to_json, write_text
 
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
-_SCALES = {"points": 100, "percent": 100, "ppm": 1e6, "nats": 1}
-_WORDS = {"points": " percentage points", "ppm": " parts per million", "nats": " nats"}
+_SCALES = {"points": 100, "percent": 100, "nats": 1, "share": 1}
+_WORDS = {"points": " percentage points", "nats": " nats", "share": ""}
 
 
 def write(stage: dict[str, Any], results: Path, claims: Path | None) -> None:
@@ -205,9 +205,10 @@ def _measured(part: Part, evidence: Evidence, of: int) -> tuple[dict[str, Any], 
 
 
 def _limits(measured: Measured, confidence: float = 0.95) -> dict[str, float | None]:
-    """Estimate and limits; no limits where there are too few values for a verdict."""
+    """Estimate and limits; no limits where there are too few values for a verdict, or nothing is left to chance."""
     interval = measured.estimate.interval(confidence)
-    return _as_json(Interval(interval.mean, math.nan, math.nan) if measured.lacks else interval)
+    has_none = measured.lacks or measured.estimate.is_exact
+    return _as_json(Interval(interval.mean, math.nan, math.nan) if has_none else interval)
 
 
 def _as_json(interval: Interval) -> dict[str, float | None]:
@@ -221,6 +222,9 @@ def _grounds(part: dict[str, Any]) -> str:
     if part["verdict"] is None:
         return f"{interval}, not judged"
     side = {"above": "above", "below": "below", "within": "within plus or minus"}[part["direction"]]
+    if part["ci95_low"] is None:
+        place = "lies" if part["verdict"] == "supported" else "does not lie"
+        return f"{quantity(part, 'estimate')} {place} {side} {number(part, 'smallest_effect')}"
     bound = f"{side} {number(part, 'smallest_effect')}"
     if part["next_run"] is not None and part["verdict"] != "supported":
         one = f"the prediction interval for one new run, {prediction(part)},"
@@ -312,6 +316,8 @@ def quantity(part: dict[str, Any], key: str, notation: Notation = PLAIN) -> str:
 
 def _digits(part: dict[str, Any], key: str) -> str:
     value = _SCALES[part["unit"]] * part[key]
+    if part["unit"] == "share":
+        return f"{value:.1e}".replace("e-0", "e-").replace(".0e", "e")
     return f"{value:.6g}" if key == "smallest_effect" else f"{value:.{_decimals(part)}f}"
 
 
