@@ -21,7 +21,7 @@ from cifar_report.data.datasets import SPLITS, array_digest
 from cifar_report.rendering import figures
 from cifar_report.rendering.figures import predictions
 from cifar_report.rendering.figures.searches import batch_sizes, search_effects
-from cifar_report.rendering.figures.style import SKY, VERMILLION
+from cifar_report.rendering.figures.style import SKY, VERMILLION, short_labels
 from cifar_report.rendering.figures.weights import SHADES, first_layer
 from cifar_report.runs.finished import load_runs
 from cifar_report.study.settings import Settings
@@ -308,8 +308,33 @@ def test_samples_are_the_first_right_of_each_class_and_the_surest_wrong():
     targets = np.array([0, 0, 1, 1, 2, 0])
     logits = np.array([[1, 2, 0], [2, 1, 0], [0, 9, 0], [0, 5, 1], [3, 1, 0], [9, 0, 0]], dtype=np.float32)
     right, wrong = predictions.choose_samples(logits, targets, 3)
-    assert right.tolist() == [1, 2]
+    assert right == [1, 2, None]
     assert wrong.tolist() == [4, 0]
+
+
+def test_a_class_without_a_right_image_keeps_its_place(study, runs, styled):
+    images, targets = (np.load(study / f"dataset/test-{part}.npy") for part in ("images", "labels"))
+    logits = runs["mlp-numpy"][0].test_logits().copy()
+    logits[:, 1] = -99
+    drawing = predictions.samples("MLP", runs["mlp-numpy"][0], logits, images, targets, CLASSES)
+    axes = drawing.figure.axes[0]
+    places = {text.get_text(): text.get_position() for text in reversed(axes.texts)}  # those of the first row are last
+    assert (
+        places["none"][0] == places["dog"][0] > places["cat"][0] and "an empty frame where none is" in drawing.caption
+    )
+
+
+@pytest.mark.parametrize(
+    ("labels", "shortened"),
+    [
+        (["cat", "dog"], ["cat", "dog"]),
+        (["a sparrowhawk", "a wren"], ["a sparrowh…", "a wren"]),
+        (["automobile, red", "automobile, blue", "cat"], ["autom…, red", "autom… blue", "cat"]),
+        (["x" * 20 + "1" + "y" * 20, "x" * 20 + "2" + "y" * 20], ["xxxxxxxxx…0", "xxxxxxxxx…1"]),
+    ],
+)
+def test_shortened_labels_fit_and_stay_distinct(labels, shortened):
+    assert short_labels(labels, 11) == shortened
 
 
 def test_confusion_matrix_is_scikit_learns(runs, study, styled):
@@ -357,7 +382,9 @@ def test_one_channel_is_drawn_in_grey(study, runs, styled, tmp_path):
     panels = predictions.samples("MLP", run, logits, images, targets, CLASSES)
     right, wrong = predictions.choose_samples(logits, targets, len(CLASSES))
     shown = [image.get_array() for image in panels.figure.axes[0].images]
-    np.testing.assert_array_equal([image[:, :, 0] for image in shown], images[[*right, *wrong], 0])
+    np.testing.assert_array_equal(
+        [image[:, :, 0] for image in shown], images[[*(i for i in right if i is not None), *wrong], 0]
+    )
     for drawing in (layer, filters, panels):
         for image in drawing.figure.axes[0].images:
             array = image.get_array()

@@ -143,7 +143,7 @@ MODULES = {
     "mlp-tuned": TORCH_MLP,
     "trials": TORCH_MLP,
     "vgg": TORCH_VGG,
-    "select_trial": READ | {"analysis/searches.py", "analysis/selection.py"},
+    "select_trial": READ | FACTS | {"analysis/selection.py"},
     "tabulate_search": READ | {"analysis/searches.py"},
     "summarise_runs": READ | FACTS - {"analysis/searches.py"},
     "write_events": READ | {"rendering/events.py"},
@@ -166,10 +166,10 @@ MODULES = {
     | FACTS
     | {f"analysis/claims/{name}.py" for name in ("file", "comparisons", "verdicts")}
     | {"analysis/measurements.py"}
-    | {"rendering/claims.py", "rendering/latex.py"},
+    | {"base/letters.py", "rendering/claims.py", "rendering/latex.py"},
     "write_pages": BASE | {"rendering/pages.py"},
     "check_equations": (NUMPY | TORCH_MLP | TORCH_VGG | BASE | STUDY) - {"training/loop.py", "training/splits.py"}
-    | {"rendering/equations.py", "rendering/latex.py", "study/displays.py"},
+    | {"base/letters.py", "rendering/equations.py", "rendering/latex.py", "study/displays.py"},
 }
 # A stage is made again for any edit of its modules, and of the packages that they lie in; a run for what it reaches.
 for job in set(MODULES) - {"mlp-numpy", "mlp-tuned", "trials", "vgg"}:

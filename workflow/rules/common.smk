@@ -185,7 +185,9 @@ def drawing(name):
 
     def labels(wildcards, output):
         index = json.loads(Path(output.index).read_text())
-        return {"figure": next(f["title"] for f in index if f["name"] == name)}
+        title = next(f["title"] for f in index if f["name"] == name)
+        # Snakemake takes what stands in braces for a wildcard, unless it is no word: a word joiner is not seen.
+        return {"figure": title.replace("{", "{\u2060")}
 
     groups = {
         "curves": "Learning curves",

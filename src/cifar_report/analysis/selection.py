@@ -11,6 +11,7 @@ import numpy as np
 import yaml
 
 from cifar_report.analysis.searches import trials
+from cifar_report.analysis.summary import facts
 from cifar_report.base.errors import InputError
 from cifar_report.base.files import write_text
 from cifar_report.runs.finished import Run, load_run
@@ -63,13 +64,13 @@ def representative(runs: dict[str, list[Run]]) -> str | None:
     one (of equals the first); else the first VGG of the study, or its last variant where it has no VGG. None where
     every run diverged.
     """
-    completed = {name: done for name, members in runs.items() if (done := [run for run in members if run.completed])}
+    completed = {name: each for name, each in facts(runs).items() if each.seeds}
     if not completed:
         return None
-    means = {n: float(np.mean([run.final("validation", "accuracy") for run in done])) for n, done in completed.items()}
+    means = {name: each.accuracy["validation"].mean for name, each in completed.items()}
     if np.isfinite(list(means.values())).all():
         return max(means, key=means.__getitem__)
-    vggs = [name for name, done in completed.items() if family(done) == "vgg"]
+    vggs = [name for name in completed if family(runs[name]) == "vgg"]
     return vggs[0] if vggs else list(completed)[-1]
 
 

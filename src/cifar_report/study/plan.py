@@ -278,7 +278,7 @@ def stage_settings(study: Study) -> dict[str, Any]:
         | {"reproduces": study.reproduces}
         | {"searches": searches, "study": study.name, "report": study.report, "main": _main(study)}
         | {"like": {v.name: v.like for v in study.variants.values() if v.like}},
-        "claims": rows("claims") | {"catalogue": study.catalogue, "reproduces": study.reproduces},
+        "claims": rows("claims") | {"catalogue": study.catalogue},
         "html": rows("html")
         | {"study": study.name, "dataset": study.dataset_name}
         | {"searches": {s.name: list(s.grid) for s in study.searches.values()}},

@@ -176,14 +176,15 @@ def comparison(variants: list[dict[str, Any]], runs: dict[str, list["Run"]]) -> 
         legend_key("mean and 95 % interval", color=BLUE, marker="o", markersize=4.5, linewidth=1.3),
         legend_key("each seed", color=BLUE, marker="o", markersize=3, alpha=0.4, mew=0, linestyle="none"),
     ]
-    if any(variant["original_test_accuracy"] is not None for variant in variants):
+    reproduces = any(variant["original_test_accuracy"] is not None for variant in variants)
+    if reproduces:
         keys.append(
             legend_key("original", mfc="none", mec="black", mew=0.9, marker="D", markersize=5.5, linestyle="none")
         )
     figure.legend(handles=keys, loc="outside upper right", ncols=3)
     sources = [source for variant in variants for source in files_of(runs[variant["name"]], "run.json")]
-    caption = (
-        "Test accuracy at the last step: the mean over the seeds with its 95 % interval, and the original's values."
+    caption = "Test accuracy at the last step: the mean over the seeds with its 95 % interval" + (
+        ", and the original's values." if reproduces else "."
     )
     if means:
         best = max(means, key=means.__getitem__)

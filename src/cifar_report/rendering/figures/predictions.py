@@ -1,5 +1,6 @@
 """Figures of what trained networks answer for the test images: samples, confused classes, and calibration."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +20,7 @@ from cifar_report.rendering.figures.style import (
     new_figure,
     plain_ticks,
     rgb,
+    short_labels,
 )
 
 if TYPE_CHECKING:
@@ -44,9 +46,9 @@ def samples(
 
     confidence, predicted = confidences(logits)
     right, wrong = choose_samples(logits, targets, len(class_names))
-    rows = [
-        r for r in (right, *(wrong[i : i + SAMPLE_COLUMNS] for i in range(0, len(wrong), SAMPLE_COLUMNS))) if len(r)
-    ]
+    rows: list[Sequence[int | None]] = [right]
+    rows += [wrong[i : i + SAMPLE_COLUMNS].tolist() for i in range(0, len(wrong), SAMPLE_COLUMNS)]
+    names = short_labels(class_names, 11)
     header, gap, lines = 0.52, 0.04, 0.34
     cell = (TEXT_WIDTH - header) / SAMPLE_COLUMNS
     side = cell - gap
@@ -63,15 +65,20 @@ def samples(
             axes.text(0, top + tall + line, text, fontsize=8, style="italic", va="center", color="#444444")
         for column, i in enumerate(chosen):
             left = header + column * cell + gap / 2
+            middle = left + side / 2
+            if i is None:
+                axes.add_patch(Rectangle((left, top), side, tall, fill=False, edgecolor=GREY, linewidth=0.6))
+                axes.text(middle, top + tall / 2, "none", ha="center", va="center", fontsize=8, color=GREY)
+                axes.text(middle, top + tall + 0.09, names[column], ha="center", va="center", fontsize=8)
+                continue
             extent = (left, left + side, top + tall, top)
             axes.imshow(rgb(images[i]), extent=extent, aspect="auto")
             is_wrong = predicted[i] != targets[i]
-            middle = left + side / 2
-            axes.text(middle, top + tall + 0.09, _cut(class_names[targets[i]]), ha="center", va="center", fontsize=8)
+            axes.text(middle, top + tall + 0.09, names[targets[i]], ha="center", va="center", fontsize=8)
             axes.text(
                 middle,
                 top + tall + 0.22,
-                _cut(class_names[predicted[i]]),
+                names[predicted[i]],
                 ha="center",
                 va="center",
                 fontsize=8,
@@ -86,12 +93,12 @@ def samples(
     facts = {
         "model": label,
         "seed": str(run.seed),
-        "right": str(len(right)),
+        "right": str(len(right) - right.count(None)),
         "wrong": str(len(wrong)),
     }
     caption = (
         f"Test images, their true class and the one predicted ({label}; seed {run.seed}). First row: of each class the "
-        "first image that is right."
+        "first image that is right" + (", an empty frame where none is." if None in right else ".")
     )
     if len(wrong):
         facts["wrong-confidence"] = f"{in_percent(confidence[wrong[-1]])} to {in_percent(confidence[wrong[0]])}"
@@ -105,13 +112,14 @@ def samples(
 
 def choose_samples(
     logits: Float[np.ndarray, "n classes"], targets: Int[np.ndarray, " n"], classes: int
-) -> tuple[Int[np.ndarray, " right"], Int[np.ndarray, " wrong"]]:
-    """Indices of the first image of each class that is right, and of the wrong ones, the surest first."""
+) -> tuple[list[int | None], Int[np.ndarray, " wrong"]]:
+    """Indices of the first of each class that is right, None for none, and of the wrong ones, the surest first."""
     confidence, predicted = confidences(logits)
-    right = [np.flatnonzero((targets == c) & (predicted == c))[:1] for c in range(min(classes, SAMPLE_COLUMNS))]
+    is_right = [(targets == c) & (predicted == c) for c in range(min(classes, SAMPLE_COLUMNS))]
+    right = [int(np.argmax(each)) if each.any() else None for each in is_right]
     wrong = np.flatnonzero(predicted != targets)
     order = np.argsort(-confidence[wrong], kind="stable")
-    return np.concatenate(right), wrong[order][: WRONG_ROWS * SAMPLE_COLUMNS]
+    return right, wrong[order][: WRONG_ROWS * SAMPLE_COLUMNS]
 
 
 def confusion(
@@ -131,7 +139,8 @@ def confusion(
     figure = new_figure(TEXT_WIDTH if len(models) > 1 else COLUMN_WIDTH, 3.3)
     panels = figure.subplots(1, len(models), sharey=True, squeeze=False)[0]
     every = range(0, classes, -(-classes // 20))
-    texts = [_cut(class_names[c]) for c in every]
+    names = short_labels(class_names, 11)
+    texts = [names[c] for c in every]
     turned = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if max(map(len, texts)) > 3 else {}
     facts = {"images": str(len(targets))}
     findings = []
@@ -223,8 +232,3 @@ def calibration(
         f"{', '.join(errors)}."
     )
     return Drawing(figure, "Calibration", caption, facts, [*sources, "dataset/test-labels.npy"])
-
-
-def _cut(text: str, most: int = 11) -> str:
-    """A class name that fits below an image."""
-    return text if len(text) <= most else text[: most - 1] + "…"

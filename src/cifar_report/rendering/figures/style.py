@@ -172,6 +172,23 @@ def plain_number(value: float, _: float | None = None) -> str:
     return "0" if text in ("-0", "") else text
 
 
+def short_labels(labels: list[str], most: int) -> list[str]:
+    """Labels of at most so many characters, for where more would overlap; those that differ do so shortened, too.
+
+    A label that is too long loses its end; where that makes two alike, its middle, and where that does not tell them
+    apart either, they are numbered by their places.
+    """
+    cut = [label if len(label) <= most else f"{label[: most - 1]}…" for label in labels]
+    alike = {i for i, label in enumerate(cut) if cut.count(label) > 1}
+    if not alike:
+        return cut
+    for end in (most // 2, *range(1, most - 2)):
+        ends = [f"{label[: most - 1 - end]}…{label[-end:]}" if i in alike else cut[i] for i, label in enumerate(labels)]
+        if len(set(ends)) == len(labels):
+            return ends
+    return [f"{label[: most - 1 - len(str(i))]}…{i}" if i in alike else cut[i] for i, label in enumerate(labels)]
+
+
 def in_percent(fraction: float) -> str:
     """A fraction in per cent, to a tenth, such as "46.6 %"."""
     return f"{100 * fraction:.1f} %"
