@@ -36,6 +36,7 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("--images", type=Path, help="a copy of the JPEG images as a tar; without it the digits")
     parser.add_argument("--quick", action="store_true", help="a few steps of everything")
+    parser.add_argument("--variants", nargs="+", metavar="NAME", help="train these alone")
     options = parser.parse_args()
     if not torch.cuda.is_available() and not options.quick:
         parser.error("PyTorch sees no GPU; --quick tries the script on a CPU")
@@ -53,11 +54,11 @@ def main() -> None:
     base = _settings(study, "vgg", options.quick)
     _plain_against_ours(base, data, note, output)
     _determinism(base, data, note)
-    for precision in ("tf32", "bf16"):
-        runs = _runs(dataclasses.replace(base, precision=precision), 3, data, output / "store")
+    for precision in ("tf32", "bf16") if "vgg" in (options.variants or ["vgg"]) else ():
+        runs = _runs(dataclasses.replace(base, precision=precision), 1 if options.quick else 3, data, output / "store")
         note(f"vgg {precision}: test accuracy", _accuracy(runs).mean)
     for name, variant in study.variants.items():
-        if variant.settings["kind"] == "numpy-mlp" or variant.search:
+        if variant.settings["kind"] == "numpy-mlp" or variant.search or name not in (options.variants or [name]):
             continue
         settings = _settings(study, name, options.quick)
         seeds = 5 if name not in ("vgg", "vgg-no-bn", "vgg-long", "vgg-160k") else 3
@@ -79,7 +80,15 @@ def _study(images: Path | None) -> studies.Study:
     config, overlay = (yaml.safe_load((ROOT / name).read_text()) for name in ("config.yaml", "config/bf16.yaml"))
     for name, changes in overlay["variants"].items():
         config["variants"][name] |= changes
-    config |= {"dataset": "cifar10-jpeg"} if images else {"dataset": "digits", "validation_images": 200}
+    config |= (
+        {"dataset": "cifar10-jpeg"}
+        if images
+        else {
+            "dataset": "digits",
+            "validation_images": 200,
+            "report": {"title": "The networks on the digits"},
+        }
+    )
     return studies.load(config)
 
 
@@ -94,7 +103,7 @@ def _settings(study: studies.Study, name: str, quick: bool) -> Settings:
     settings = study.variants[name].resolved()
     if not quick:
         return settings
-    return dataclasses.replace(settings, steps=8, batch_size=16, evaluate_every=4, evaluation_images=50)
+    return dataclasses.replace(settings, steps=4, batch_size=8, evaluate_every=2, evaluation_images=50)
 
 
 def _runs(settings: Settings, seeds: int, data: datasets.Dataset, folder: Path) -> list[dict]:

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Every check that needs a GPU, in one call of less than ten minutes, from the repository alone:
-#   benchmarks/gpu.sh OUTPUT [--images FILE] [--quick]
+#   benchmarks/gpu.sh OUTPUT [--images FILE] [--quick] [--variants NAME …]
 # OUTPUT: folder for gpu.json, table.md, the profiles and runs.tar (the finished runs, for `cifar-report import-runs`).
 # --images: a copy of the JPEG images; without it the digits. --quick: a few steps of everything, also on a CPU.
+# --variants: of the study's networks these alone.
 # The Python that has PyTorch runs it: .venv's where `make setup` was called, else PYTHON, else python3.
 set -euo pipefail
 cd "$(dirname "$0")/.."
