@@ -1,7 +1,7 @@
 # Everything runs in .venv, made from requirements.lock (with requirements-dev.lock what tests and develops it);
 # nothing has to be activated.
 .DEFAULT_GOAL := help
-.PHONY: help setup docs demo report report-cpu test twice chaos fuzz vulnerabilities mutants verify bench growth terminal graphs lock format clean
+.PHONY: help setup docs demo report report-cpu test twice chaos simulation fuzz vulnerabilities mutants verify bench growth terminal graphs lock format clean
 SHELL := /bin/bash
 PYTHON ?= python3
 CORES ?= $(shell nproc 2>/dev/null || echo 2)
@@ -69,6 +69,9 @@ vulnerabilities: $(DEV) ## Look the locked packages up in the databases of known
 
 chaos: $(DEV) ## Kill a small study 200 times at random; it must end the same (benchmarks/chaos.json)
 	@$(RUN) python tests/chaos.py
+
+simulation: $(DEV) ## How often verdicts are wrong: 10,000 simulated studies a case (benchmarks/verdicts.json; minutes)
+	@$(RUN) python tests/simulate_verdicts.py
 
 fuzz: $(DEV) ## The long property tests: 10,000 configurations, 30 of them trained (minutes)
 	@HYPOTHESIS_PROFILE=fuzz $(RUN) pytest -s tests/test_fuzz.py

@@ -41,7 +41,7 @@ class Estimate(NamedTuple):
         """Student's interval."""
         from scipy import stats  # reading the workflow needs this module's floor, and not SciPy
 
-        half = float(stats.t.ppf((1 + confidence) / 2, self.freedom)) * self.error
+        half = stats.t.ppf((1 + confidence) / 2, self.freedom) * self.error
         return Interval(self.mean, self.mean - half, self.mean + half)
 
 

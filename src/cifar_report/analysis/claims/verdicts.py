@@ -83,7 +83,7 @@ def judge(measured: Measured, smallest: float, direction: Direction, of: int = 1
             case "below":
                 return high < smallest, low > smallest
             case "within":
-                return -smallest < low and high < smallest, low > smallest or high < -smallest
+                return (-smallest < low) & (high < smallest), (low > smallest) | (high < -smallest)
 
     level, adjusted = 0.95, _adjusted(of)
     refuting = measured.next_run or measured.estimate
