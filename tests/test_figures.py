@@ -154,7 +154,7 @@ def test_names_are_the_files_that_are_written(drawn):
     names = figures.names(STAGE)
     assert names == [
         *(f"curves-{v['name']}" for v in VARIANTS),
-        *("comparison", "search-grid", "interactions-grid", "batch-size"),
+        *("comparison", "originals", "search-grid", "interactions-grid", "batch-size"),
         *("samples", "confusion", "first-layer", "calibration"),
     ]
     assert {p.name for p in drawn.iterdir()} == {f"{n}.{e}" for n in names for e in ("pdf", "svg")} | {"figures.json"}
@@ -168,7 +168,15 @@ def test_names_are_the_files_that_are_written(drawn):
 def test_a_study_without_a_search_declares_and_needs_none():
     stage = {"variants": [VARIANTS[0]], "searches": {}}
     names = figures.names(stage)
-    assert names == ["curves-mlp-numpy", "comparison", "samples", "confusion", "first-layer", "calibration"]
+    assert names == [
+        "curves-mlp-numpy",
+        "comparison",
+        "originals",
+        "samples",
+        "confusion",
+        "first-layer",
+        "calibration",
+    ]
 
 
 def test_same_bytes_elsewhere_whatever_the_hash_seed_and_the_users_style(drawn, tmp_path):

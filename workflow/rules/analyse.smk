@@ -147,6 +147,7 @@ rule test_claims:
         table=f"{RESULTS}/tables/claims.tex",
         text=f"{RESULTS}/tables/claims-text.tex",
         changed=f"{RESULTS}/tables/changed-rules.tex",
+        lines=f"{RESULTS}/tables/verdicts.tex",
     log:
         f"{RESULTS}/logs/test_claims.log",
     benchmark:

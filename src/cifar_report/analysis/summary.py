@@ -38,7 +38,7 @@ _OF_BATCH_STATISTICS = (
     *("measured_by_batch_statistics", "batch_statistics_accuracy", "batch_statistics_prediction"),
     "batch_statistics_difference",
 )
-_OF_CURVES = ("noise", "last_spreads")
+_OF_CURVES = ("first_loss", "noise", "last_spreads")
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,12 @@ class Facts:
     def loss(self) -> dict[str, Interval]:
         """Mean cross entropy of each whole split at the last step, by its name."""
         return {split: t_interval(self.values(split, "loss")) for split in SPLITS}
+
+    @cached_property
+    def first_loss(self) -> Interval:
+        """Of the test images before the first step, on the curve's subset of them."""
+        curves = [run.curve.query("split == 'test' and step == 0") for run in self.completed]
+        return t_interval([loss for curve in curves for loss in curve["loss"]])
 
     @cached_property
     def gap(self) -> Interval:

@@ -30,7 +30,7 @@ _CAPTION = (
 
 
 def write(results: Path) -> None:
-    """Writes `tables/claims.tex`, the table, `tables/claims-text.tex`, the paragraphs, and `tables/changed-rules.tex`.
+    """Writes `claims.tex`, the table, `claims-text.tex`, the paragraphs, `changed-rules.tex` and `verdicts.tex`.
 
     Args:
         results: folder of the study, with its `claims.json`.
@@ -39,6 +39,7 @@ def write(results: Path) -> None:
     write_text(results / "tables" / "claims.tex", table(claims))
     write_text(results / "tables" / "claims-text.tex", "\n".join(map(paragraph, claims)))
     write_text(results / "tables" / "changed-rules.tex", changed_rules(claims))
+    write_text(results / "tables" / "verdicts.tex", lines(claims))
 
 
 def table(claims: list[dict[str, Any]]) -> str:
@@ -108,6 +109,32 @@ def changed_rules(claims: list[dict[str, Any]]) -> str:
     )
 
 
+def lines(claims: list[dict[str, Any]]) -> str:
+    """A `tabularx` with a line a claim: what it says, its verdict, and the estimates that the verdict is told by."""
+    rows = []
+    for claim in claims:
+        told = [part for part in claim["parts"] if part["id"] == claim["part"]]
+        if claim["verdict"] == "mixed":
+            told = [
+                part for part in claim["parts"] if part["role"] == "decides" and (part["supports"] or part["refutes"])
+            ]
+        found = "; ".join(" ".join(_found(part)).strip() for part in told)
+        rows.append(" & ".join([escape(claim["title"]), _verdict(claim), found]) + r" \\")
+    columns = r"@{}>{\raggedright\arraybackslash\hangindent=1em}X l l@{}"
+    return "\n".join(
+        [
+            rf"\begin{{tabularx}}{{\textwidth}}{{{columns}}}",
+            r"  \toprule",
+            r"  Claim & Verdict & Estimate, interval \\",
+            r"  \midrule",
+            *(f"  {row}" for row in rows),
+            r"  \bottomrule",
+            r"\end{tabularx}",
+            "",
+        ]
+    )
+
+
 def in_latex(part: dict[str, Any]) -> str:
     """A part's estimate with its interval, as the text prints it."""
     return with_interval(part, _LATEX)
@@ -143,7 +170,8 @@ def paragraph(claim: dict[str, Any]) -> str:
     return "\n".join(sentences) + "\n"
 
 
-def _row(part: dict[str, Any], with_verdict: bool) -> str:
+def _found(part: dict[str, Any]) -> tuple[str, str]:
+    """A part's estimate, and its interval with the unit that both have."""
     estimate, interval = "--", ""
     if part["estimate"] is not None:
         estimate, interval = number(part, "estimate", _LATEX), _UNITS[part["unit"]]
@@ -154,6 +182,11 @@ def _row(part: dict[str, Any], with_verdict: bool) -> str:
         shown = part | part["image_level"]
         low, high = number(shown, "ci95_low", _LATEX), number(shown, "ci95_high", _LATEX)
         estimate, interval = number(shown, "estimate", _LATEX), rf"[{low}, {high}]{_UNITS[part['unit']]} \emph{{i}}"
+    return estimate, interval
+
+
+def _row(part: dict[str, Any], with_verdict: bool) -> str:
+    estimate, interval = _found(part)
     bound = "--"
     if part["smallest_effect"] is not None:
         bound = rf"${_SIGNS[part['direction']]}$\,{number(part, 'smallest_effect', _LATEX)}"

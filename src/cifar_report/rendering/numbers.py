@@ -5,19 +5,24 @@ from collections import Counter
 from collections.abc import Collection
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from cifar_report.analysis import searches
 from cifar_report.analysis.compatibility import Compatibility, joint_confidence
-from cifar_report.analysis.selection import main_models
+from cifar_report.analysis.first_loss import deviations, largest_of, root_mean_squares
+from cifar_report.analysis.selection import family, main_models
 from cifar_report.analysis.statistics import CALIBRATION_BINS, Interval, t_interval
 from cifar_report.analysis.summary import Facts, paired_differences
 from cifar_report.data import datasets
 from cifar_report.rendering.claims import in_latex
 from cifar_report.rendering.latex import escape, num
-from cifar_report.rendering.words import DATA_NOTES, hidden_units, networks, setting_text, shortened
+from cifar_report.rendering.words import DATA_NOTES, hidden_units, networks, setting_text, shortened, versions
+from cifar_report.runs.devices import guarantee
 from cifar_report.runs.finished import Run
 from cifar_report.study.kinds import KINDS
+from cifar_report.study.settings import Settings
 
 # {"text": as LaTeX prints it, "files": what it was computed from}, and where it is a mean "runs", the same files.
 Number = dict[str, Any]
@@ -38,9 +43,10 @@ def numbers(
     entries |= _from(_data_numbers(data), "dataset/dataset.json")
     entries |= _from(_run_numbers(every), *records_of(every))
     entries |= _from({"study.networks": networks(each.settings for each in facts.values())}, *records_of(every))
+    measured = root_mean_squares(data.split("test")[0])
     for variant in stage["variants"]:
         name = variant["name"]
-        texts = _variant_numbers(variant, facts[name])
+        texts = _variant_numbers(variant, facts[name]) | _first_loss_numbers(facts[name], data, measured)
         if (base := stage["like"].get(name)) is not None:
             texts |= _difference_numbers(facts[name], facts[base])
         entries |= {f"{name}.{key}": number for key, number in texts.items()}
@@ -59,6 +65,7 @@ def numbers(
         entries |= _from({"best": num(len(rows))}, "plan/stages/tables.json")
     if flipped := sum(not math.isnan(each.flip_gain.mean) for each in facts.values()):
         entries |= _from({"flips": num(flipped)}, "flips.csv")
+    vgg = first_vgg(runs)
     if stage["like"]:
         entries |= _from({"differences": num(len(stage["like"]))}, "plan/stages/tables.json")
     if search is not None:
@@ -79,6 +86,7 @@ def numbers(
         "tables/flips": ["flips.csv"],
         "tables/noise": [file for each in facts.values() if each.noise for file in each.sources("noise")],
         "tables/settings": records_of([members[0] for members in runs.values()]),
+        "tables/layers": records_of(runs[vgg][:1]) if vgg else [],
         "tables/search": ["search.csv"] if search is not None else [],
         "tables/search-figures": ["figures/figures.json"],
         "tables/figures": ["figures/figures.json"],
@@ -164,9 +172,21 @@ def _run_numbers(runs: list[Run]) -> dict[str, str]:
     kinds = [KINDS[run.record["settings"]["kind"]] for run in runs]
     texts |= {f"runs.{name}": num(count) for name, count in sorted(Counter(k.family for k in kinds).items())}
     texts |= {f"runs.{name}": num(count) for name, count in sorted(Counter(k.backend for k in kinds).items())}
+    if len(origins := {origin(run) for run in runs}) == 1:
+        texts["provenance"] = "All were trained on {}, {}, {}.".format(*map(escape, origins.pop()))
+    else:
+        texts["provenance.differs"] = num(len(origins))
     if diverged := sum(not run.completed for run in runs):
         texts["study.diverged"] = num(diverged)
     return texts
+
+
+def origin(run: Run) -> tuple[str, str, str]:
+    """On what a run was trained, with which versions and threads, and what training it again gives."""
+    record = run.record
+    threads = f"{record['threads']} thread" + "s" * (record["threads"] > 1)
+    again = guarantee(record["settings"], record["device"])
+    return record["device"].get("gpu", record["device"]["cpu"]), f"{threads}, {versions(record)}", again
 
 
 def _variant_numbers(variant: dict[str, Any], facts: Facts) -> dict[str, Number]:
@@ -263,6 +283,29 @@ def _compatibility_numbers(found: Compatibility) -> dict[str, str]:
     }
 
 
+def _first_loss_numbers(
+    facts: Facts, data: datasets.Dataset, root_mean_squares: Float[np.ndarray, " n"]
+) -> dict[str, Number]:
+    """The first loss; and of an MLP of PyTorch's initial weights with one hidden layer, the one that is due."""
+    if math.isnan(facts.first_loss.mean):
+        return {}
+    entries = _from({"first-loss": num(facts.first_loss.mean, 1)}, *facts.sources("first_loss"))
+    settings = Settings.from_mapping(facts.settings)
+    plain = settings.initial_std is None and settings.batch_norm == "none" and settings.preprocessing == "mean-image"
+    if family(facts.runs) != "mlp" or len(settings.hidden) != 1 or not plain:
+        return entries
+    classes, pixels = len(data.class_names), math.prod(data.description["shape"])
+    deviation = deviations(root_mean_squares, pixels, settings.hidden[0], settings.slope).mean()
+    texts = {
+        "pixel-deviation": num(root_mean_squares.mean(), 1),
+        "logit-deviation": num(deviation, 1),
+        "largest-logit": num(largest_of(classes), 2),
+        "due-loss": num(deviation * largest_of(classes), 1),
+        "uniform-loss": num(math.log(classes), 1),
+    }
+    return entries | _from(texts, "dataset/test-images.npy")
+
+
 def _difference_numbers(facts: Facts, base: Facts) -> dict[str, Number]:
     differences = paired_differences(facts, base)
     if not len(differences):
@@ -311,6 +354,8 @@ def _claim_numbers(claims: list[dict[str, Any]]) -> dict[str, str]:
     names = ("supported", "refuted", "mixed", "inconclusive", "untested")
     texts = {"claims": num(len(claims)), **{f"claims.{name}": num(verdicts.count(name)) for name in names}}
     texts["claims.sampled"] = num(sum(claim["sampled"] and claim["verdict"] != "untested" for claim in claims))
+    if changed := sum(claim["changed"] is not None for claim in claims):
+        texts["claims.changed"] = num(changed)
     for claim in claims:
         texts[f"claims.{claim['id']}.verdict"] = claim["verdict"]
         for part in claim["parts"]:
@@ -334,6 +379,11 @@ def best_pairs(stage: dict[str, Any], variants: Collection[str]) -> list[tuple[s
     """Each variant of the study that goes beyond another, behind that other: (reproduced, best) of `report.best`."""
     best = stage["report"].get("best", {})
     return [(reproduced, name) for reproduced, names in best.items() for name in names if name in variants]
+
+
+def first_vgg(runs: dict[str, list[Run]]) -> str | None:
+    """The study's first variant of the VGG's family; None without one."""
+    return next((name for name, members in runs.items() if family(members) == "vgg"), None)
 
 
 def percent(fraction: float) -> str:

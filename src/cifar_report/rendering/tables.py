@@ -1,6 +1,7 @@
 """The tables of the LaTeX report, by pandas' writer; written together with the numbers of its text."""
 
 import math
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +15,19 @@ from cifar_report.analysis.summary import Facts, facts, paired_differences
 from cifar_report.base.files import read_json, read_table, to_json, write_text
 from cifar_report.data import datasets
 from cifar_report.rendering.latex import escape
-from cifar_report.rendering.numbers import best_pairs, numbers, numbers_as_latex
+from cifar_report.rendering.layers import layers
+from cifar_report.rendering.numbers import best_pairs, first_vgg, numbers, numbers_as_latex, origin
 from cifar_report.rendering.words import (
     OPTIMISERS,
     changes,
     hidden_units,
     phrases,
     ranges,
-    recipe,
     setting_text,
-    versions,
 )
 from cifar_report.rendering.words import shortened as shortened  # `explain` asks this module for it
-from cifar_report.runs.devices import guarantee
 from cifar_report.runs.finished import Run, load_runs
+from cifar_report.study.settings import Settings
 
 TABLES = (
     "summary",
@@ -39,15 +39,17 @@ TABLES = (
     "flips",
     "noise",
     "settings",
+    "layers",
     "search",
     "search-figures",
     "figures",
     "provenance",
 )
 # Figures that the text places itself.
-PLACED = ("samples", "comparison", "first-layer", "confusion", "calibration")
+PLACED = ("samples", "comparison", "originals", "first-layer", "confusion", "calibration", "shifts")
 OF_SEARCHES = ("search-", "interactions-", "batch-size")  # how the names of their figures begin
 _WRAPPED = r">{\raggedright\arraybackslash\hangindent=1em}X"  # a column of a tabularx
+_MOST_CHANGES = 3  # that are named one by one
 _MOST_CLASSES = 20  # of a table
 # Settings that have columns of their own in the table of settings.
 _COLUMNS = ("kind", "hidden", "slope", "optimiser", "learning_rate", "steps", "batch_size", "initial_std", "train_on")
@@ -79,9 +81,12 @@ def write(stage: dict[str, Any], results: Path) -> None:
         "flips": flips_table(stage, of_variants),
         "noise": noise_table(stage, of_variants),
         "settings": settings_table(stage, runs),
+        "layers": layers_table(runs, tuple(data.description["shape"]), len(data.class_names)),
         "search": search_table(search),
         "search-figures": search_figure_list(figures),
-        "figures": figure_list(figures),
+        "figures": figure_list(
+            figures, [v["name"] for v in stage["variants"] if v["original_test_accuracy"] is not None]
+        ),
         "provenance": provenance_table(stage, runs),
     }
     for name, text in tables.items():
@@ -106,8 +111,8 @@ def summary_table(stage: dict[str, Any], summary: pd.DataFrame, test_images: int
                 "{Seeds}": f"{row.seeds}" + (rf"\rlap{{$^{{-{row.diverged}}}$}}" if row.diverged else ""),
                 "{Test}": _cell(row.test_accuracy_mean, 2),
                 r"{$\pm$}": _cell(half, 2),
-                "{$s$}": _cell(row.test_accuracy_std, 2),
-                r"{$\sigma_n$}": _cell(binomial_error(row.test_accuracy_mean, test_images), 2),
+                "{SD}": _cell(row.test_accuracy_std, 2),
+                "{SE}": _cell(binomial_error(row.test_accuracy_mean, test_images), 2),
                 "{Original}": _cell(row.original_test_accuracy, 1),
             }
         )
@@ -186,7 +191,9 @@ def differences_table(stage: dict[str, Any], facts: dict[str, Facts]) -> str:
             {
                 "Variant": labels[name],
                 "Compared with": labels[base],
-                "What is different": ", ".join(changed) or "nothing",
+                "What is different": ", ".join(changed) or "nothing"
+                if len(changed) <= _MOST_CHANGES
+                else rf"{len(changed)} settings (\cref{{tab:settings}})",
                 "{Pairs}": str(len(differences)),
                 "{Difference}": _cell(difference.mean, 2),
                 r"{$\pm$}": _cell(difference.half, 2),
@@ -215,7 +222,7 @@ def classes_table(stage: dict[str, Any], facts: dict[str, Facts], class_names: l
 
 
 def best_table(stage: dict[str, Any], facts: dict[str, Facts]) -> str:
-    """The original, what its settings reach here, and the variants that go beyond it, with their recipes."""
+    """The original, what its settings reach here, and the variants that go beyond it."""
     variants = {variant["name"]: variant for variant in stage["variants"]}
     rows, last = [], None
     for reproduced, best in best_pairs(stage, facts):
@@ -229,7 +236,8 @@ def best_table(stage: dict[str, Any], facts: dict[str, Facts]) -> str:
                 "{Original}": _cell(math.nan if original is None else original, 1) if known else "",
                 "{Here}": _cell(ours.mean, 2) if known else "",
                 r"{$\pm$}": _cell(ours.half, 2) if known else "",
-                "Beyond it": rf"{escape(variants[best]['label'])}\newline {recipe(facts[best].runs[0].record)}",
+                "Beyond it": escape(variants[best]["label"]),
+                "{Images seen}": str(facts[best].images_seen),
                 "{Best}": _cell(beyond.mean, 2),
                 r"{$\pm$ }": _cell(beyond.half, 2),
             }
@@ -238,7 +246,7 @@ def best_table(stage: dict[str, Any], facts: dict[str, Facts]) -> str:
     if not rows:
         return "% The study runs no variant that report.best names.\n"
     numeric = _numeric("2.1", "2.2", "2.2")
-    columns = f"{_wrapped(0.6)} {numeric} {_wrapped(1.4)} {_numeric('2.2', '2.2')}"
+    columns = f"{_WRAPPED} {numeric} {_WRAPPED} {_numeric('8.0', '2.2', '2.2')}"
     table = pd.DataFrame(rows)
     if (table["{Original}"].isin(["", "{--}"])).all():
         table, columns = table.drop(columns="{Original}"), columns.replace(numeric, _numeric("2.2", "2.2"))
@@ -311,10 +319,24 @@ def settings_table(stage: dict[str, Any], runs: dict[str, list[Run]]) -> str:
                 "{Batch}": str(s["batch_size"]),
                 "Initial weights": "PyTorch's"
                 if s["initial_std"] is None
-                else rf"$\sigma = \num{{{s['initial_std']:g}}}$",
+                else rf"$\varsigma = \num{{{s['initial_std']:g}}}$",
+                "Seeds": ranges(run.seed for run in runs[variant["name"]]),
             }
         )
-    return _latex(pd.DataFrame(rows), f"{_WRAPPED} l l {_numeric('1.5', '5.0', '3.0')} l", wide=True)
+    return _latex(pd.DataFrame(rows), f"{_WRAPPED} l l {_numeric('1.5', '5.0', '3.0')} l l", wide=True)
+
+
+def layers_table(runs: dict[str, list[Run]], shape: tuple[int, ...], classes: int) -> str:
+    """The study's convolutional network, row by row, and in the last row what all of them have together."""
+    if (vgg := first_vgg(runs)) is None:
+        return "% The study runs no convolutional network.\n"
+    found = layers(Settings.from_mapping(runs[vgg][0].record["settings"]), shape, classes)
+    rows = [(each.words, r"$\times$".join(map(str, each.shape)), each.parameters, each.flops) for each in found]
+    total = ("in all", "", sum(each.parameters for each in found), sum(each.flops for each in found))
+    heads = ("Layer", "Output", "{Parameters}", "{Operations}")
+    table = pd.DataFrame([*rows, total], columns=heads)
+    table.iloc[-1, 0] = r"\midrule in all"
+    return _latex(table, f"l l {_numeric('8.0', '9.0')}")
 
 
 def search_table(search: pd.DataFrame | None, best: int = 16) -> str:
@@ -348,36 +370,35 @@ def search_figure_list(figures: list[dict[str, Any]]) -> str:
     return "".join(f"\\resultfigure{{{name}}}\n" for name in names)
 
 
-def figure_list(figures: list[dict[str, Any]]) -> str:
-    r"""A `\resultfigure` for each figure that the text does not place itself, so that a new variant appears unasked.
+def figure_list(figures: list[dict[str, Any]], of_original: Collection[str] = ()) -> str:
+    r"""Each figure that the text does not place itself, so that a new one appears unasked; curves two by two.
 
-    Learning curves stand two by two.
+    Args:
+        of_original: variants whose curves stand in the figure `originals`.
     """
     names = [f["name"] for f in figures if f["name"] not in PLACED and not f["name"].startswith(OF_SEARCHES)]
     curves = [name for name in names if name.startswith("curves-")]
-    pairs = [f"\\resultfigures{{{a}}}{{{b}}}\n" for a, b in zip(curves[::2], curves[1::2], strict=False)]
-    single = [*curves[len(curves) // 2 * 2 :], *(name for name in names if name not in curves)]
-    return "".join(pairs + [f"\\resultfigure{{{name}}}\n" for name in single])
+    grid = [name for name in curves if name.removeprefix("curves-") not in of_original]
+    rows = ["\\hfill\n".join(f"\\curve{{{name}}}" for name in grid[i : i + 2]) for i in range(0, len(grid), 2)]
+    others = [f"\\resultfigure{{{name}}}\n" for name in names if name not in curves]
+    return "\\par\\bigskip\n".join(f"{row}\n" for row in rows) + "".join(others)
 
 
 def provenance_table(stage: dict[str, Any], runs: dict[str, list[Run]]) -> str:
-    """On what each variant was trained: device, versions, threads, seeds, commit; and what training it again gives."""
-    rows = []
-    for variant in stage["variants"]:
-        records = [run.record for run in runs[variant["name"]]]
-        devices = sorted({r["device"].get("gpu", r["device"]["cpu"]) for r in records})
-        rows.append(
-            {
-                "Variant": escape(variant["label"]),
-                "Seeds": ranges(record["seed"] for record in records),
-                "{Threads}": "/".join(sorted({str(r["threads"]) for r in records})),
-                "Device and versions": escape("; ".join([*devices, *sorted({versions(r) for r in records})])),
-                "Again": " / ".join(sorted({guarantee(r["settings"], r["device"]) for r in records})),
-                "Commit": r"\ttfamily " + ", ".join(sorted({(r["commit"]["hash"] or "none")[:7] for r in records})),
-            }
-        )
-    commits = r">{\raggedright\arraybackslash}p{16mm}"
-    return _latex(pd.DataFrame(rows), f"{_WRAPPED} l c {_WRAPPED} l {commits}", wide=True)
+    """On what the variants were trained, those alike in a row, and what training them again gives."""
+    labels = _labels(stage)
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for name, members in runs.items():
+        origins = zip(*sorted({origin(run) for run in members}), strict=True)
+        alike.setdefault(tuple("; ".join(dict.fromkeys(texts)) for texts in origins), []).append(labels[name])
+    heads = ("Device", "Threads and versions", "Again", "Variants")
+    rows = [(*map(escape, origins), "; ".join(names)) for origins, names in alike.items()]
+    return _latex(pd.DataFrame(rows, columns=heads), f"{_wrapped(0.9, 0.9)} l {_wrapped(1.2)}", wide=True)
+
+
+def of_original(stage: dict[str, Any]) -> list[dict[str, Any]]:
+    """The variants that reproduce one of the original, in its order."""
+    return [variant for variant in stage["variants"] if variant["original_test_accuracy"] is not None]
 
 
 def _labels(stage: dict[str, Any]) -> dict[str, str]:

@@ -32,7 +32,7 @@ def phrases(settings: dict[str, Any]) -> dict[str, str]:
         "train_on": "training and validation images" if s["train_on"] == "train+validation" else "training images",
         "initial_std": "PyTorch's initial weights"
         if s["initial_std"] is None
-        else rf"initial weights of $\sigma = \num{{{s['initial_std']:g}}}$",
+        else rf"initial weights of $\varsigma = \num{{{s['initial_std']:g}}}$",
         "steps": f"{num(s['steps'])} steps",
         "batch_size": f"batches of {num(s['batch_size'])}",
         "optimiser": OPTIMISERS[s["optimiser"]],
@@ -63,17 +63,6 @@ def changes(settings: dict[str, Any], base: dict[str, Any]) -> list[str]:
     here, there = phrases(settings), phrases(base)
     both = {name: (here.get(name, ""), there.get(name, "")) for name in here | there}
     return [ours or f"no {theirs}" for ours, theirs in both.values() if ours != theirs]
-
-
-def recipe(record: dict[str, Any]) -> str:
-    """How a variant was trained, in a line or two."""
-    settings = record["settings"]
-    silent = ("kind", "hidden", "slope", "initial_std", "train_on", "steps", "batch_size")
-    further = [text for name, text in phrases(settings).items() if text and name not in silent]
-    seen = num(settings["steps"] * settings["batch_size"])
-    return ", ".join(
-        [f"{num(settings['steps'])} steps of {num(settings['batch_size'])}, {seen} images seen", *further],
-    )
 
 
 def networks(recipes: Iterable[dict[str, Any]]) -> str:

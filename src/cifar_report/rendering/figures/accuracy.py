@@ -27,6 +27,8 @@ from cifar_report.rendering.figures.style import (
 )
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure, SubFigure
+
     from cifar_report.runs.finished import Run
 
 SPLITS = {
@@ -37,17 +39,88 @@ SPLITS = {
 
 
 def curves(variant: dict[str, Any], runs: list["Run"]) -> Drawing:
-    """Loss and accuracy of every split against the step, at column width.
+    """Loss and accuracy of every split against the step, at column width; see `_draw_curves`."""
+    title, sources = f"Loss and accuracy of {variant['label']}", files_of(runs, "curve.csv", "run.json")
+    completed = completed_runs(runs)
+    diverged = diverged_count(len(runs) - len(completed), len(runs))
+    if not completed:
+        return nothing_drawn(title, diverged, sources)
+    figure = new_figure(COLUMN_WIDTH, 2.9)
+    handles, texts = _draw_curves(figure, variant, runs)
+    figure.legend(handles, texts, loc="outside upper center", ncols=4, columnspacing=0.9, handlelength=1.8)
+    facts = {
+        "seeds": str(len(completed)),
+        "diverged": str(len(runs) - len(completed)),
+        "steps": str(runs[0].record["settings"]["steps"]),
+        "band": "minimum to maximum over the seeds" if len(completed) > 1 else "none: one seed",
+        "last-step": "the markers are values of the whole splits",
+    }
+    from cifar_report.analysis.summary import Facts
+
+    of_variant = Facts(runs)
+    for split, (label, *_) in SPLITS.items():
+        if split in completed[0].record["final"]:
+            facts[f"final-{label}-accuracy"] = in_percent(of_variant.accuracy[split].mean)
+            facts[f"final-{label}-loss"] = f"{of_variant.loss[split].mean:.3f}"
+    original = variant["original_test_accuracy"]
+    if original is not None:
+        facts["original-test-accuracy"] = in_percent(original)
+    seeds = f"means and range of {len(completed)} seeds" if len(completed) > 1 else "one seed"
+    caption = (
+        f"{variant['label']}: {facts['final-training-accuracy']} in training and {facts['final-test-accuracy']} in the "
+        f"test after {facts['steps']} steps; {seeds}."
+        + (f" Dotted: the original's test accuracy, {in_percent(original)}." if original is not None else "")
+        + sentence(diverged)
+    )
+    return Drawing(figure, title, caption, facts, sources)
+
+
+def originals(variants: list[dict[str, Any]], runs: dict[str, list["Run"]]) -> Drawing:
+    """The original's figures drawn anew, side by side and in its order, with its test accuracies; see `_draw_curves`.
+
+    Args:
+        variants: those that have an original accuracy.
+    """
+    from cifar_report.analysis.summary import Facts
+
+    title = "The original's figures, drawn anew"
+    sources = [source for variant in variants for source in files_of(runs[variant["name"]], "curve.csv", "run.json")]
+    figure = new_figure(TEXT_WIDTH, 2.65 * -(-len(variants) // 2))
+    panels = figure.subfigures(-(-len(variants) // 2), 2, squeeze=False).ravel()
+    keys: dict[str, Any] = {}
+    caption = "The original's figures, drawn anew: means over the seeds, bands from their minimum to their maximum, "
+    caption += "markers of the whole splits. Dotted: its test accuracy."
+    facts = {}
+    for number, (panel, variant) in enumerate(zip(panels, variants, strict=False), start=1):
+        members, original = runs[variant["name"]], variant["original_test_accuracy"]
+        panel.suptitle(f"Its figure {number}: {variant['label']}", fontsize=9)
+        if not completed_runs(members):
+            panel.text(0.5, 0.5, diverged_count(len(members), len(members)), ha="center", va="center")
+            continue
+        handles, texts = _draw_curves(panel, variant, members)
+        keys |= dict(zip(texts, handles, strict=True))
+        each = Facts(members)
+        ours, found = each.accuracy["test"], each.compatibility(original)
+        half = f" ± {100 * ours.half:.1f}" if each.seeds > 1 else ""
+        verdict = "" if found is None else ", compatible" if found.compatible else ", incompatible"
+        facts[variant["name"]] = (
+            f"{100 * ours.mean:.1f}{half} % in the test, {in_percent(original)} in the original{verdict}"
+        )
+        caption += f" Figure {number}: {facts[variant['name']]}; training {in_percent(each.accuracy['train'].mean)}."
+    figure.legend(keys.values(), keys.keys(), loc="outside lower center", ncols=4)
+    return Drawing(figure, title, caption, facts, sources)
+
+
+def _draw_curves(
+    figure: "Figure | SubFigure", variant: dict[str, Any], runs: list["Run"]
+) -> tuple[list[Any], list[str]]:
+    """Draws loss and accuracy of every split, one above the other, and returns the legend's handles and labels.
 
     Lines are means over the completed runs; the band spans their minimum and maximum, and is absent for one run.
     A marker ends each line: the last step's value is of the whole split, those before it of fixed subsets. The loss
     axis is logarithmic where the means range over more than a factor of ten. Runs that diverged are counted, not drawn.
     """
-    title, sources = f"Loss and accuracy of {variant['label']}", files_of(runs, "curve.csv", "run.json")
     completed = completed_runs(runs)
-    if not completed:
-        return nothing_drawn(title, diverged_count(len(runs), len(runs)), sources)
-    figure = new_figure(COLUMN_WIDTH, 3.3)
     loss, accuracy = figure.subplots(2, sharex=True)
     lowest, highest = np.inf, 0.0
     for split, (label, colour, line, marker) in SPLITS.items():
@@ -64,9 +137,9 @@ def curves(variant: dict[str, Any], runs: list["Run"]) -> Drawing:
             if metric == "loss":
                 lowest, highest = min(lowest, mean.min()), max(highest, mean.max())
     scale_loss(loss, lowest, highest)
-    original = variant["original_test_accuracy"]
-    if original is not None:
-        accuracy.axhline(100 * original, color="black", linestyle=":", linewidth=0.8, label="original, test")
+    if variant["original_test_accuracy"] is not None:
+        level = 100 * variant["original_test_accuracy"]
+        accuracy.axhline(level, color="black", linestyle=":", linewidth=0.8, label="original, test")
     note(accuracy, diverged_count(len(runs) - len(completed), len(runs)))
     loss.set_ylabel("loss (nats)")
     accuracy.set_ylabel("accuracy (%)")
@@ -74,37 +147,7 @@ def curves(variant: dict[str, Any], runs: list["Run"]) -> Drawing:
     plain_ticks(accuracy.yaxis, 5)
     plain_ticks(accuracy.xaxis, 6)
     figure.align_ylabels()
-    handles, texts = accuracy.get_legend_handles_labels()
-    figure.legend(handles, texts, loc="outside upper center", ncols=4, columnspacing=0.9, handlelength=1.8)
-    facts = {
-        "seeds": str(len(completed)),
-        "diverged": str(len(runs) - len(completed)),
-        "steps": str(runs[0].record["settings"]["steps"]),
-        "band": "minimum to maximum over the seeds" if len(completed) > 1 else "none: one seed",
-        "last-step": "the markers are values of the whole splits",
-    }
-    from cifar_report.analysis.summary import Facts
-
-    of_variant = Facts(runs)
-    for split, (label, *_) in SPLITS.items():
-        if split in completed[0].record["final"]:
-            facts[f"final-{label}-accuracy"] = in_percent(of_variant.accuracy[split].mean)
-            facts[f"final-{label}-loss"] = f"{of_variant.loss[split].mean:.3f}"
-    if original is not None:
-        facts["original-test-accuracy"] = in_percent(original)
-    caption = (
-        f"{variant['label']}: loss and accuracy over {facts['steps']} steps, "
-        + (
-            f"means of {len(completed)} seeds in bands from their minimum to their maximum"
-            if len(completed) > 1
-            else "one seed"
-        )
-        + f". Markers are values of the whole splits: {facts['final-training-accuracy']} in training, "
-        + f"{facts['final-test-accuracy']} in the test."
-        + (f" Dotted: the original's test accuracy, {in_percent(original)}." if original is not None else "")
-        + sentence(diverged_count(len(runs) - len(completed), len(runs)))
-    )
-    return Drawing(figure, title, caption, facts, sources)
+    return accuracy.get_legend_handles_labels()
 
 
 def seed_curves(

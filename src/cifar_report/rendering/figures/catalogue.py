@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from cifar_report.base.errors import InputError
 from cifar_report.base.files import to_json, write_text
 from cifar_report.data import datasets
-from cifar_report.rendering.figures.accuracy import comparison, curves
+from cifar_report.rendering.figures.accuracy import comparison, curves, originals
 from cifar_report.rendering.figures.predictions import calibration, confusion, samples
 from cifar_report.rendering.figures.searches import (
     batch_sizes,
@@ -34,6 +34,8 @@ def names(stage: dict[str, Any]) -> list[str]:
             range}}}.
     """
     figures = [f"curves-{variant['name']}" for variant in stage["variants"]] + ["comparison"]
+    if _of_original(stage):
+        figures.append("originals")
     for search in _searches(stage):
         figures.append(f"search-{search}")
         if len(_searched(stage, search)) > 1:
@@ -80,6 +82,8 @@ def _drawings(
     for variant in variants:
         yield f"curves-{variant['name']}", curves(variant, by_variant[variant["name"]])
     yield "comparison", comparison(variants, by_variant)
+    if printed := _of_original(stage):
+        yield "originals", originals(printed, by_variant)
 
     searched = _searches(stage)
     if searched and search is None:
@@ -110,6 +114,11 @@ def _drawings(
     run, shape = completed_runs(by_variant[layer])[0], tuple(data.description["shape"])
     yield "first-layer", first_layer(run, labels[layer], shape)
     yield "calibration", calibration(answers, targets)
+
+
+def _of_original(stage: dict[str, Any]) -> list[dict[str, Any]]:
+    """The variants that reproduce one of the original, in its order."""
+    return [variant for variant in stage["variants"] if variant["original_test_accuracy"] is not None]
 
 
 def _searches(stage: dict[str, Any]) -> list[str]:
