@@ -21,11 +21,11 @@ _SIGNS = {"above": ">", "below": "<", "within": r"\pm"}
 _CAPTION = (
     r"The claims\IfResult{practical}{, the original's first,}{} and what the runs of this study say of them: estimate "
     r"with its \qty{95}{\percent} interval, the bound that the interval must keep to for the claim to be supported, "
-    "the runs or trials behind it, and the verdict. Without a unit, values are percentage points, but for differences of "
-    "implementations, which are relative and have no interval. Rows in italics are shown beside the others and decide "
-    r"nothing; a premise must hold before anything is decided. With \emph{i}, an interval is that of the test images "
-    "alone, since one or two seeds leave what other seeds would change unknown. Seeds that were known before the rule "
-    "was are shown below those that decide."
+    "the runs or trials behind it, and the verdict. Without a unit, values are percentage points, but for differences "
+    "of implementations, which are relative and have no interval. Rows in italics are shown beside the others and "
+    r"decide nothing; a premise must hold before anything is decided. With \emph{i}, an interval is that of the test "
+    "images alone, since one or two seeds leave what other seeds would change unknown. Seeds that were known before "
+    "the rule was are shown below those that decide."
 )
 
 
