@@ -135,7 +135,7 @@ def commands() -> str:
     called = set(
         re.findall(r"cifar-report ([a-z-]+)", "".join(p.read_text() for p in ROOT.glob("workflow/rules/*.smk")))
     )
-    subparsers = cli._parser()._subparsers._group_actions[0].choices
+    subparsers = cli._parser()[1]
     parts = {True: "", False: ""}
     for name, parser in subparsers.items():
         parts[name in called] += f"### {name}\n\n{inspect.cleandoc(parser.description)}\n\n" + _options(parser)

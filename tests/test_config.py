@@ -1,6 +1,7 @@
 """A wrong configuration is refused before any job starts, by a message that names the key and the value."""
 
 import copy
+import json
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 import yaml
 from snakemake.utils import update_config
 
+from cifar_report import cli
 from cifar_report.base.errors import InputError
 from cifar_report.base.files import read_yaml
 from cifar_report.rendering.words import OPTIMISERS
@@ -303,6 +305,41 @@ def test_plan_files_are_rewritten_only_when_they_change(tmp_path):
     plan.write(load({"variants": {"vgg-no-bn": {"steps": 4999}}}), {}, tmp_path)
     changed = {str(p.relative_to(tmp_path)) for p in before if p.stat().st_mtime_ns != before[p]}
     assert changed == {"vgg-no-bn.json"}
+
+
+@pytest.mark.parametrize("spoilt", ['{"settings": {}}', "{}", "[]", "null", "", "{", "another", "one less", "sealed"])
+def test_a_plan_file_that_is_not_what_the_plan_wrote_is_named(tmp_path, capsys, spoilt):
+    """Each stage's job stops by the same reader; the next call of Snakemake writes the file anew."""
+    plan.write(load(), {}, tmp_path)
+    path = tmp_path / "stages/summarise.json"
+    whole = path.read_text()
+    document = json.loads(whole)
+    if spoilt == "another":
+        path.write_text((tmp_path / "stages/tables.json").read_text().replace('"code": "', '"code": "0'))
+    elif spoilt in ("one less", "sealed"):
+        document["settings"]["variants"].pop()
+        document["digest"] = "0" * 64 if spoilt == "sealed" else document["digest"]
+        path.write_text(json.dumps(document))
+    else:
+        path.write_text(spoilt)
+    places = [f"--{name}={tmp_path / name}" for name in ("runs", "summary", "costs")]
+    assert cli.main(["summarise-runs", f"--stage={path}", *places]) == 1
+    message = capsys.readouterr().err
+    assert str(path) in message and len(message.splitlines()) == 1
+    plan.write(load(), {}, tmp_path)
+    assert path.read_text() == whole
+
+
+def test_an_unknown_command_is_told_by_the_nearest(capsys):
+    assert cli.main(["explian", "x"]) == 2
+    assert "there is no command 'explian'; did you mean 'explain'?" in capsys.readouterr().err
+
+
+def test_commands_are_listed_in_order(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    listed = re.findall(r"^    ([a-z-]+)(?: |$)", capsys.readouterr().out, re.MULTILINE)
+    assert len(listed) > 15 and listed == sorted(listed)
 
 
 def test_each_optimiser_has_a_name_in_print():

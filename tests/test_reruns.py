@@ -102,6 +102,7 @@ KEYS = {
     "variants.mlp-torch.*": {"mlp-tuned", "trials"},
     "variants.mlp-tuned.search": {"trials", "select_trial", "mlp-tuned"},
     "variants.mlp-tuned.like": {"mlp-tuned"},
+    "variants.mlp-tuned.seeds": {"mlp-tuned+", "measure_shifts", *ROWS},
     "variants.vgg.*": {"vgg"},
     "variants.*": set(),  # not of `run`, and nothing of it is like them
     "search.mlp-grid.grid": {"trials+"},

@@ -58,7 +58,14 @@ def main(arguments: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    options = vars(_parser().parse_args(arguments))
+    parser, commands = _parser()
+    if words and not words[0].startswith("-") and words[0] not in commands:
+        from cifar_report.study.validation import did_you_mean
+
+        hint = did_you_mean(words[0], commands, "there are")
+        print(f"cifar-report: there is no command '{words[0]}'; {hint}", file=sys.stderr)
+        return 2
+    options = vars(parser.parse_args(arguments))
     command = options.pop("command")
     try:
         command(**options)
@@ -84,10 +91,10 @@ def prepare_dataset(stage: Path, output: Path, resources: Path) -> None:
     from cifar_report.data import datasets
     from cifar_report.study import plan
 
-    settings = read_json(stage)["settings"]
+    settings = plan.stage(stage)
     datasets.prepare(**settings, folder=output, resources=resources)
     # No input of the rule: where it has changed and the data have not, Snakemake's next call has checked it.
-    plan.check_needs(read_json(stage.with_name("needs.json")), output)
+    plan.check_needs(plan.stage(stage.with_name("needs.json")), output)
 
 
 def train_variant(
@@ -111,7 +118,7 @@ def train_variant(
     settings, name = plan.settings_of(document, chosen), document["variant"]
     seeds: list[int] = []
     if stage and seeds_per_job > 1:
-        seeds = next(v["seeds"] for v in read_json(stage)["settings"]["variants"] if v["name"] == name)
+        seeds = next(v["seeds"] for v in plan.stage(stage)["variants"] if v["name"] == name)
     runs = [(settings, number, f"{name} seed {number}") for number in (seed, *seeds)]
     _train(runs, document["code"], dataset, store, output, name, seeds_per_job, test=True)
 
@@ -128,7 +135,7 @@ def train_trial(
 
     plans = [document]
     if stage and seeds_per_job > 1:
-        listed = [read_json(run_plan.with_name(f"{trial}.json")) for trial in read_json(stage)["settings"]["trials"]]
+        listed = [read_json(run_plan.with_name(f"{trial}.json")) for trial in plan.stage(stage)["trials"]]
         plans += [other for other in listed if other["code"] == document["code"]]
     runs = [(plan.settings_of(p), p["seed"], f"{p['variant']} seed {p['seed']}") for p in plans]
     _train(runs, document["code"], dataset, store, output, document["variant"], seeds_per_job, test=False)
@@ -174,38 +181,43 @@ def search_halving(stage: Path, dataset: Path, store: Path, output: Path) -> Non
 def select_trial(stage: Path, search: Path, output: Path) -> None:
     """Chooses the trial of a search with the best validation accuracy."""
     from cifar_report.analysis import selection
+    from cifar_report.study import plan
 
-    selection.select(read_json(stage)["settings"], search, output)
+    selection.select(plan.stage(stage), search, output)
 
 
 def tabulate_search(stage: Path, search: Path, output: Path) -> None:
     """Writes a row for each trial of all searches."""
     from cifar_report.analysis import searches
+    from cifar_report.study import plan
 
-    searches.write(read_json(stage)["settings"], search, output)
+    searches.write(plan.stage(stage), search, output)
 
 
 def summarise_runs(stage: Path, runs: Path, summary: Path, costs: Path) -> None:
     """Writes a row for each variant: accuracies with intervals, and what it cost."""
     from cifar_report.analysis.summary import write_summary
+    from cifar_report.study import plan
 
-    write_summary(read_json(stage)["settings"], runs, summary, costs)
+    write_summary(plan.stage(stage), runs, summary, costs)
 
 
 def measure_shifts(stage: Path, runs: Path, dataset: Path, output: Path) -> None:
     """Measures test accuracy on shifted images."""
     die_with_parent()
     from cifar_report.analysis.perturbed import measure_shifts
+    from cifar_report.study import plan
 
-    measure_shifts(read_json(stage)["settings"], runs, dataset, output)
+    measure_shifts(plan.stage(stage), runs, dataset, output)
 
 
 def measure_flips(stage: Path, runs: Path, dataset: Path, output: Path) -> None:
     """Measures test accuracy with test-time flips."""
     die_with_parent()
     from cifar_report.analysis.perturbed import measure_flips
+    from cifar_report.study import plan
 
-    measure_flips(read_json(stage)["settings"], runs, dataset, output)
+    measure_flips(plan.stage(stage), runs, dataset, output)
 
 
 def measure_batch_statistics(stage: Path, runs: Path, dataset: Path, output: Path) -> None:
@@ -227,24 +239,27 @@ def measure_agreement(stage: Path, dataset: Path, output: Path) -> None:
 def write_events(stage: Path, runs: Path, output: Path) -> None:
     """Writes TensorBoard event files of all runs."""
     from cifar_report.rendering import events
+    from cifar_report.study import plan
 
-    events.write(read_json(stage)["settings"], runs, output)
+    events.write(plan.stage(stage), runs, output)
 
 
 def test_claims(stage: Path, results: Path, claims: Path | None) -> None:
     """Tests the claims and writes their verdicts, as JSON and LaTeX."""
     from cifar_report.analysis.claims import verdicts
     from cifar_report.rendering import claims as latex
+    from cifar_report.study import plan
 
-    verdicts.write(read_json(stage)["settings"], results, claims)
+    verdicts.write(plan.stage(stage), results, claims)
     latex.write(results)
 
 
 def draw_figures(stage: Path, results: Path) -> None:
     """Draws the figures."""
     from cifar_report.rendering import figures
+    from cifar_report.study import plan
 
-    settings = read_json(stage)["settings"]
+    settings = plan.stage(stage)
     search = results / "search.csv" if settings["searches"] else None
     figures.write(settings, results / "runs", results / "dataset", search, results / "figures")
 
@@ -260,15 +275,17 @@ def check_equations(stage: Path, kept: Path, checks: Path, output: Path) -> None
 def write_tables(stage: Path, results: Path) -> None:
     """Writes the tables and the numbers of the LaTeX report."""
     from cifar_report.rendering import tables
+    from cifar_report.study import plan
 
-    tables.write(read_json(stage)["settings"], results)
+    tables.write(plan.stage(stage), results)
 
 
 def write_pages(stage: Path, results: Path, templates: Path, output: Path) -> None:
     """Writes the tables of the HTML report as pages, and its captions."""
     from cifar_report.rendering import pages
+    from cifar_report.study import plan
 
-    pages.write(read_json(stage)["settings"], results, templates, output)
+    pages.write(plan.stage(stage), results, templates, output)
 
 
 def explain(results: Path, what: str) -> None:
@@ -343,23 +360,10 @@ def compare(a: str, b: str, output: Path | None) -> None:
         print(f"\n{output}: written")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """The parser, and those of the subcommands by name."""
     parser = argparse.ArgumentParser(prog="cifar-report", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
-
-    trains: tuple[Callable[..., None], ...] = (train_variant, train_trial)
-    for function in trains:
-        sub = _command(commands, function)
-        sub.add_argument("--plan", type=Path, required=True, dest="run_plan", help="the run's file in plan/")
-        sub.add_argument("--dataset", type=Path, required=True, help=PATHS["dataset"])
-        sub.add_argument("--store", type=Path, required=True, help=PATHS["store"])
-        sub.add_argument("--output", type=Path, required=True, help="folder for this run's files")
-        sub.add_argument("--stage", type=Path, help="the stage's file in plan/ that lists the other seeds or trials")
-        sub.add_argument("--seeds-per-job", type=int, default=1, help="how many seeds or trials may share this process")
-    sub = commands.choices["train-variant"]
-    sub.add_argument("--seed", type=int, required=True)
-    sub.add_argument("--selected", type=Path, nargs="?", help="selected.yaml of the search that the variant names")
-
     paths: dict[Callable[..., None], tuple[str, ...]] = {
         prepare_dataset: ("stage", "output", "resources"),
         search_halving: ("stage", "dataset", "store", "output"),
@@ -383,8 +387,28 @@ def _parser() -> argparse.ArgumentParser:
         export_runs: ("results", "store", "output"),
         import_runs: ("store",),
     }
+    trains: tuple[Callable[..., None], ...] = (train_variant, train_trial)
+    for function in sorted((*paths, *trains, compare), key=lambda function: function.__name__):
+        text, name = function.__doc__, function.__name__.replace("_", "-")
+        commands.add_parser(name, help=text, description=text).set_defaults(command=function)
+
+    def sub_of(function: Callable[..., None]) -> argparse.ArgumentParser:
+        return commands.choices[function.__name__.replace("_", "-")]
+
+    for function in trains:
+        sub = sub_of(function)
+        sub.add_argument("--plan", type=Path, required=True, dest="run_plan", help="the run's file in plan/")
+        sub.add_argument("--dataset", type=Path, required=True, help=PATHS["dataset"])
+        sub.add_argument("--store", type=Path, required=True, help=PATHS["store"])
+        sub.add_argument("--output", type=Path, required=True, help="folder for this run's files")
+        sub.add_argument("--stage", type=Path, help="the stage's file in plan/ that lists the other seeds or trials")
+        sub.add_argument("--seeds-per-job", type=int, default=1, help="how many seeds or trials may share this process")
+    sub = commands.choices["train-variant"]
+    sub.add_argument("--seed", type=int, required=True)
+    sub.add_argument("--selected", type=Path, nargs="?", help="selected.yaml of the search that the variant names")
+
     for function, names in paths.items():
-        sub = _command(commands, function)
+        sub = sub_of(function)
         for name in names:
             sub.add_argument(f"--{name}", type=Path, required=True, help=PATHS[name])
     sub = commands.choices["test-claims"]
@@ -404,18 +428,11 @@ def _parser() -> argparse.ArgumentParser:
     commands.choices["import-runs"].add_argument(
         "--results", type=Path, help="folder of the study that they are for: its data and settings must be theirs"
     )
-    sub = _command(commands, compare)
+    sub = commands.choices["compare"]
     for name in ("a", "b"):
         sub.add_argument(name, help="folder of a study, or <git revision>:<folder>")
     sub.add_argument("--output", type=Path, help="page to write besides, .html")
-    return parser
-
-
-def _command(commands: "argparse._SubParsersAction", function) -> argparse.ArgumentParser:
-    text = function.__doc__
-    sub = commands.add_parser(function.__name__.replace("_", "-"), help=text, description=text)
-    sub.set_defaults(command=function)
-    return sub
+    return parser, dict(commands.choices)
 
 
 if __name__ == "__main__":

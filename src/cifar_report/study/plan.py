@@ -65,6 +65,7 @@ FIELDS = {
     "claims": ("seeds", "search"),
     "html": ("label",),
 }
+STAGE_FILES = ("stages/", "select/")  # hold a digest of themselves; of runs and trials, settings and code are checked
 HALVING = "cifar_report.runs.halving"  # draws and promotes the trials of a search
 SELECTION = "cifar_report.analysis.selection"  # chooses one of them
 
@@ -89,7 +90,8 @@ def write(study: Study, config: dict[str, Any], folder: Path) -> None:
         if to_json(before) == to_json(prepare):  # else `prepare-dataset` checks the data that it makes
             check_needs(study.needs(), folder.parent / "dataset")
         for name, document in plans.items():
-            write_text_if_changed(folder / f"{name}.json", to_json(document))
+            whole = sealed(document) if name.startswith(STAGE_FILES) else document
+            write_text_if_changed(folder / f"{name}.json", to_json(whole))
         write_text_if_changed(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
     except OSError as error:
         raise InputError(f"{folder}: expected a folder to write results to, found {error.strerror}") from error
@@ -98,9 +100,27 @@ def write(study: Study, config: dict[str, Any], folder: Path) -> None:
 def _prepared(folder: Path) -> dict[str, Any]:
     """What the plan said of the data before; nothing where that cannot be read."""
     try:
-        return dict(read_json(folder / "stages/prepare.json"))
-    except (InputError, ValueError, TypeError):
+        return {key: value for key, value in read_json(folder / "stages/prepare.json").items() if key != "digest"}
+    except (InputError, AttributeError):
         return {}
+
+
+def sealed(document: dict[str, Any]) -> dict[str, Any]:
+    """A plan file's content with its digest, which `stage` compares."""
+    return document | {"digest": digest(document)}
+
+
+def stage(path: Path) -> Any:
+    """The settings in the plan file of a stage, or of a search's selection.
+
+    Raises:
+        InputError: it is missing, or not what the plan wrote.
+    """
+    document = read_json(path)
+    whole = isinstance(document, dict) and {k: v for k, v in document.items() if k != "digest"}
+    if not whole or sealed(whole) != document:
+        raise InputError(f"{path}: is not what the plan wrote, so it was altered or damaged; call snakemake again")
+    return document["settings"]
 
 
 def check_needs(needs: dict[str, dict[str, Any]], dataset: Path) -> None:
@@ -162,7 +182,7 @@ def documents(study: Study, root: Path = Path()) -> dict[str, dict[str, Any]]:
         plans["stages/claims"]["sources"] = {study.claims: sha256(root / study.claims)}
     if "path" in study.dataset and "sha256" not in study.dataset:  # images that may be replaced
         plans["stages/prepare"]["files"] = listing(located(study.dataset["path"]))
-    plans["stages/needs"] = study.needs()
+    plans["stages/needs"] = {"settings": study.needs()}
     return plans
 
 
