@@ -224,16 +224,18 @@ def measure_batch_statistics(stage: Path, runs: Path, dataset: Path, output: Pat
     """Measures test accuracy where batch norm takes the statistics of each batch of test images."""
     die_with_parent()
     from cifar_report.analysis.perturbed import measure_batch_statistics
+    from cifar_report.study import plan
 
-    measure_batch_statistics(read_json(stage)["settings"], runs, dataset, output)
+    measure_batch_statistics(plan.stage(stage), runs, dataset, output)
 
 
 def measure_agreement(stage: Path, dataset: Path, output: Path) -> None:
     """Compares two implementations of one network, step by step in float64."""
     die_with_parent()
     from cifar_report.analysis import agreement
+    from cifar_report.study import plan
 
-    agreement.write(read_json(stage)["settings"], dataset, output)
+    agreement.write(plan.stage(stage), dataset, output)
 
 
 def write_events(stage: Path, runs: Path, output: Path) -> None:
