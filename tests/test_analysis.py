@@ -10,6 +10,7 @@ from scipy import stats
 from sklearn.metrics import recall_score
 
 from cifar_report.analysis import searches, selection, summary
+from cifar_report.analysis.measurements import BATCH_STATISTICS
 from cifar_report.analysis.statistics import binomial_error, t_interval
 from cifar_report.base.errors import InputError
 from cifar_report.cli import main
@@ -279,6 +280,28 @@ def best_stage(best):
     names = ("mlp", "mlp-best", "vgg-best")
     variants = [{"name": n, "label": n.upper(), "original_test_accuracy": 0.466 if n == "mlp" else None} for n in names]
     return {"variants": variants, "report": {"best": best}, "like": {"mlp-best": "mlp"}}
+
+
+def test_the_table_of_compatibility_holds_what_was_measured_as_the_original_did(tmp_path):
+    """Three runs of 40, 42 and 44 per cent beside 46.6: s is 2, and t of two degrees of freedom is 4.303."""
+    for seed, accuracy in enumerate((0.40, 0.42, 0.44)):
+        write_run(tmp_path / f"mlp/{seed}", seed, accuracy)
+    runs = {name: [load_run(tmp_path / f"mlp/{s}") for s in (0, 1, 2)] for name in ("mlp", "mlp-best", "vgg-best")}
+    batches = pd.DataFrame([("mlp", s, 4, 2, 2, 0.30 + s / 100, 0.4) for s in (0, 1, 2)], columns=BATCH_STATISTICS)
+    stage, half = best_stage({}), 4.303 * 2 * np.sqrt(4 / 3)
+
+    def rows(facts):
+        lines = tables.compatibility_table(stage, facts).splitlines()
+        return [[cell.strip() for cell in line.rstrip("\\ ").split("&")] for line in lines if "&" in line][1:]
+
+    (row,) = rows(summary.facts(runs))
+    expected = ["46.6", "42.00", "3", f"{{{42 - half:.1f} to {42 + half:.1f}}}", f"{half:.1f}", "13.1"]
+    assert row[1:7] == expected and row[8] == "compatible"
+    as_original, evaluated = rows(summary.facts(runs, by_batch_statistics=batches))
+    assert as_original[2:4] == ["31.00", "3"] and as_original[8] == "incompatible"
+    assert evaluated[1:7] == expected
+    (few,) = rows(summary.facts({name: members[:2] for name, members in runs.items()}))
+    assert few[4] == "{--}" and few[8] == "unknown"
 
 
 def test_best_table_leaves_out_what_the_study_does_not_run(tmp_path):

@@ -129,14 +129,23 @@ class Facts:
         """The standard deviation of one run's test accuracy over the seeds; NaN for fewer than two."""
         return float(self.values("test", "accuracy").std(ddof=1)) if self.seeds > 1 else np.nan
 
-    def compatibility(self, original: float | None) -> Compatibility | None:
+    def compatibility(self, original: float | None, evaluated: bool = False) -> Compatibility | None:
         """What a test accuracy that was printed of one run is beside ours; None without one, or below three seeds.
 
         Where ours was measured as the original measured its own, by batch statistics, that is what stands beside it.
+
+        Args:
+            original: a fraction.
+            evaluated: take the accuracy in evaluation mode all the same.
         """
-        if self.by_batch_statistics is None or self.by_batch_statistics.empty:
-            return compatibility(original, self.values("test", "accuracy"))
-        return compatibility(original, self.by_batch_statistics["accuracy"].to_numpy())
+        if self.is_measured_as_the_original and not evaluated:
+            return compatibility(original, self.measured_by_batch_statistics["accuracy"].to_numpy())
+        return compatibility(original, self.values("test", "accuracy"))
+
+    @property
+    def is_measured_as_the_original(self) -> bool:
+        """Whether test accuracies by batch statistics are there."""
+        return self.by_batch_statistics is not None and not self.by_batch_statistics.empty
 
     @cached_property
     def test_accuracy_binomial(self) -> float:

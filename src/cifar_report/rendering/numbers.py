@@ -57,7 +57,7 @@ def numbers(
             "compatibility.compatible": num(sum(each.compatible for each in found.values())),
             "compatibility.joint": percent(joint_confidence(len(found))),
         }
-        entries |= _from(joint, *records_of([run for name in found for run in runs[name]]))
+        entries |= _from(joint, *compared_files(stage, facts))
     if noisy := sum(each.noise is not None for each in facts.values()):
         entries |= _from({"noise": num(noisy)}, *records_of(every))
     entries |= _from({"calibration.bins": num(CALIBRATION_BINS)}, "plan/stages/tables.json")
@@ -74,9 +74,7 @@ def numbers(
     entries |= _from(_figure_numbers(figures), "figures/figures.json")
     sources = {figure["name"]: figure["sources"] for figure in figures} | {
         "tables/summary": ["summary.csv"],
-        "tables/compatibility": records_of(
-            [run for v in stage["variants"] if v["original_test_accuracy"] is not None for run in runs[v["name"]]]
-        ),
+        "tables/compatibility": compared_files(stage, facts),
         "tables/splits": [*records_of(every), *logits_of(every)],
         "tables/differences": records_of(every),
         "tables/classes": logits_of([run for name in main_models(stage["main"], runs) for run in runs[name]]),
@@ -117,6 +115,13 @@ def _mean(texts: dict[str, str], *files: str) -> dict[str, Number]:
 def records_of(runs: list[Run]) -> list[str]:
     """The run.json of each run, named from the study's folder."""
     return [f"runs/{run.variant}/seed-{run.seed}/run.json" for run in runs]
+
+
+def compared_files(stage: dict[str, Any], facts: dict[str, Facts]) -> list[str]:
+    """What the comparison with printed accuracies was computed from."""
+    compared = [facts[v["name"]] for v in stage["variants"] if v["original_test_accuracy"] is not None]
+    measured = any(each.is_measured_as_the_original for each in compared)
+    return records_of([run for each in compared for run in each.runs]) + ["batch-statistics.csv"] * measured
 
 
 def logits_of(runs: list[Run]) -> list[str]:
@@ -216,14 +221,18 @@ def _variant_numbers(variant: dict[str, Any], facts: Facts) -> dict[str, Number]
         means["test-accuracy-binomial"] = fine_percent(facts.test_accuracy_binomial)
     if facts.seeds > 1:
         means["test-accuracy-std"] = fine_percent(facts.test_accuracy_std)
-    if (found := facts.compatibility(variant["original_test_accuracy"])) is not None:
-        means |= _compatibility_numbers(found)
     entries = (
         _from(planned, "plan/stages/tables.json")
         | _from(counts, *facts.sources("seeds"))
         | _from(size, *facts.sources("settings"))
         | _mean(means, *facts.sources("accuracy"))
     )
+    original, as_original = variant["original_test_accuracy"], "accuracy"
+    if facts.is_measured_as_the_original:
+        as_original = "batch_statistics_accuracy"
+        texts = _compatibility_numbers(facts.compatibility(original, evaluated=True), "-evaluated")
+        entries |= _from(texts, *facts.sources("accuracy"))
+    entries |= _from(_compatibility_numbers(facts.compatibility(original)), *facts.sources(as_original))
     if facts.seeds:
         error = {"ece": percent(facts.calibration_error.mean)}
         entries |= _from(error, *facts.sources("calibration_error"))
@@ -268,9 +277,11 @@ def _measured_numbers(facts: Facts) -> dict[str, Number]:
     return entries
 
 
-def _compatibility_numbers(found: Compatibility) -> dict[str, str]:
+def _compatibility_numbers(found: Compatibility | None, end: str = "") -> dict[str, str]:
+    if found is None:
+        return {}
     low, high = (f"{100 * limit:.1f}" for limit in (found.prediction.low, found.prediction.high))
-    return {
+    texts = {
         "prediction": rf"\num{{{low}}} to \qty{{{high}}}{{\percent}}",
         "prediction-low": percent(found.prediction.low),
         "prediction-high": percent(found.prediction.high),
@@ -281,6 +292,7 @@ def _compatibility_numbers(found: Compatibility) -> dict[str, str]:
         "next-reaches": percent(found.next_reaches),
         "reached": num(found.reached),
     }
+    return {key + end: text for key, text in texts.items()}
 
 
 def _first_loss_numbers(

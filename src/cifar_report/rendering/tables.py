@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from cifar_report.analysis import measurements, searches
+from cifar_report.analysis.compatibility import Compatibility
 from cifar_report.analysis.selection import main_models
-from cifar_report.analysis.statistics import binomial_error, t_interval
+from cifar_report.analysis.statistics import Interval, binomial_error, t_interval
 from cifar_report.analysis.summary import Facts, facts, paired_differences
 from cifar_report.base.files import read_json, read_table, to_json, write_text
 from cifar_report.data import datasets
@@ -128,37 +129,55 @@ def compatibility_table(stage: dict[str, Any], facts: dict[str, Facts]) -> str:
 
     Beside the answer stand what makes it easy or hard: the half width of the prediction interval, the difference that
     would have been found with 80 % power, and p. Without an interval, of fewer than three seeds, there is no answer.
+    A network that was measured as the original measured it, by batch statistics, has a row in evaluation mode too.
     """
     rows = []
     for variant in stage["variants"]:
         original, each = variant["original_test_accuracy"], facts[variant["name"]]
         if original is None:
             continue
-        row = {
-            "Network": escape(variant["label"]),
-            "{Original}": _cell(original, 1),
-            "{Mean}": _cell(each.accuracy["test"].mean, 2),
-            "{Seeds}": str(each.seeds),
-        }
-        if (found := each.compatibility(original)) is None:
-            missing = ("{One new run}", r"{$\pm$}", "{Detectable}", "{$p$}")
-            rows.append(row | dict.fromkeys(missing, "{--}") | {"Compatible?": "unknown"})
+        label = escape(variant["label"])
+        if not each.is_measured_as_the_original:
+            rows.append(
+                _compatibility_row(label, original, each.accuracy["test"], each.seeds, each.compatibility(original))
+            )
             continue
-        low, high = (f"{100 * limit:.1f}" for limit in (found.prediction.low, found.prediction.high))
         rows.append(
-            row
-            | {
-                "{One new run}": rf"{{{low} to {high}}}",
-                r"{$\pm$}": _cell(found.prediction.half, 1),
-                "{Detectable}": _cell(found.detectable, 1),
-                "{$p$}": f"{found.p:.3f}",
-                "Compatible?": "compatible" if found.compatible else "incompatible",
-            }
+            _compatibility_row(
+                rf"{label}\newline by batch statistics, as the original",
+                original,
+                each.batch_statistics_accuracy,
+                len(each.measured_by_batch_statistics),
+                each.compatibility(original),
+            )
+        )
+        evaluated = each.compatibility(original, evaluated=True)
+        rows.append(
+            _compatibility_row(
+                rf"{label}\newline in evaluation mode", original, each.accuracy["test"], each.seeds, evaluated
+            )
         )
     if not rows:
         return "% No accuracy was printed of the study's variants.\n"
     formats = _numeric("2.1", "2.2", "2.0"), _numeric("2.1", "2.1", "1.3")
     return _latex(pd.DataFrame(rows), f"{_WRAPPED} {formats[0]} c {formats[1]} l", wide=True)
+
+
+def _compatibility_row(
+    label: str, original: float, ours: Interval, seeds: int, found: Compatibility | None
+) -> dict[str, str]:
+    row = {"Network": label, "{Original}": _cell(original, 1), "{Mean}": _cell(ours.mean, 2), "{Seeds}": str(seeds)}
+    if found is None:
+        missing = ("{One new run}", r"{$\pm$}", "{Detectable}", "{$p$}")
+        return row | dict.fromkeys(missing, "{--}") | {"Compatible?": "unknown"}
+    low, high = (f"{100 * limit:.1f}" for limit in (found.prediction.low, found.prediction.high))
+    return row | {
+        "{One new run}": rf"{{{low} to {high}}}",
+        r"{$\pm$}": _cell(found.prediction.half, 1),
+        "{Detectable}": _cell(found.detectable, 1),
+        "{$p$}": f"{found.p:.3f}",
+        "Compatible?": "compatible" if found.compatible else "incompatible",
+    }
 
 
 def splits_table(stage: dict[str, Any], facts: dict[str, Facts]) -> str:

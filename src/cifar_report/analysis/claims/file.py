@@ -109,6 +109,7 @@ class NextRun(_Comparison):
 class GradientAgreement(_Comparison):
     """By how much the losses and gradients of two implementations of one network differ, in float64."""
 
+    sampled: ClassVar[bool] = False
     kind: Literal["gradient-agreement"]
     variants: Pair
     metric: Literal["loss"]
