@@ -118,6 +118,13 @@ def test_a_study_in_another_folder_says_that_there_is_no_configuration(workflow,
     assert code != 0 and f"{tmp_path}: config.yaml was not found here" in output
 
 
+def test_wrong_claims_stop_the_study_before_any_job(workflow):
+    claims = (workflow / "report/claims.yaml").read_text()
+    (workflow / "own.yaml").write_text(claims.replace("kind: contrast", "kind: contrats", 1))
+    code, output = snakemake(workflow, "--dry-run", "--config", "claims=own.yaml")
+    assert code != 0 and re.search(r"own\.yaml:\d+: claim '.*contrats", output), output
+
+
 def test_a_template_is_refused_as_soon_as_it_is_seen(workflow):
     """Too late to keep its code from running: a configuration is a program, as README says."""
     (workflow / "template.yaml").write_text("__use_yte__: true\nstudy: x\n")
@@ -345,3 +352,16 @@ def test_the_lock_can_be_audited():
     """`make vulnerabilities` asks for the known vulnerabilities of what is locked, and installs nothing for it."""
     rule = re.search(r"^vulnerabilities:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert rule and "pip-audit --strict --require-hashes --disable-pip --requirement requirements-dev.lock" in rule[1]
+
+
+# --- what is promised -------------------------------------------------------------------------------------------------
+
+
+def test_each_guarantee_names_a_test_that_there_is():
+    written = {
+        name for path in ROOT.glob("tests/**/test_*.py") for name in re.findall(r"def (test_\w+)", path.read_text())
+    }
+    rows = [line for line in (ROOT / "docs/guarantees.md").read_text().splitlines() if re.search(r"\| `test_", line)]
+    assert len(rows) > 10
+    for row in rows:
+        assert set(re.findall(r"`(test_\w+)`", row)) <= written, row
