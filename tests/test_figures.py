@@ -21,6 +21,7 @@ from cifar_report.data.datasets import SPLITS, array_digest
 from cifar_report.rendering import figures
 from cifar_report.rendering.figures import predictions
 from cifar_report.rendering.figures.searches import batch_sizes, search_effects
+from cifar_report.rendering.figures.shifts import shift_losses
 from cifar_report.rendering.figures.style import SKY, VERMILLION, short_labels
 from cifar_report.rendering.figures.weights import SHADES, first_layer
 from cifar_report.runs.finished import load_runs
@@ -298,6 +299,26 @@ def test_batch_sizes_are_drawn_against_steps_and_against_images(study, styled):
         for axes, column in ((left, "step"), (right, "samples_seen")):
             line = next(line for line in axes.lines if line.get_label() == f"batches of {size}")
             np.testing.assert_allclose(line.get_xydata(), np.column_stack([curves[0][column], loss]))
+
+
+def test_shifts_are_drawn_as_points_lost_with_t_intervals(styled):
+    accuracies = {("a", 0): 0.5, ("a", 1): 0.54, ("a", 2): 0.52, ("b", 0): 0.8}
+    rows = [
+        (*run, pixels, 90, top - 0.03 * pixels * (1 + run[1])) for run, top in accuracies.items() for pixels in range(5)
+    ]
+    table = pd.DataFrame(rows, columns=["variant", "seed", "shift", "images", "accuracy"])
+    drawing = shift_losses({"a": "An MLP", "b": "A VGG", "c": "Not measured"}, table)
+    (axes,) = drawing.figure.axes
+    (a, _, (bars,)), (b, _, _) = axes.containers
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["An MLP", "A VGG"]
+    np.testing.assert_allclose(a.get_ydata(orig=False), [0, 6, 12, 18, 24], atol=1e-9)
+    np.testing.assert_allclose(b.get_ydata(orig=False), [0, 3, 6, 9, 12], atol=1e-9)
+    low, high = stats.t.interval(0.95, 2, 24, stats.sem([12, 24, 36]))
+    np.testing.assert_allclose(bars.get_segments()[-1][:, 1], (low, high))
+    share = np.mean([12 / 50, 24 / 54, 36 / 52])
+    assert drawing.facts["a"] == f"24.0 points [{low:.1f}, {high:.1f}], {100 * share:.1f} % of its accuracy; 3 seeds"
+    assert drawing.facts["b"] == "12.0 points, 15.0 % of its accuracy; 1 seed" and "90 test images" in drawing.caption
+    assert "every run diverged" in shift_losses({"c": "C"}, table).caption
 
 
 def test_model_shown_is_the_best_in_validation_else_the_first_vgg(runs):

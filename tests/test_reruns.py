@@ -55,7 +55,7 @@ READERS = {
         "write_tables",
         *FIGURES_AND_CLAIMS,
     },
-    "measure_shifts": {"test_claims"},
+    "measure_shifts": {"test_claims", "draw_figures"},
     "measure_flips": {"write_tables"},
     "measure_batch_statistics": {"write_tables"},
     "measure_agreement": {"test_claims"},
@@ -109,6 +109,7 @@ KEYS = {
     "search.mlp-grid.like": {"trials"},
     "search.mlp-grid.seeds": {"trials+"},
     "search.*": set(),  # of no variant of `run`
+    "shifts.variants": {"measure_shifts", "draw_figures"},
     "shifts.*": {"measure_shifts"},
     "test_time_flips.*": {"measure_flips"},
     "batch_statistics.*": {"measure_batch_statistics"},
@@ -137,7 +138,7 @@ TRAINED = {"runs/devices.py", "runs/machine.py", *(f"training/{name}.py" for nam
 PERTURBED = READ | DATA | TRAINED | {"analysis/perturbed.py", "analysis/measurements.py"}
 FACTS = {f"analysis/{name}.py" for name in ("compatibility", "noise", "searches", "statistics", "summary")}
 FACTS |= {"base/randomness.py"}
-FIGURES = ("accuracy", "catalogue", "predictions", "searches", "style", "weights")
+FIGURES = ("accuracy", "catalogue", "predictions", "searches", "shifts", "style", "weights")
 MODULES = {
     "prepare_dataset": DATA,
     "mlp-numpy": NUMPY,
@@ -156,7 +157,7 @@ MODULES = {
     "draw_figures": READ
     | DATA
     | FACTS
-    | {"analysis/selection.py", *(f"rendering/figures/{name}.py" for name in FIGURES)},
+    | {"analysis/measurements.py", "analysis/selection.py", *(f"rendering/figures/{name}.py" for name in FIGURES)},
     "write_tables": READ
     | DATA
     | FACTS

@@ -263,7 +263,8 @@ def draw_figures(stage: Path, results: Path) -> None:
 
     settings = plan.stage(stage)
     search = results / "search.csv" if settings["searches"] else None
-    figures.write(settings, results / "runs", results / "dataset", search, results / "figures")
+    shifts = results / "shifts.csv" if settings["shifted"] else None
+    figures.write(settings, results / "runs", results / "dataset", search, results / "figures", shifts)
 
 
 def check_equations(stage: Path, kept: Path, checks: Path, output: Path) -> None:

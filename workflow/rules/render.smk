@@ -5,6 +5,7 @@ rule draw_figures:
         TRIALS,
         SEARCH,
         ancient(DATASET),
+        [f"{RESULTS}/shifts.csv"] if SHIFTED else [],
         plan=local(f"{RESULTS}/plan/stages/figures.json"),
         dataset=DESCRIPTION,
     output:

@@ -293,7 +293,9 @@ def stage_settings(study: Study) -> dict[str, Any]:
         },
         "agreement": {"pairs": [_pair(study, *names) for names in study.agreement]},
         "events": rows("events") if study.tensorboard else {"variants": []},
-        "figures": rows("figures") | {"searches": searches, "main": _main(study)},
+        "figures": rows("figures")
+        | {"searches": searches, "main": _main(study)}
+        | {"shifted": [name for name in study.shifts["variants"] if name in study.variants]},
         "tables": rows("tables")
         | {"reproduces": study.reproduces}
         | {"searches": searches, "study": study.name, "report": study.report, "main": _main(study)}

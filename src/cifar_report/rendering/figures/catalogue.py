@@ -16,6 +16,7 @@ from cifar_report.rendering.figures.searches import (
     rungs,
     search_effects,
 )
+from cifar_report.rendering.figures.shifts import shift_losses
 from cifar_report.rendering.figures.style import Drawing, completed_runs, nothing_drawn, save, style
 from cifar_report.rendering.figures.weights import first_layer
 
@@ -31,7 +32,7 @@ def names(stage: dict[str, Any]) -> list[str]:
     Args:
         stage: {"variants": [{"name", "label", "seeds", "search", "original_test_accuracy"}, …]} and, where
             figures of more than main effects are wanted, "searches": {search: {"method", "grid": {setting: values or
-            range}}}.
+            range}}}, and "shifted": names of the variants that are measured on shifted images.
     """
     figures = [f"curves-{variant['name']}" for variant in stage["variants"]] + ["comparison"]
     if _of_original(stage):
@@ -42,10 +43,14 @@ def names(stage: dict[str, Any]) -> list[str]:
             figures.append(f"interactions-{search}")
     if _batch_size_search(stage):
         figures.append("batch-size")
+    if stage.get("shifted"):
+        figures.append("shifts")
     return [*figures, *IN_DETAIL]
 
 
-def write(stage: dict[str, Any], runs: Path, dataset: Path, search: Path | None, output: Path) -> None:
+def write(
+    stage: dict[str, Any], runs: Path, dataset: Path, search: Path | None, output: Path, shifts: Path | None = None
+) -> None:
     """Writes `<name>.pdf` and `<name>.svg` for each of `names`, and last `figures.json`.
 
     The index lists each figure's name, title, caption, facts and sources, see `Drawing`.
@@ -55,13 +60,14 @@ def write(stage: dict[str, Any], runs: Path, dataset: Path, search: Path | None,
         runs: folder of `<variant>/seed-<n>/`; dataset: folder that `prepare` made.
         search: search.csv, with the trials' folders in `search/` beside it; None where the study has no search.
         output: folder of the figures.
+        shifts: shifts.csv; None where the study measures no variant on shifted images.
 
     Raises:
         InputError: a file is missing, or is not what it should be.
     """
     index = []
     with style():
-        for name, drawing in _drawings(stage, runs, datasets.load(dataset), search):
+        for name, drawing in _drawings(stage, runs, datasets.load(dataset), search, shifts):
             save(drawing, name, output)
             parts = {key: getattr(drawing, key) for key in ("title", "caption", "facts", "sources")}
             index.append({"name": name, **parts})
@@ -69,10 +75,11 @@ def write(stage: dict[str, Any], runs: Path, dataset: Path, search: Path | None,
 
 
 def _drawings(
-    stage: dict[str, Any], runs: Path, data: datasets.Dataset, search: Path | None
+    stage: dict[str, Any], runs: Path, data: datasets.Dataset, search: Path | None, shifts: Path | None
 ) -> Iterator[tuple[str, Drawing]]:
     """The drawings of a study by name, in the order of `names`."""
     from cifar_report.analysis import searches
+    from cifar_report.analysis.measurements import SHIFTS, read
     from cifar_report.analysis.selection import main_models, representative
     from cifar_report.runs.finished import load_runs
 
@@ -97,6 +104,11 @@ def _drawings(
             yield f"interactions-{name}", parallel(name, trials, axes) if halving else interactions(name, trials, axes)
     if search and (grid := _batch_size_search(stage)):
         yield "batch-size", batch_sizes(grid, table[table["search"] == grid], search.parent / "search" / grid)
+
+    if shifted := stage.get("shifted"):
+        if shifts is None:
+            raise InputError(f"shifts.csv: expected the accuracies of {', '.join(shifted)}, but no file was named")
+        yield "shifts", shift_losses({name: labels[name] for name in shifted}, read(shifts, SHIFTS))
 
     models = main_models(stage.get("main", ()), by_variant)
     best = representative({name: by_variant[name] for name in models})
