@@ -44,7 +44,7 @@ def browser():
 @pytest.fixture
 def page(browser, report):
     """The report, just opened; at the end nothing went wrong in it, and it asked no server for anything."""
-    page = browser.new_page(viewport={"width": 1440, "height": 900})
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
     wrong, asked = [], []
     page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: wrong.append(str(error)))
@@ -137,6 +137,10 @@ def see(page, path, root):
         rows = frame.locator("tbody tr")
         rows.first.wait_for()
         assert rows.count() == (root / path).read_text().count("<tr>")
+        wide, room = page.frames[-1].evaluate(
+            "(({scrollWidth: w, clientWidth: c}) => [w, c])(document.documentElement)"
+        )
+        assert wide <= room, f"{path}: {wide} pixels wide, {room} are seen"
         look(page, f"view-{Path(path).stem}", "iframe")
         return
     assert page.locator("iframe").get_attribute("src").startswith("data:application/pdf")

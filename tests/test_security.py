@@ -181,7 +181,13 @@ def render(folder, body):
         "\\documentclass{article}\n\\input{preamble}\n\\input{numbers}\n\\begin{document}\n"
         f"BEGIN {body} END\n\\end{{document}}\n"
     )
-    command = [ROOT / "workflow/scripts/render-report", sources, results, folder / "report.pdf"]
+    command = [
+        ROOT / "workflow/scripts/render-report",
+        sources,
+        results,
+        folder / "report.pdf",
+        folder / "source.tar.gz",
+    ]
     environment = os.environ | {"CDPATH": f".:{folder}"}
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:

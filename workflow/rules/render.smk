@@ -88,6 +88,7 @@ rule render_report:
             category="Report",
             labels={"document": "The finished report"},
         ),
+        source=f"{RESULTS}/source.tar.gz",
     log:
         f"{RESULTS}/logs/render_report.log",
     benchmark:
@@ -97,7 +98,8 @@ rule render_report:
     params:
         results=subpath(output[0], parent=True),
     shell:
-        "exec {input.script} report {params.results} {output} > {log} 2>&1"
+        "workflow/scripts/bash -c 'exec {input.script} report {params.results} {output} > {log} 2>&1'"
+        "; grep '^Warning: ' {log} >&2 || true"
 
 
 # What Snakemake's own report shows of this study: tables as pages, and captions that tell what was found.

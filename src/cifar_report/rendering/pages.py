@@ -26,6 +26,7 @@ th, td {{ padding: 0.35rem 0.45rem; text-align: right; vertical-align: top; whit
 th {{ border-bottom: 2px solid #1e293b; vertical-align: bottom; white-space: normal; }}
 td {{ border-bottom: 1px solid #e2e8f0; }}
 th:first-child, td:first-child, .text th, .text td {{ text-align: left; }}
+td:first-child {{ white-space: normal; min-width: 8rem; }}
 .text td {{ white-space: normal; max-width: 36rem; }}
 .text td:first-child {{ max-width: 20rem; }}
 tr.selected td {{ font-weight: 600; }}

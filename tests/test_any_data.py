@@ -1,0 +1,188 @@
+"""The report is true of the study that it is about: the demo's, one of two MLPs on grey images, one of twelve classes
+with long and Cyrillic names, and the reference's on CIFAR-10.
+
+ANY_DATA=<folder> keeps the reports there, to be looked at.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from pypdf import PdfReader
+from test_workflow import PARTS, ROOT
+
+# What is said of the practical, of searches and of VGGs, and is untrue of a study without them.
+OF_THE_PRACTICAL = ("original", "practical", "CIFAR-10", "52.5", "erratum", "this study does not run")
+OF_SEARCHES = ("the search", "searches train", "halving", "trials")
+OF_VGGS = ("convolutional network after VGG", "the VGG", "a VGG")
+LONG = (
+    "Млекопитающее, обезьяна",
+    "Млекопитающее, собака",
+    "αλεπού",
+    "{braces} & 100 %",
+    "automobile, estate",
+    "automobile, saloon",
+)
+CLASSES = (*LONG, "a name of a class that is far longer than an image is wide", "猫", "four", "five", "six", "$x_1$")
+GREY = {
+    "study": "grey",
+    "report": {"title": "Two perceptrons on grey images"},
+    "dataset": "own",
+    "datasets": {"own": {"source": "image-folder", "path": "images"}},
+    "validation_images": 0,
+    "run": ["mlp-numpy", "mlp-torch"],
+    "variants": {
+        "mlp-numpy": {"label": "By hand {in NumPy}", "steps": 40, "batch_size": 10, "seeds": [0, 1, 2]},
+        "mlp-torch": {"seeds": [0, 1, 2]},
+    },
+}
+TWELVE = {
+    "study": "twelve",
+    "report": {"title": "Двенадцать классов", "author": "Иван Петров, Αθήνα"},
+    "dataset": "own",
+    "datasets": {"own": {"source": "image-folder", "path": "images", "printed": {"猫": "кошка"}}},
+    "validation_images": 24,
+    "run": ["mlp-numpy", "vgg"],
+    "variants": {
+        "mlp-numpy": {"label": "Персептрон", "steps": 40, "batch_size": 20, "seeds": [0, 1]},
+        "vgg": {"steps": 2, "evaluate_every": 1, "batch_size": 20, "seeds": [0], "evaluation_images": 20},
+    },
+}
+
+
+def draw(folder, classes, mode):
+    """Five training and three test images of each class, 18 pixels a side, each class another shade."""
+    rng = np.random.default_rng(0)
+    for number, name in enumerate(classes):
+        for split, count in (("train", 5), ("test", 3)):
+            (folder / split / name).mkdir(parents=True)
+            for i in range(count):
+                shape = (18, 18) if mode == "L" else (18, 18, 3)
+                pixels = (20 * number + rng.normal(0, 10, shape)).clip(0, 255).astype(np.uint8)
+                Image.fromarray(pixels, mode).save(folder / split / name / f"{i}.png")
+
+
+def made(folder, checked, overlay, classes, mode):
+    """The results of a study of its own images, which is laid over config.yaml as it is.
+
+    The checks of the equations are those of a study that has run: they are no other ones.
+    """
+    for part in PARTS:
+        make = shutil.copytree if (ROOT / part).is_dir() else shutil.copy2
+        make(ROOT / part, folder / part)
+    shutil.copytree(checked / "results/.equations", folder / "results/.equations")
+    draw(folder / "images", classes, mode)
+    (folder / "overlay.yaml").write_text(yaml.safe_dump(overlay, allow_unicode=True))
+    command = [sys.executable, "-m", "snakemake", "--configfile", "overlay.yaml", "--cores", "2", "--", "report"]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, env=os.environ | {"PATH": path}, check=False
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    return kept(folder / "results" / overlay["study"])
+
+
+def kept(results):
+    if folder := os.environ.get("ANY_DATA"):
+        for name in ("report.pdf", "report.html", "source.tar.gz"):
+            if (results / name).is_file():
+                shutil.copy(results / name, Path(folder, f"{results.name}-{name}"))
+    return results
+
+
+def squeezed(text):
+    """Without what the setting of lines adds: spaces, hyphens, and accents of their own."""
+    return re.sub(r"[\s\u00ad-]", "", unicodedata.normalize("NFKC", text)).lower()
+
+
+def text_of(pdf):
+    return squeezed(" ".join(page.extract_text() for page in PdfReader(pdf).pages))
+
+
+def found(phrases, text):
+    return [phrase for phrase in phrases if squeezed(phrase) in text]
+
+
+def told(results):
+    """What the build warned of: what does not fit."""
+    log = (results / "logs/render_report.log").read_text()
+    return [line for line in log.splitlines() if line.startswith("Warning: ")]
+
+
+@pytest.fixture(scope="module")
+def grey(tmp_path_factory, study):
+    return made(tmp_path_factory.mktemp("grey"), study, GREY, ("round", "{braces}", "square"), "L")
+
+
+@pytest.fixture(scope="module")
+def twelve(tmp_path_factory, study):
+    return made(tmp_path_factory.mktemp("twelve"), study, TWELVE, CLASSES, "RGB")
+
+
+def test_the_small_demo(study):
+    results = kept(study / "results/small")
+    text = text_of(results / "report.pdf")
+    assert found((*OF_THE_PRACTICAL, "colour images"), text) == [] and told(results) == []
+    assert found(("grey images of 32 × 32 pixels", *OF_VGGS, OF_SEARCHES[0]), text) != []
+
+
+def test_grey_images_two_perceptrons_and_no_search(grey):
+    text = text_of(grey / "report.pdf")
+    untrue = (*OF_THE_PRACTICAL, *OF_SEARCHES, *OF_VGGS, "colour images", "claims", "trained in PyTorch's batch norm")
+    assert found(untrue, text) == [] and told(grey) == []
+    true = ("Two perceptrons on grey images", "grey images of 18 × 18 pixels", "By hand {in NumPy}", "{braces}")
+    assert found(true, text) == list(true)
+    assert "in NumPy}" in (grey / "report.html").read_text()
+
+
+def test_twelve_classes_with_long_and_cyrillic_names(twelve):
+    text = text_of(twelve / "report.pdf")
+    assert found((*OF_THE_PRACTICAL, *OF_SEARCHES, "grey images", "猫", "U+"), text) == [] and told(twelve) == []
+    true = ("Двенадцать классов", "Иван Петров, Αθήνα", "Персептрон", "кошка", *(c for c in CLASSES if c != "猫"))
+    assert found(true, text) == list(true)
+
+
+def test_cifar_10_of_the_reference():
+    true = ("original", "practical", "CIFAR-10", "erratum")
+    assert found(true, text_of(ROOT / "reference/cifar10-jpeg/report.pdf")) == list(true)
+
+
+def test_the_archive_of_sources_makes_the_same_pdf(grey, tmp_path):
+    """In an empty folder, by latexmk alone; what arXiv wants stands at its top, and no path leads elsewhere."""
+    with tarfile.open(grey / "source.tar.gz") as archive:
+        members = archive.getmembers()
+        archive.extractall(tmp_path, filter="data")
+    names = [member.name for member in members]
+    assert {"report.tex", "report.bbl", "references.bib", "numbers.tex"} <= set(names) and names == sorted(names)
+    assert {Path(name).suffix for name in names} == {".tex", ".bbl", ".bib", ".pdf", ""} and {
+        m.mtime for m in members
+    } == {0}
+    for path in tmp_path.rglob("*.tex"):
+        assert str(grey) not in path.read_text() and "/tmp" not in path.read_text()
+    clean = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME")}
+    subprocess.run(["latexmk"], cwd=tmp_path, env=clean, check=True, capture_output=True)
+    assert (tmp_path / "report.pdf").read_bytes() == (grey / "report.pdf").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("what", "body"),
+    [
+        ("Float too large", r"\begin{table}\caption{C}\label{tab:tall}\rule{1pt}{1.2\textheight}\end{table}"),
+        ("Overfull \\hbox", r"\begin{table}\caption{C}\label{tab:wide}\noindent\rule{1.2\textwidth}{1pt}\end{table}"),
+    ],
+)
+def test_what_does_not_fit_is_told_by_its_label(tmp_path, what, body):
+    from test_security import render
+
+    text, log = render(tmp_path, body)
+    assert text is not None
+    assert re.search(rf"^Warning: at tab:(tall|wide): .*{re.escape(what)}", log, re.MULTILINE)
