@@ -145,6 +145,7 @@ def _plan_numbers(stage: dict[str, Any]) -> dict[str, str]:
 
 
 def _data_numbers(data: datasets.Dataset) -> dict[str, str]:
+    held_out = data.counts["validation"]
     return {
         "data.name": escape(data.name),
         "data.note": DATA_NOTES[data.source],
@@ -155,6 +156,7 @@ def _data_numbers(data: datasets.Dataset) -> dict[str, str]:
         "data.pixels": rf"{data.shape[1]} \times {data.shape[2]}",
         "data.colours": "grey" if data.shape[0] == 1 else "colour",
         **{f"data.{split}-images": num(count) for split, count in data.counts.items()},
+        **({"data.held-out": num(held_out)} if held_out else {}),
         "data.training-images": num(data.counts["train"] + data.counts["validation"]),
         "data.digest": ", ".join(f"{k} {v[:12]}" for k, v in data.digests().items() if k.endswith("images")),
         "data.chance": percent(1 / len(data.class_names)),

@@ -117,7 +117,7 @@ def summary_table(stage: dict[str, Any], summary: pd.DataFrame, test_images: int
                 "{Original}": _cell(row.original_test_accuracy, 1),
             }
         )
-    formats = ["8.0", "8.0", "2.0", "3.2", "2.2", "1.2", "1.2", "2.1"]
+    formats = ["8.0", "8.0", "2.0", "3.2", "2.2", "2.2", "2.2", "2.1"]
     table = pd.DataFrame(rows)
     if summary["original_test_accuracy"].isna().all():
         formats, table = formats[:-1], table.drop(columns="{Original}")

@@ -13,7 +13,7 @@ DATA_NOTES = {
     "digits": "This report was made from the handwritten digits that scikit-learn ships, as a demonstration of the "
     "pipeline.",
     "image-folder": "The images were read from image files; where these were encoded anew, as JPEG for instance, "
-    "accuracies may differ slightly from those on the original images.",
+    "accuracies may differ slightly from those on the images as they were.",
     "cifar10": "The images are those of the official CIFAR-10 archive.",
 }
 OPTIMISERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
