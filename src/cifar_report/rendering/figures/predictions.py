@@ -48,7 +48,8 @@ def samples(
     right, wrong = choose_samples(logits, targets, len(class_names))
     rows: list[Sequence[int | None]] = [right]
     rows += [wrong[i : i + SAMPLE_COLUMNS].tolist() for i in range(0, len(wrong), SAMPLE_COLUMNS)]
-    names = short_labels(class_names, 11)
+    names = short_labels(class_names, 10)
+    size = 8 if names == class_names else 7  # of a name, which must not touch its neighbour
     header, gap, lines = 0.52, 0.04, 0.34
     cell = (TEXT_WIDTH - header) / SAMPLE_COLUMNS
     side = cell - gap
@@ -69,19 +70,19 @@ def samples(
             if i is None:
                 axes.add_patch(Rectangle((left, top), side, tall, fill=False, edgecolor=GREY, linewidth=0.6))
                 axes.text(middle, top + tall / 2, "none", ha="center", va="center", fontsize=8, color=GREY)
-                axes.text(middle, top + tall + 0.09, names[column], ha="center", va="center", fontsize=8)
+                axes.text(middle, top + tall + 0.09, names[column], ha="center", va="center", fontsize=size)
                 continue
             extent = (left, left + side, top + tall, top)
             axes.imshow(rgb(images[i]), extent=extent, aspect="auto")
             is_wrong = predicted[i] != targets[i]
-            axes.text(middle, top + tall + 0.09, names[targets[i]], ha="center", va="center", fontsize=8)
+            axes.text(middle, top + tall + 0.09, names[targets[i]], ha="center", va="center", fontsize=size)
             axes.text(
                 middle,
                 top + tall + 0.22,
                 names[predicted[i]],
                 ha="center",
                 va="center",
-                fontsize=8,
+                fontsize=size,
                 color=VERMILLION if is_wrong else BLUE,
             )
             if is_wrong:
