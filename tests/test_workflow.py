@@ -82,7 +82,16 @@ def test_the_pdf_says_what_the_runs_found(results):
 
 
 def test_files_that_others_rely_on(results):
-    for name in ("summary.csv", "costs.csv", "search.csv", "claims.json", "numbers.tex", "report.pdf", "report.html"):
+    for name in (
+        "summary.csv",
+        "costs.csv",
+        "search.csv",
+        "claims.json",
+        "numbers.tex",
+        "report.pdf",
+        "source.tar.gz",
+        "report.html",
+    ):
         assert (results / name).is_file(), name
     run = json.loads((results / "runs/mlp-numpy/seed-1/run.json").read_text())
     assert (run["variant"], run["seed"], run["status"]) == ("mlp-numpy", 1, "completed")
