@@ -57,8 +57,9 @@ test: $(DEV) ## Format, lint, types, layers, then all tests
 twice: demo ## Build the demo a second time in another folder and compare the bytes
 	@$(RUN) workflow/scripts/build-twice
 
-mutants: $(DEV) ## Mutate the code of the equations; every mutant must be killed by a test (docs/mutants.md)
+mutants: $(DEV) ## Mutate the equations' code and their LaTeX; every mutant must die (docs/mutants.md, docs/mutants-displays.md)
 	@$(RUN) python tests/mutation/mutate.py
+	@$(RUN) python tests/mutation/mutate_displays.py
 
 STUDY ?= cifar10-jpeg
 verify: $(READY) ## Recompute every digest of a study, offline; with REFERENCE=DIR, compare with that study: make verify STUDY=demo

@@ -70,11 +70,13 @@ class Scene:
             named with `_` for the first. A derivative is named by a tuple: of what, by what, and what is held fixed.
         ranges: of each index.
         after: the values after a step, for `becomes`.
+        sides: how many sides of a relation it is held against, where the last ones are true of special numbers only.
     """
 
     values: Mapping[Any, Any]
     ranges: Mapping[str, range] = field(default_factory=dict)
     after: Mapping[str, Any] = field(default_factory=dict)
+    sides: int | None = None
 
     def check(self, statements: tuple[Tree, ...]) -> None:
         """Evaluates a display.
@@ -89,7 +91,8 @@ class Scene:
                     self._same_range(*statement[1:])
             conditions = [s[1] for s in statements if s[0] == "where"]
             relations = [s for s in statements if s[0] in ("equal", "becomes")]
-            checked = [self._relation(s, conditions) for s in relations]
+            with np.errstate(all="ignore"):  # what is not finite is told by the comparison
+                checked = [self._relation(s, conditions) for s in relations]
         except (TypeError, LookupError, ValueError, ArithmeticError, AttributeError) as error:
             raise Meaningless(f"cannot be evaluated: {error!r}") from error
         if not all(checked) or not checked:
@@ -115,7 +118,7 @@ class Scene:
                 first = Scene(self.after, self.ranges).of(sides[0], indices)
             else:
                 first = self.of(sides[0], indices)
-            for side in sides[1:]:
+            for side in sides[1 : self.sides]:
                 _compare(first, self.of(side, indices), indices)
         return count
 
@@ -172,9 +175,10 @@ class Scene:
             case ("range", index, first, last):
                 return self.of(first, indices) <= self.of(index, indices) <= self.of(last, indices)
             case ("cases", *cases):
-                return next(
-                    (self.of(value, indices) for value, condition in cases if self.of(condition, indices)), None
-                )
+                holds = [value for value, condition in cases if self.of(condition, indices)]
+                if len(holds) > 1 + (cases[-1][1] == ("always",)) or not holds:
+                    raise ValueError(f"{len(holds)} cases hold")
+                return self.of(holds[0], indices)
             case ("derivative", of, by, held):
                 return self._derivative(of, by, held, indices)
             case ("differentiate", by, inside):
@@ -200,21 +204,22 @@ class Scene:
             return indices[name]
         if name in ("e", "pi") and name not in self.values:
             return getattr(math, name)
-        numbers = [self.of(subscript, indices) for subscript in subscripts]
         if name == "delta" and name not in self.values:
-            row, column = numbers
+            row, column = (self.of(subscript, indices) for subscript in subscripts)
             return int(row == column)
         value = self.values[f"{name}_" if subscripts and f"{name}_" in self.values else name]
         if layer is not None:
             value = value[self.of(layer, indices)]
         if isinstance(value, Of):
             return value.function(self.values[value.name])
-        return value if callable(value) else _part(value, numbers, bold)
+        return value if callable(value) else self._part(value, subscripts, bold, indices)
 
     def _derivative(self, of: Tree, by: Tree, held: Tree, indices: Mapping[str, int]) -> Any:
         """Its axes are those of what is differentiated, then those of what it is differentiated by."""
         at = None
         if held and held[0][0] == "compare":
+            if held[0][1:3] != ("=", by):
+                raise ValueError("taken where something else has a value")
             at, held = self.of(held[0][3], indices), ()
         parts = [_root(part) for part in (of, by)]
         names = tuple(_name(part, self.values) for part in (of, by))
@@ -225,44 +230,51 @@ class Scene:
         if layers:
             (layer,) = layers
             value = value[layer]
-        array = np.asarray(value)
-        numbers = [[self.of(subscript, indices) for subscript in part[3]] for part in parts]
-        axes = [len(n) for n in numbers]
+        ndim = np.ndim(value.array if isinstance(value, Indexed) else value)
+        axes = [len(part[3]) for part in parts]
         if not parts[0][2]:
-            axes[1] = array.ndim - axes[0]
+            axes[1] = ndim - axes[0]
         elif not parts[1][2]:
-            axes[0] = array.ndim - axes[1]
+            axes[0] = ndim - axes[1]
         else:
-            axes = [array.ndim // 2] * 2
-        chosen: list[int | None] = []
-        for part, given, count in zip(parts, numbers, axes, strict=True):
-            chosen += [None] * (count - len(given) if part[2] else 0) + given
-        return _pick(Indexed(array, (1,) * array.ndim) if not isinstance(value, Indexed) else value, chosen)
+            axes = [ndim // 2] * 2
+        chosen: list[Tree | None] = []
+        for part, count in zip(parts, axes, strict=True):
+            chosen += [None] * (count - len(part[3]) if part[2] else 0) + [*part[3]]
+        return self._pick(value, chosen, indices)
 
+    def _part(self, value: Any, subscripts: tuple[Tree, ...], bold: bool, indices: Mapping[str, int]) -> Any:
+        """An element; of bold letters the whole, or for indices its last axes' part, as a column or a matrix."""
+        if isinstance(value, int | float | complex) and not subscripts and not bold:
+            return value
+        whole = np.ndim(value.array if isinstance(value, Indexed) else value) - len(subscripts) if bold else 0
+        if bold and whole < 1:
+            raise ValueError("an element is not bold")
+        return self._pick(value, [*[None] * whole, *subscripts], indices)
 
-def _part(value: Any, numbers: list[int], bold: bool) -> Any:
-    """An element; of bold letters the whole, or for indices its last axes' part, as a column or a matrix."""
-    if isinstance(value, int | float | complex) and not numbers and not bold:
-        return value
-    indexed = value if isinstance(value, Indexed) else Indexed(np.asarray(value), (1,) * np.ndim(value))
-    whole: list[int | None] = [None] * (indexed.array.ndim - len(numbers) if bold else 0)
-    return _pick(indexed, [*whole, *numbers])
-
-
-def _pick(indexed: Indexed, chosen: list[int | None]) -> Any:
-    """The part of an array: an index for each axis, or None for all of it."""
-    array = indexed.array
-    if len(chosen) != array.ndim:
-        raise ValueError(f"{len(chosen)} indices of an array of {array.ndim} axes")
-    places = []
-    for number, first, size in zip(chosen, indexed.first, array.shape, strict=True):
-        if number is not None and not first <= number < first + size:
-            if indexed.outside is not None:
-                return indexed.outside
-            raise IndexError(f"{number} is outside {first} to {first + size - 1}")
-        places.append(slice(None) if number is None else int(number) - first)
-    part = array[tuple(places)]
-    return part.item() if part.ndim == 0 else part[:, None] if part.ndim == 1 else part
+    def _pick(self, value: Any, chosen: list[Tree | None], indices: Mapping[str, int]) -> Any:
+        """The part of an array: an index for each axis, or None for all of it. An index runs over all of its axis."""
+        indexed = value if isinstance(value, Indexed) else Indexed(np.asarray(value), (1,) * np.ndim(value))
+        array = indexed.array
+        if len(chosen) != array.ndim:
+            raise ValueError(f"{len(chosen)} indices of an array of {array.ndim} axes")
+        places: list[Any] = []
+        for subscript, first, size in zip(chosen, indexed.first, array.shape, strict=True):
+            if subscript is None:
+                places.append(slice(None))
+                continue
+            if subscript[0] == "symbol" and indexed is not value:
+                count = len(self.ranges.get(subscript[1], range(size)))
+                if count != size:
+                    raise IndexError(f"{subscript[1]} has {count} values, and the axis {size}")
+            number = self.of(subscript, indices)
+            if not first <= number < first + size:
+                if indexed.outside is not None:
+                    return indexed.outside
+                raise IndexError(f"{number} is outside {first} to {first + size - 1}")
+            places.append(int(number) - first)
+        part = array[tuple(places)]
+        return part.item() if part.ndim == 0 else part[:, None] if part.ndim == 1 else part
 
 
 def _times(left: Any, sign: str, right: Any) -> Any:

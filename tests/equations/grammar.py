@@ -50,6 +50,8 @@ def parse(statement: str) -> tuple[Tree, ...]:
         found = [("equal", (found[0], found[1][1][0])), *found[2:]]
     if any((part[0] == "equal" and len(part[1]) < 2) or part[0] == "text" for part in found):
         raise NotReadable("states nothing: a part has no relation")
+    if any(part[0] == "equal" and len(set(part[1])) < len(part[1]) for part in found):
+        raise NotReadable("states nothing: two sides are the same")
     return tuple(found)
 
 

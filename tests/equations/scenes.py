@@ -14,13 +14,12 @@ import numpy as np
 import torch
 from torch.autograd.functional import jacobian
 
-from cifar_report.models.numpy_nn import mlp as numpy_mlp
 from cifar_report.models.numpy_nn.modules import CrossEntropy, LeakyReLU, Linear, Softmax, SoftmaxCrossEntropy
 from cifar_report.models.numpy_nn.sgd import SGD
 from cifar_report.models.torch_nn import vgg
 from cifar_report.models.torch_nn.batchnorm import BatchNormFunction, ManualBatchNorm
 from cifar_report.models.torch_nn.convolution import Convolution, NineProducts
-from cifar_report.training import numpy_trainer
+from cifar_report.training import torch_trainer
 from cifar_report.training.batches import learning_rate
 
 from .evaluate import Indexed, Of, Scene
@@ -416,6 +415,33 @@ def batch_norm() -> list[Scene]:
     return [Scene(values, {"s": span(samples), "r": span(samples), "i": span(features), "j": span(features)})]
 
 
+def any_mean() -> list[Scene]:
+    """PyTorch's derivatives of variance and loss by a mean that is any number; at the batch's mean some are zero."""
+    x, grad, mean = random(0, 5, 3) * 2, random(1, 5, 3), random(2, 3)
+
+    def variance(mean: torch.Tensor) -> torch.Tensor:
+        return ((torch.from_numpy(x) - mean) ** 2).mean(dim=0)
+
+    def normalised(mean: torch.Tensor, var: torch.Tensor) -> torch.Tensor:
+        return (torch.from_numpy(x) - mean) / torch.sqrt(var + 0.5)
+
+    def loss(mean: torch.Tensor, var: torch.Tensor) -> torch.Tensor:
+        return (torch.from_numpy(grad) * normalised(mean, var)).sum()
+
+    var = variance(torch.from_numpy(mean)).numpy()
+    by_mean = derivative(variance, mean)
+    values: Values = {"B": 5, "x": x, "mu": mean, "sigma": np.sqrt(var), "varepsilon": 0.5, "hat g": grad}
+    values |= {("sigma^2", "mu", "x"): by_mean, ("sigma^2", "mu"): by_mean}
+    values |= {("hat x", "mu"): derivative(normalised, mean, var), ("L", "sigma^2"): derivative(loss, mean, var, by=1)}
+    values |= {("L", "mu"): derivative(lambda mean: loss(mean, variance(mean)), mean)}
+    return [Scene(values, {"s": span(5), "j": span(3)}, sides=2)]
+
+
+def batch_mean() -> list[Scene]:
+    """`BatchNormFunction` at the mean of a batch; PyTorch's derivatives there, and where the mean is any number."""
+    return batch_norm() + any_mean()
+
+
 def running_statistics() -> list[Scene]:
     """`ManualBatchNorm` after two batches: one more batch, and then an evaluation."""
     layer = ManualBatchNorm(3, eps=0.5, momentum=0.3).double()
@@ -495,13 +521,14 @@ def moved_image() -> list[Scene]:
 
 
 def parameters() -> list[Scene]:
-    """How many parameters `Convolution` and PyTorch's linear layer have."""
-    sizes = {"C": IN, "C'": OUT, "h": 1, "P": HEIGHT, "Q": WIDTH}
-    layers = {
-        "convolution:": Convolution(IN, OUT),
-        "linear:": torch.nn.Linear(IN * HEIGHT * WIDTH, OUT * HEIGHT * WIDTH),
-    }
-    return [Scene(sizes | {name: sum(w.numel() for w in layer.parameters()) for name, layer in layers.items()})]
+    """How many parameters `Convolution` and PyTorch's layers have, its convolution with five rows and columns."""
+    sizes = {"C": IN, "C'": OUT, "P": HEIGHT, "Q": WIDTH}
+    linear = torch.nn.Linear(IN * HEIGHT * WIDTH, OUT * HEIGHT * WIDTH)
+    scenes = []
+    for reach, layer in ((1, Convolution(IN, OUT)), (2, torch.nn.Conv2d(IN, OUT, 5))):
+        counts = [sum(w.numel() for w in each.parameters()) for each in (layer, linear)]
+        scenes.append(Scene(sizes | {"h": reach, "convolution:": counts[0], "linear:": counts[1]}))
+    return scenes
 
 
 @cache
@@ -525,22 +552,26 @@ def max_pool() -> list[Scene]:
 
 def map_statistics() -> list[Scene]:
     """`ManualBatchNorm` over maps, a position a sample: with its momentum at one, it keeps the last batch's."""
-    x = random(0, 4, IN, HEIGHT, WIDTH)
-    count = 4 * HEIGHT * WIDTH
+    x = random(0, 3, IN, HEIGHT, WIDTH)
+    count = 3 * HEIGHT * WIDTH
     layer = ManualBatchNorm(IN, momentum=1.0).double()
     layer(torch.from_numpy(x).permute(0, 2, 3, 1).reshape(count, IN))
     biased = layer.running_var.numpy() * (count - 1) / count
-    values: Values = {"B": 4, "P": HEIGHT, "Q": WIDTH, "mu": layer.running_mean.numpy(), "sigma": np.sqrt(biased)}
-    ranges = {"s": span(4), "c": span(IN), "p": range(HEIGHT), "q": range(WIDTH)}
+    values: Values = {"B": 3, "P": HEIGHT, "Q": WIDTH, "mu": layer.running_mean.numpy(), "sigma": np.sqrt(biased)}
+    ranges = {"s": span(3), "c": span(IN), "p": range(HEIGHT), "q": range(WIDTH)}
     return [Scene(values | {"x": Indexed(x, (1, 1, 0, 0))}, ranges)]
 
 
 def operations() -> list[Scene]:
-    """What `Trainer.count` says of a perceptron, whose layers have one position each, and of the VGG's convolutions."""
-    images, labels = np.zeros((8, 3, 4, 4), np.uint8), np.arange(8)
-    trainer = numpy_trainer.Trainer(numpy_mlp.build, settings(), images, labels, 10, seed=0)
-    layers = {n: layer.weight for n, layer in enumerate(trainer.model.linears, 1)}
-    values: Values = {"F": trainer.count()["forward_flops"], "W": layers, "P": np.ones(3, int), "Q": np.ones(3, int)}
+    """What `Trainer.count` says of two convolutions, a max pool between them, and a linear layer."""
+    network = torch.nn.Sequential(Convolution(3, 4), torch.nn.MaxPool2d(2), Convolution(4, 2), torch.nn.Flatten())
+    network.append(torch.nn.Linear(2 * 3 * 5, 10))
+    chosen = settings(kind="torch-vgg", hidden=(), slope=0.0, batch_norm="none", precision="float32")
+    images, labels = np.zeros((8, 3, 6, 10), np.uint8), np.arange(8)
+    trainer = torch_trainer.Trainer(lambda *_: network, chosen, images, labels, 10, seed=0)
+    layers = {n: network[at].weight.detach().flatten(1).numpy() for n, at in enumerate((0, 2, 4), 1)}
+    values: Values = {"F": trainer.count()["forward_flops"], "W": layers}
+    values |= {"P": np.array([6, 3, 1]), "Q": np.array([10, 5, 1])}
     return [Scene(values, {"l": span(3)})]
 
 
@@ -585,7 +616,8 @@ SCENES: dict[str, Callable[[], list[Scene]]] = {
         (batch_norm, "bn-mean bn-var bn-normalise bn-affine bn-zero-mean bn-unit-variance bn-grad-gamma bn-grad-beta"),
         (batch_norm, "bn-scale-paths bn-local-scale bn-local-shift"),
         (batch_norm, "bn-grad-normalised bn-local-normalised-input bn-local-normalised-mean bn-local-normalised-var"),
-        (batch_norm, "bn-local-var-input bn-local-var-mean bn-local-mean-input bn-grad-var bn-grad-mean bn-paths"),
+        (batch_norm, "bn-local-var-input bn-local-mean-input bn-grad-var bn-paths"),
+        (batch_mean, "bn-local-var-mean bn-grad-mean"),
         (batch_norm, "bn-substituted bn-normalised-sums bn-backward bn-jacobian bn-backward-matrix bn-grad-sum"),
         (running_statistics, "bn-running-mean bn-running-var"),
         (evaluation, "bn-evaluate"),
@@ -598,3 +630,14 @@ SCENES: dict[str, Callable[[], list[Scene]]] = {
     )
     for slug in slugs.split()
 }
+
+
+@cache
+def scenes(label: str) -> list[Scene]:
+    """The scenes of a display; displays that share a function share what it makes."""
+    return _made(SCENES[label])
+
+
+@cache
+def _made(scene: Callable[[], list[Scene]]) -> list[Scene]:
+    return scene()
