@@ -43,7 +43,7 @@ def test_slips_are_among_the_mutants(row: str):
 
 
 def test_a_sample_is_killed():
-    """Every so many mutants, by values or by the digest; without Adam's, for whose steps PyTorch imports for seconds."""
+    """Every so many, by values or by the digest; without Adam's, for whose steps PyTorch imports for seconds."""
     reasons = mutate_displays.equivalents()
     chosen = [m for m in mutate_displays.mutants()[::60] if "adam" not in m.display.label and m.name not in reasons]
     assert len(chosen) > 50
