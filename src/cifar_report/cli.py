@@ -270,7 +270,9 @@ def draw_figures(stage: Path, results: Path) -> None:
 def check_equations(stage: Path, kept: Path, checks: Path, output: Path) -> None:
     """Checks the equations as the report displays them; writes their marks and the table of the checks."""
     from cifar_report.rendering import equations
+    from cifar_report.study import plan
 
+    plan.stage(stage)  # what the plan did not write names nothing that has passed
     equations.run(stage, kept, checks)
     equations.write(checks, Path("report"), output)
 
