@@ -110,6 +110,8 @@ KEYS = {
     "search.mlp-grid.seeds": {"trials+"},
     "search.*": set(),  # of no variant of `run`
     "shifts.variants": {"measure_shifts", "draw_figures"},
+    "ablations": set(),  # neither are these
+    "recipes": set(),
     "shifts.*": {"measure_shifts"},
     "test_time_flips.*": {"measure_flips"},
     "batch_statistics.*": {"measure_batch_statistics"},
@@ -361,6 +363,10 @@ VALUES = {
     "*.like": "mlp-bn-torch",
     "variants.*.search": "other",
     "search.*.seed": 1,
+    "search.*.seeds": [100, 101, 102, 103],
+    "search.*.method": "grid",
+    "ablations": ["mlp-best-without"],
+    "recipes": ["vgg-160k-recipes"],
     "search.mlp-grid.grid": [{"setting": "batch_size", "values": [20, 50, 100]}],
     "search.*.grid": [{"setting": "momentum", "values": [0.5, 0.9]}],
     "search.mlp-halving.trials": 10,
@@ -368,7 +374,6 @@ VALUES = {
     "search.mlp-halving.reduction": 2,
     "search.mlp-halving.rungs": 2,
     "search.mlp-halving.workers": 2,
-    "search.mlp-halving.method": "grid",
     "shifts.variants": ["vgg"],
     "shifts.images": 21,
     "test_time_flips.variants": ["vgg"],
@@ -380,7 +385,9 @@ VALUES = {
 REFUSED = {
     "datasets.cifar10.source": "unknown key 'mirrors'",
     "datasets.cifar10-jpeg.source": "unknown key 'path'",
-    "search.mlp-halving.method": "a grid trains every combination",
+    "search.mlp-halving.method": "but a grid has a trial for each seed",
+    **{f"search.{name}.method": "'grid' is missing" for name in ("mlp-best-without", "mlp-numpy-best-without")},
+    "search.vgg-160k-recipes.method": "'grid' is missing",
     "search.mlp-halving.grid": "the space holds 2 configurations",
     "variants.mlp-numpy.optimiser": "numpy-mlp takes sgd",
     "variants.mlp-torch.kind": "torch-vgg has no such setting",
@@ -397,7 +404,9 @@ def another(key, value):
         return schema["enum"][(schema["enum"].index(value) + 1) % len(schema["enum"])]
     if schema["type"] == "array":
         return [7]
-    return not value if schema["type"] == "boolean" else value + 1 if isinstance(value, int) else (value or 0.5) / 2
+    return (
+        not value if schema["type"] == "boolean" else value + 1 if schema["type"] == "integer" else (value or 0.5) / 2
+    )
 
 
 def changed(key, value):

@@ -164,6 +164,16 @@ def main_effects(table: pd.DataFrame, weights: dict[str, float]) -> Estimate:
     return welch_estimate(samples)
 
 
+def by_seed(table: pd.DataFrame) -> pd.DataFrame:
+    """Validation accuracies: a row a configuration, in the order of `configurations`, and a column a seed.
+
+    NaN where the trial diverged.
+    """
+    done = table["validation_accuracy"].where(table["status"] == "completed")
+    numbered = table.assign(configuration=_by_configuration(table).ngroup(), accuracy=done)
+    return numbered.pivot(index="configuration", columns="seed", values="accuracy")
+
+
 class SelectionBias(NamedTuple):
     """How much better than itself the best configuration of a search looks by what it was chosen by; fractions."""
 
@@ -189,10 +199,8 @@ def selection_bias(table: pd.DataFrame) -> SelectionBias | None:
     whole = np.flatnonzero(each["diverged"] == 0)
     if table["seed"].nunique() < 2 or not len(whole):
         return None
-    number = _by_configuration(table).ngroup()
-    by_seed = table.assign(configuration=number).pivot(index="configuration", columns="seed")["validation_accuracy"]
-    by_seed = by_seed.loc[whole]
-    chosen = {seed: by_seed.loc[own.idxmax()] for seed, own in by_seed.items()}
+    accuracy = by_seed(table).loc[whole]
+    chosen = {seed: accuracy.loc[own.idxmax()] for seed, own in accuracy.items()}
     biases = [float(row[seed] - row.drop(seed).mean()) for seed, row in chosen.items()]
     return SelectionBias(float(np.mean(biases)), min(biases), max(biases))
 

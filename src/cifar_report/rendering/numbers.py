@@ -10,6 +10,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from cifar_report.analysis import searches
+from cifar_report.analysis.ablations import worths
 from cifar_report.analysis.compatibility import Compatibility, joint_confidence
 from cifar_report.analysis.first_loss import deviations, largest_of, root_mean_squares
 from cifar_report.analysis.selection import family, main_models
@@ -70,6 +71,10 @@ def numbers(
         entries |= _from({"differences": num(len(stage["like"]))}, "plan/stages/tables.json")
     if search is not None:
         entries |= _from(_search_numbers(search), "search.csv")
+        told = {key: num(len(stage[key])) for key in ("ablations", "recipes") if stage[key]}
+        entries |= _from(told, "plan/stages/tables.json")
+        for name, listed in stage["ablations"].items():
+            entries |= _from(_ablation_numbers(name, listed["configurations"], search), "search.csv")
     entries |= _from(_claim_numbers(claims), "claims.json")
     entries |= _from(_figure_numbers(figures), "figures/figures.json")
     sources = {figure["name"]: figure["sources"] for figure in figures} | {
@@ -86,6 +91,8 @@ def numbers(
         "tables/settings": records_of([members[0] for members in runs.values()]),
         "tables/layers": records_of(runs[vgg][:1]) if vgg else [],
         "tables/search": ["search.csv"] if search is not None else [],
+        "tables/ablations": ["search.csv"] if stage["ablations"] else [],
+        "tables/recipes": ["search.csv"] if stage["recipes"] else [],
         "tables/search-figures": ["figures/figures.json"],
         "tables/figures": ["figures/figures.json"],
         "tables/provenance": records_of(every),
@@ -353,6 +360,14 @@ def _search_numbers(search: pd.DataFrame) -> dict[str, str]:
             }
         texts |= {f"search.{name}.{key}": text for key, text in of_search.items()}
     return texts
+
+
+def _ablation_numbers(name: str, configurations: list[str], search: pd.DataFrame) -> dict[str, str]:
+    """What each ingredient is worth, with its simultaneous limits, where no seed diverged."""
+    each = worths(search[search["search"] == name].reset_index(drop=True), configurations)
+    return {
+        f"ablations.{name}.{found.name}": interval(found.worth) for found in each if math.isfinite(found.worth.mean)
+    }
 
 
 def _configuration(row: pd.Series, trials: pd.DataFrame) -> str:

@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 
 from cifar_report.analysis import measurements, searches
+from cifar_report.analysis.ablations import worths
 from cifar_report.analysis.compatibility import Compatibility
 from cifar_report.analysis.selection import main_models
 from cifar_report.analysis.statistics import Interval, binomial_error, t_interval
 from cifar_report.analysis.summary import Facts, facts, paired_differences
 from cifar_report.base.files import read_json, read_table, to_json, write_text
 from cifar_report.data import datasets
-from cifar_report.rendering.latex import escape
+from cifar_report.rendering.latex import escape, num
 from cifar_report.rendering.layers import layers
 from cifar_report.rendering.numbers import best_pairs, first_vgg, numbers, numbers_as_latex, origin
 from cifar_report.rendering.words import (
@@ -43,6 +44,8 @@ TABLES = (
     "layers",
     "search",
     "search-figures",
+    "ablations",
+    "recipes",
     "figures",
     "provenance",
 )
@@ -83,7 +86,9 @@ def write(stage: dict[str, Any], results: Path) -> None:
         "noise": noise_table(stage, of_variants),
         "settings": settings_table(stage, runs),
         "layers": layers_table(runs, tuple(data.description["shape"]), len(data.class_names)),
-        "search": search_table(search),
+        "search": search_table(search, [*stage["ablations"], *stage["recipes"]]),
+        "ablations": ablations_table(stage["ablations"], search),
+        "recipes": recipes_table(stage["recipes"], search),
         "search-figures": search_figure_list(figures),
         "figures": figure_list(
             figures, [v["name"] for v in stage["variants"] if v["original_test_accuracy"] is not None]
@@ -358,13 +363,17 @@ def layers_table(runs: dict[str, list[Run]], shape: tuple[int, ...], classes: in
     return _latex(table, f"l l {_numeric('8.0', '9.0')}")
 
 
-def search_table(search: pd.DataFrame | None, best: int = 16) -> str:
+def search_table(search: pd.DataFrame | None, elsewhere: Collection[str] = (), best: int = 16) -> str:
     """The best configurations of each search, the selected one in bold: the last rung's first, by mean accuracy.
 
     Beside the mean stands the standard deviation over the seeds, where there are several.
+
+    Args:
+        search: search.csv; elsewhere: searches that have a table of their own.
     """
-    if search is None or search.empty:
+    if search is None or set(search["search"]) <= set(elsewhere):
         return "% The study has no search.\n"
+    search = search[~search["search"].isin(elsewhere)]
     tables = []
     for name, trials in search.groupby("search", sort=True):
         order = ["rung", "validation_accuracy", "validation_loss"]
@@ -381,6 +390,77 @@ def search_table(search: pd.DataFrame | None, best: int = 16) -> str:
         columns = "l " * (len(settings) + several) + "S[table-format=2.1, detect-weight] " * (1 + replicated)
         tables.append(f"\\code{{{name}}}\\par\\smallskip\n{_latex(pd.DataFrame(rows), columns)}")
     return "\\par\\bigskip\n".join(tables)
+
+
+def ablations_table(ablations: dict[str, dict[str, Any]], search: pd.DataFrame | None) -> str:
+    """What each ingredient of a recipe is worth, in points of validation accuracy; where trained shorter, that is said.
+
+    Args:
+        ablations: {search: {"label", "steps", "steps_of_variant", "configurations": names}}, the whole recipe first.
+        search: search.csv.
+    """
+    tables = []
+    for name, entry in ablations.items():
+        trials = _of_search(search, name)
+        rows = []
+        for each in worths(trials, entry["configurations"]):
+            low, high = each.worth.low, each.worth.high
+            whole = each.name == entry["configurations"][0]
+            rows.append(
+                {
+                    "Taken out": "nothing" if whole else escape(each.name.replace("-", " ")),
+                    "{Validation}": f"{{diverged: {each.diverged}}}" if each.diverged else _cell(each.accuracy, 2),
+                    "{Worth}": "{--}" if whole else _cell(each.worth.mean, 2),
+                    "{Limits}": "{--}" if math.isnan(low) else f"{{{num(100 * low, 2)} to {num(100 * high, 2)}}}",
+                }
+            )
+        columns = f"l {_numeric('2.2', '-2.2')} c"
+        head = f"{escape(entry['label'])}, seeds: {num(trials['seed'].nunique())}{_shorter(entry)}"
+        tables.append(f"{head}\\par\\smallskip\n{_latex(pd.DataFrame(rows), columns)}")
+    return "\\par\\bigskip\n".join(tables) or "% The study has no ablation.\n"
+
+
+def recipes_table(recipes: dict[str, dict[str, Any]], search: pd.DataFrame | None) -> str:
+    """The log of recipes: in what each differs from the first, with which seeds it was tried, and what it reached.
+
+    Args:
+        recipes: as of `ablations_table`; search: search.csv.
+    """
+    tables = []
+    for name, entry in recipes.items():
+        trials = _of_search(search, name)
+        names, each = searches.settings(trials), searches.configurations(trials)
+        seeds = ", ".join(map(num, sorted(trials["seed"].unique())))
+        rows = []
+        for tried, (_, row) in zip(entry["configurations"], each.iterrows(), strict=True):
+            changed = [s for s in names if row[s] != each.iloc[0][s]]
+            rows.append(
+                {
+                    "Recipe": escape(tried.replace("-", " ")),
+                    "Differs from the first": ", ".join(
+                        f"{escape(s.replace('_', ' '))} {setting_text(row[s])}" for s in changed
+                    ),
+                    "{Validation}": _cell(row["validation_accuracy"], 2),
+                    "{Diverged}": str(row["diverged"]),
+                }
+            )
+        head = f"{escape(entry['label'])}, seeds: {seeds}{_shorter(entry)}"
+        columns = f"l {_WRAPPED} {_numeric('2.2', '1.0')}"
+        tables.append(f"{head}\\par\\smallskip\n{_latex(pd.DataFrame(rows), columns, wide=True)}")
+    return "\\par\\bigskip\n".join(tables) or "% The study has no log of recipes.\n"
+
+
+def _of_search(search: pd.DataFrame | None, name: str) -> pd.DataFrame:
+    """The trials of a search; a study that tells of one has searches."""
+    assert search is not None
+    return search[search["search"] == name].reset_index(drop=True)
+
+
+def _shorter(entry: dict[str, Any]) -> str:
+    """That trials train for another number of steps than their variant."""
+    if entry["steps"] == entry["steps_of_variant"]:
+        return ""
+    return f"; shortened, {num(entry['steps'])} steps instead of {num(entry['steps_of_variant'])}"
 
 
 def search_figure_list(figures: list[dict[str, Any]]) -> str:

@@ -12,7 +12,7 @@ from cifar_report.base.errors import InputError
 from cifar_report.base.files import read_yaml
 from cifar_report.study.document import Practical, StudyDocument, schema
 from cifar_report.study.kinds import KINDS
-from cifar_report.study.search import Halving, Search, trial_name
+from cifar_report.study.search import Halving, Search, listed, trial_name
 from cifar_report.study.settings import NEUTRAL, SETTINGS, TYPES, Settings, coerced, digest
 from cifar_report.study.validation import check_plain, checked, did_you_mean
 
@@ -79,7 +79,9 @@ class Study:
     best: dict[str, list[str]]  # variants that go beyond another, by its name
     catalogue: tuple[str, ...]  # names of all variants, whether the study runs them or not
     variants: dict[str, Variant]  # those of `run`, in its order
-    searches: dict[str, Search]  # those that a variant of `run` needs
+    searches: dict[str, Search]  # those that a variant of `run` needs, and the next two
+    ablations: tuple[str, ...]  # searches that tell what each ingredient of a variant is worth
+    recipes: tuple[str, ...]  # searches that are a log of what was tried
 
     def needs(self) -> dict[str, dict[str, Any]]:
         """What each variant and search asks of the data, as `check_data` takes it, by its key in the configuration."""
@@ -172,6 +174,14 @@ def load(config: dict[str, Any]) -> Study:
                 f"config: variants.{name}.label: '{variant.label}' is that of '{labels[variant.label]}' too; give each "
                 "a label of its own"
             )
+    needed = [variant.search for variant in variants.values() if variant.search]
+    told: dict[str, tuple[str, ...]] = {}
+    for key in ("ablations", "recipes"):
+        for name in getattr(document, key):
+            _one_of(document.search, name, key, "searches")
+            if document.search[name].method != "list":
+                raise InputError(f"config: {key}: '{name}' is no list of configurations; set method: list there")
+        told[key] = tuple(name for name in getattr(document, key) if document.search[name].like in document.run)
     best = document.report.best
     for key, names in (
         ("shifts.variants", document.shifts.variants),
@@ -202,7 +212,8 @@ def load(config: dict[str, Any]) -> Study:
         best=best,
         catalogue=tuple(document.variants),
         variants=variants,
-        searches={v.search: _search(document, v.search) for v in variants.values() if v.search},
+        searches={name: _search(document, name) for name in (*needed, *told["ablations"], *told["recipes"])},
+        **told,
     )
 
 
@@ -264,8 +275,13 @@ def _search(document: StudyDocument, name: str) -> Search:
     _one_of(document.search, name, "search", "searches")
     entry = document.search[name]
     merged = _merged(document, entry.like, f"search.{name}.like")
-    base = {k: v for k, v in merged.items() if k in SETTINGS} | {"train_on": "train"}
+    base = {k: v for k, v in merged.items() if k in SETTINGS} | entry.settings.given() | {"train_on": "train"}
+    configurations = listed(entry, base, f"search.{name}")
     grid: dict[str, Any] = {axis.setting: axis.space() for axis in entry.grid}
+    for values in configurations.values():
+        for setting, value in values.items():
+            grid.setdefault(setting, [])
+            grid[setting] += [value] * (value not in grid[setting])
     search = Search(
         name=name,
         like=entry.like,
@@ -273,6 +289,7 @@ def _search(document: StudyDocument, name: str) -> Search:
         grid=grid,
         base=base,
         halving=entry.halving(),
+        listed=configurations,
     )
     for values in ({}, *search.combinations()):
         _check(base | values, set(grid), f"search.{name}")

@@ -179,8 +179,18 @@ class StudyDocument(Mapping):
         means("whether TensorBoard event files of all runs are written, below results/<study>/tensorboard"),
     ] = False
     search: Annotated[
-        dict[Name, SearchEntry], means("what is chosen on the validation split, by a name of your own")
+        dict[Name, SearchEntry], means("what is tried and judged on the validation split, by a name of your own")
     ] = Field(default_factory=dict)
+    ablations: Annotated[
+        Names,
+        means(
+            "searches by lists, of variants that the study runs: what each ingredient is worth that the configurations "
+            "after the first take out of it"
+        ),
+    ] = Field(default_factory=list)
+    recipes: Annotated[
+        Names, means("searches by lists, of variants that the study runs: a log of the recipes that were tried")
+    ] = Field(default_factory=list)
 
 
 class _Plain(GenerateJsonSchema):

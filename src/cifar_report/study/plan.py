@@ -299,7 +299,8 @@ def stage_settings(study: Study) -> dict[str, Any]:
         "tables": rows("tables")
         | {"reproduces": study.reproduces}
         | {"searches": searches, "study": study.name, "report": study.report, "main": _main(study)}
-        | {"like": {v.name: v.like for v in study.variants.values() if v.like}},
+        | {"like": {v.name: v.like for v in study.variants.values() if v.like}}
+        | {key: {name: _listed(study, name) for name in getattr(study, key)} for key in ("ablations", "recipes")},
         "claims": rows("claims") | {"catalogue": study.catalogue},
         "html": rows("html")
         | {"study": study.name, "dataset": study.dataset_name}
@@ -317,6 +318,14 @@ def _main(study: Study) -> list[str]:
     """The variant of each family, MLP or VGG, that `report.best` names last, of those that the study runs."""
     named = [name for reproduced, best in study.best.items() for name in (reproduced, *best) if name in study.variants]
     return list({KINDS[study.variants[name].settings["kind"]].family: name for name in named}.values())
+
+
+def _listed(study: Study, name: str) -> dict[str, Any]:
+    """What is told of a list of configurations: its variant, how long that trains and these do, and their names."""
+    search = study.searches[name]
+    like = study.variants[search.like]
+    names = {"variant": like.name, "label": like.label, "configurations": list(search.listed)}
+    return names | {"steps": search.base["steps"], "steps_of_variant": like.settings.get("steps")}
 
 
 def _trials(search: Search) -> dict[str, Any]:

@@ -1,17 +1,20 @@
-"""A search over some settings of a variant, judged on the validation split: as it is written, and what it trains."""
+"""A search over some settings of a variant, judged on the validation split: as it is written, and what it trains.
+
+What a variant's ingredients are worth, and which recipes were tried, are lists of configurations and searches too.
+"""
 
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import ConfigDict, Field, TypeAdapter, WrapValidator
 
 from cifar_report.base.errors import InputError
-from cifar_report.study.settings import ANNOTATED, TYPES, Count, Settings, digest, means
-from cifar_report.study.validation import EachOnce, Mapping, checked
+from cifar_report.study.settings import ANNOTATED, NEUTRAL, TYPES, Count, Settings, SomeSettings, digest, means
+from cifar_report.study.validation import NAME, EachOnce, Mapping, checked
 
 MOST_TRIALS = 10_000  # of a search
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
@@ -86,14 +89,19 @@ class SearchEntry(Mapping):
     """A search, judged on the validation split."""
 
     method: Annotated[
-        Literal["grid", "successive-halving"],
+        Literal["grid", "list", "successive-halving"],
         means(
-            "grid, the default: every combination; successive-halving: Optuna draws configurations, and the better "
-            "ones train for longer"
+            "grid, the default: every combination; list: the configurations that are named; successive-halving: Optuna "
+            "draws configurations, and the better ones train for longer"
         ),
     ] = "grid"
-    like: Annotated[str, means("the variant whose settings the trials have, but for those that the grid varies")]
-    seeds: Annotated[Seeds, means("a trial for each, of every combination of a grid")] = Field(default_factory=list)
+    like: Annotated[str, means("the variant whose settings the trials have, but for those that the search varies")]
+    settings: Annotated[SomeSettings, means("of every trial, instead of the variant's: to train for less long")] = (
+        Field(default_factory=SomeSettings)
+    )
+    seeds: Annotated[Seeds, means("a trial for each, of every configuration of a grid or list")] = Field(
+        default_factory=list
+    )
     seed: Annotated[Seed, means("of every trial of a successive halving, and of its draws")] = 0
     trials: Annotated[Count, means("configurations drawn; of successive halving, as the next four")] = 0
     batch: Annotated[Count, means("configurations drawn at a time")] = 0
@@ -109,11 +117,15 @@ class SearchEntry(Mapping):
     workers: Annotated[
         int, means("processes that train a batch, 1 by default; no result depends on it", ge=1, le=1024)
     ] = 1
-    grid: Annotated[list[Axis], Field(min_length=1), means("the settings that are varied")]
+    grid: Annotated[list[Axis], means("the settings that are varied")] = Field(default_factory=list)
+    configurations: Annotated[
+        dict[Annotated[str, Field(pattern=NAME, max_length=60)], SomeSettings],
+        means("of a list, by a name of your own: in what each differs from the variant, {} for in nothing"),
+    ] = Field(default_factory=dict)
 
     def halving(self) -> "Halving | None":
-        """How it spends its steps, where it is no grid."""
-        if self.method == "grid":
+        """How it spends its steps, where it draws its trials."""
+        if self.method != "successive-halving":
             return None
         return Halving(**{f.name: getattr(self, f.name) for f in fields(Halving)})
 
@@ -131,19 +143,33 @@ class SearchEntry(Mapping):
             raise InputError(f"config: {at}.seeds: {self.seeds}, but successive halving has one seed; take it out")
         if not halving and "seed" in given:
             raise InputError(
-                f"config: {at}.seed: {self.seed}, but a grid has a trial for each seed; write seeds: [{self.seed}]"
+                f"config: {at}.seed: {self.seed}, but a {self.method} has a trial for each seed; write "
+                f"seeds: [{self.seed}]"
             )
         if not halving and not self.seeds:
-            raise InputError(f"config: {at}: 'seeds' is missing; a grid has a trial for each, of every combination")
+            raise InputError(f"config: {at}: 'seeds' is missing; a {self.method} has a trial for each")
+        varied, other = ("configurations", "grid") if self.method == "list" else ("grid", "configurations")
+        if not getattr(self, varied):
+            raise InputError(f"config: {at}: '{varied}' is missing; with method: {self.method} it says what is tried")
+        if other in given:
+            raise InputError(
+                f"config: {at}.{other}: stands there, but method: {self.method} takes {varied}; take it out"
+            )
+        for name, entry in self.configurations.items():
+            if fixed := sorted({"kind", "train_on"} & entry.model_fields_set):
+                raise InputError(
+                    f"config: {at}.configurations.{name}.{fixed[0]}: is not for a search to vary; take it out"
+                )
         if not halving and (useless := [f.name for f in fields(Halving) if f.name in given]):
             raise InputError(
-                f"config: {at}.{useless[0]}: {getattr(self, useless[0])}, but a grid trains every combination; take it "
+                f"config: {at}.{useless[0]}: {getattr(self, useless[0])}, but a {self.method} draws nothing; take it "
                 "out, or set method: successive-halving"
             )
         settings = [axis.setting for axis in self.grid]
         if repeated := sorted({setting for setting in settings if settings.count(setting) > 1}):
             raise InputError(f"config: {at}.grid: has the setting '{repeated[0]}' twice; join their values")
         space = math.prod(axis.size(halving is not None, f"{at}.grid") for axis in self.grid)
+        space *= max(len(self.configurations), 1)
         if (trials := halving.trials if halving else space * len(self.seeds)) > MOST_TRIALS:
             raise InputError(f"config: {at}.grid: {trials:,} trials, expected at most {MOST_TRIALS:,}")
         if halving and "steps" in settings:
@@ -193,7 +219,8 @@ class Trial(NamedTuple):
 class Search:
     """A search whose trials have the settings of the variant that it is like.
 
-    `grid` holds the values of each setting or, where `halving` draws them, a range {"low", "high", "log"}.
+    `grid` holds the values of each setting or, where `halving` draws them, a range {"low", "high", "log"}. Of a list of
+    configurations, `listed` holds these and `grid` the values that occur in them.
     """
 
     name: str
@@ -201,12 +228,15 @@ class Search:
     seeds: tuple[int, ...]  # of each configuration; where they are drawn one, which the draws have too
     grid: dict[str, Any]
     base: dict[str, Any]
-    halving: Halving | None = None  # None: every combination is trained
+    halving: Halving | None = None  # None: every combination is trained, or every configuration of a list
+    listed: dict[str, dict[str, Any]] = field(
+        default_factory=dict
+    )  # all settings of the grid, by the configuration's name
 
     @property
     def method(self) -> str:
-        """`grid` or `successive-halving`."""
-        return "successive-halving" if self.halving else "grid"
+        """`grid`, `list` or `successive-halving`."""
+        return "successive-halving" if self.halving else "list" if self.listed else "grid"
 
     def trials(self) -> dict[str, Trial]:
         """The trials by name, those of a configuration one after the other; none where they are yet to be drawn."""
@@ -214,8 +244,14 @@ class Search:
         return {trial_name(settings, seed): Trial(settings, seed) for settings in every for seed in self.seeds}
 
     def combinations(self) -> Iterator[dict[str, Any]]:
-        """All combinations of a grid. Of a space to draw from, those of each two settings, a range standing for its
-        ends: enough to find two values that do not go together."""
+        """All combinations of a grid, or the configurations of a list.
+
+        Of a space to draw from, those of each two settings, a range standing for its ends: enough to find two values
+        that do not go together.
+        """
+        if self.listed:
+            yield from self.listed.values()
+            return
         values = {name: [v["low"], v["high"]] if isinstance(v, dict) else v for name, v in self.grid.items()}
         varied = [tuple(values)]
         if self.halving and len(values) > 2:
@@ -229,6 +265,22 @@ class Search:
         """The steps that each rung trains for, the shortest first."""
         steps, halving = self.base["steps"], self.halving
         return [steps // halving.reduction**k for k in reversed(range(halving.rungs))] if halving else [steps]
+
+
+def listed(entry: SearchEntry, base: dict[str, Any], at: str) -> dict[str, dict[str, Any]]:
+    """The configurations of a list, each with a value for every setting in which one of them differs from the base.
+
+    Raises:
+        InputError: two of them are the same.
+    """
+    changes = {name: changed.given() for name, changed in entry.configurations.items()}
+    varied = dict.fromkeys(setting for changed in changes.values() for setting in changed)
+    whole = {name: {s: (NEUTRAL | base | changed).get(s) for s in varied} for name, changed in changes.items()}
+    names: dict[str, str] = {}
+    for name, values in whole.items():
+        if (first := names.setdefault(digest(values), name)) != name:
+            raise InputError(f"config: {at}.configurations.{name}: is the same as '{first}'; take one of them out")
+    return whole
 
 
 def trial_name(settings: Settings, seed: int) -> str:
