@@ -1,6 +1,7 @@
 """Noise along a run and between seeds: against an analysis of variance written out, and the truth of simulated runs."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,9 @@ from runs import obtain, requested
 from runs import settings as small
 from scipy import stats
 
-from cifar_report.analysis.noise import last_spread, noise, variance_components
+from cifar_report.analysis.noise import Noise, last_spread, noise, variance_components
+from cifar_report.analysis.statistics import Interval
+from cifar_report.rendering.tables import noise_table
 from cifar_report.runs import store
 from cifar_report.runs.finished import Run, load_run
 from cifar_report.training.splits import splits_of, subset
@@ -65,6 +68,15 @@ def test_noise_is_that_of_the_last_third_without_the_last_step():
     assert (found.steps, found.images) == ([40, 45, 55], 50)
     assert noise(runs[:1]) is None and noise([run(0, {0: 0.1, 60: 1}), run(1, {0: 0.1, 60: 1})]) is None
     assert noise([run(seed, curve, schedule="cosine") for seed, curve in enumerate(curves)]) is None
+
+
+def test_the_table_shows_points():
+    stage = {"variants": [{"name": "a", "label": "A & B"}, {"name": "b", "label": "B"}]}
+    found = Noise(Interval(0.0162, 0.0132, 0.021), Interval(0.0055, 0.0, 0.015), [1000, 1400], 5000)
+    facts = {"a": SimpleNamespace(noise=found, seeds=10), "b": SimpleNamespace(noise=None, seeds=1)}
+    (row,) = [line for line in noise_table(stage, facts).splitlines() if "to" in line and "&" in line]
+    assert row == r"A \& B & 10 & 1000 to 1400 & 5000 & 1.62 (1.32 to 2.10) & 0.55 (0.00 to 1.50) \\"
+    assert noise_table(stage, {"b": facts["b"]}).startswith("% No variant")
 
 
 def test_the_last_spread_is_over_the_images_of_the_curve(dataset, tmp_path):

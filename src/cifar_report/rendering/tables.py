@@ -306,25 +306,20 @@ def noise_table(stage: dict[str, Any], facts: dict[str, Facts]) -> str:
     for name, each in facts.items():
         if each.noise is None:
             continue
-        along, between = each.noise.along, each.noise.between
-        rows.append(
-            {
-                "Variant": labels[name],
-                "{Seeds}": str(each.seeds),
-                "{Steps}": f"{{{each.noise.steps[0]} to {each.noise.steps[-1]}}}",
-                "{Images}": str(each.noise.images),
-                "{Along a run}": _cell(along.mean, 2),
-                "{from}": _cell(along.low, 2),
-                "{to}": _cell(along.high, 2),
-                "{Between seeds}": _cell(between.mean, 2),
-                "{from }": _cell(between.low, 2),
-                "{to }": _cell(between.high, 2),
-            }
-        )
+        row = {
+            "Variant": labels[name],
+            "{Seeds}": str(each.seeds),
+            "Steps": f"{each.noise.steps[0]} to {each.noise.steps[-1]}",
+            "{Images}": str(each.noise.images),
+        }
+        for head, deviation in (("Along a run", each.noise.along), ("Between seeds", each.noise.between)):
+            limits = " to ".join(_cell(limit, 2) for limit in deviation[1:])
+            row[head] = f"{_cell(deviation.mean, 2)} ({limits})"
+        rows.append(row)
     if not rows:
         return "% No variant has two seeds and two evaluations in the last third of its steps, at a constant rate.\n"
-    formats = _numeric("2.0", "4.0", "5.0", *["2.2"] * 6)
-    return _latex(pd.DataFrame(rows), f"{_WRAPPED} {formats}", wide=True)
+    columns = f"{_WRAPPED} {_numeric('2.0')} r {_numeric('5.0')} l l"
+    return _latex(pd.DataFrame(rows), columns, wide=True)
 
 
 def settings_table(stage: dict[str, Any], runs: dict[str, list[Run]]) -> str:
