@@ -40,8 +40,8 @@ def numbers(
     """Every result that the report may print, by its key; its files are named from the study's folder."""
     runs = {name: each.runs for name, each in facts.items()}
     every = [run for members in runs.values() for run in members]
-    entries = _from(_plan_numbers(stage), "plan/stages/tables.json")
-    entries |= _from(_data_numbers(data), "dataset/dataset.json")
+    entries = _from(_data_numbers(data), "dataset/dataset.json")
+    entries |= _from(_plan_numbers(stage), "plan/stages/tables.json")
     entries |= _from(_run_numbers(every), *records_of(every))
     entries |= _from({"study.networks": networks(each.settings for each in facts.values())}, *records_of(every))
     measured = root_mean_squares(data.split("test")[0])
@@ -146,6 +146,11 @@ def _plan_numbers(stage: dict[str, Any]) -> dict[str, str]:
     texts |= {f"report.{key}": escape(report[key]) for key in ("author", "affiliation") if report.get(key)}
     if stage["reproduces"]:
         texts["practical"] = "yes"
+    if copy := report.get("copy"):
+        texts["data.copy"] = f"Ours are of {escape(copy)}."
+        texts["data.note"] = (
+            f"The images are {escape(copy)}; accuracies on the original files may differ by an unknown amount."
+        )
     if originals := sum(v["original_test_accuracy"] is not None for v in stage["variants"]):
         texts["study.originals"] = num(originals)
     return texts

@@ -151,6 +151,7 @@ def load(config: dict[str, Any]) -> Study:
     practical = document.practical if document.dataset in document.practical.datasets else Practical()
     report = document.report.given()
     report |= {key: report.get(key) or getattr(practical, key) for key in ("title", "author")}
+    report["copy"] = practical.copies.get(document.dataset, "")
     if not report["title"]:
         raise InputError(
             f"config: report.title: is missing, and a report on '{document.dataset}' needs one of its own; write for "

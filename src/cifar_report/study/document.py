@@ -51,6 +51,10 @@ class Practical(Mapping):
     datasets: Annotated[Names, means("the data that it was about: its results are set beside those of these alone")] = (
         Field(default_factory=list)
     )
+    copies: Annotated[
+        dict[str, Line],
+        means("what those of them are that are copies of its images, said beside each comparison with it"),
+    ] = Field(default_factory=dict)
     title: Annotated[Line, means("of the report on it")] = ""
     author: Annotated[Line, means("of the report on it")] = ""
     accuracies: Annotated[

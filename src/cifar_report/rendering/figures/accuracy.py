@@ -95,17 +95,15 @@ def originals(variants: list[dict[str, Any]], runs: dict[str, list["Run"]]) -> D
         members, original = runs[variant["name"]], variant["original_test_accuracy"]
         panel.suptitle(f"Its figure {number}: {variant['label']}", fontsize=9)
         if not completed_runs(members):
-            panel.text(0.5, 0.5, diverged_count(len(members), len(members)), ha="center", va="center")
+            facts[variant["name"]] = diverged_count(len(members), len(members))
+            panel.text(0.5, 0.5, facts[variant["name"]], ha="center", va="center")
             continue
         handles, texts = _draw_curves(panel, variant, members)
         keys |= dict(zip(texts, handles, strict=True))
         each = Facts(members)
-        ours, found = each.accuracy["test"], each.compatibility(original)
+        ours = each.accuracy["test"]
         half = f" ± {100 * ours.half:.1f}" if each.seeds > 1 else ""
-        verdict = "" if found is None else ", compatible" if found.compatible else ", incompatible"
-        facts[variant["name"]] = (
-            f"{100 * ours.mean:.1f}{half} % in the test, {in_percent(original)} in the original{verdict}"
-        )
+        facts[variant["name"]] = f"{100 * ours.mean:.1f}{half} % in the test, {in_percent(original)} in the original"
         caption += f" Figure {number}: {facts[variant['name']]}; training {in_percent(each.accuracy['train'].mean)}."
     figure.legend(keys.values(), keys.keys(), loc="outside lower center", ncols=4)
     return Drawing(figure, title, caption, facts, sources)
