@@ -295,13 +295,13 @@ def test_the_table_of_compatibility_holds_what_was_measured_as_the_original_did(
         return [[cell.strip() for cell in line.rstrip("\\ ").split("&")] for line in lines if "&" in line][1:]
 
     (row,) = rows(summary.facts(runs))
-    expected = ["46.6", "42.00", "3", f"{{{42 - half:.1f} to {42 + half:.1f}}}", f"{half:.1f}", "13.1"]
-    assert row[1:7] == expected and row[8] == "compatible"
+    expected = ["46.6", "3", "42.00", "2.00", f"{{{42 - half:.1f} to {42 + half:.1f}}}", f"{half:.1f}", "13.1"]
+    assert row[1:8] == expected and row[9] == "compatible"
     as_original, evaluated = rows(summary.facts(runs, by_batch_statistics=batches))
-    assert as_original[2:4] == ["31.00", "3"] and as_original[8] == "incompatible"
-    assert evaluated[1:7] == expected
+    assert as_original[2:4] == ["3", "31.00"] and as_original[9] == "incompatible"
+    assert evaluated[1:8] == expected
     (few,) = rows(summary.facts({name: members[:2] for name, members in runs.items()}))
-    assert few[4] == "{--}" and few[8] == "unknown"
+    assert few[5] == "{--}" and few[9] == "unknown"
 
 
 def test_best_table_leaves_out_what_the_study_does_not_run(tmp_path):

@@ -616,10 +616,36 @@ def test_a_changed_rule_is_told_with_both_verdicts_and_whether_seen_data_decide(
     assert "after seeing data" not in latex.paragraph(unseen) + latex.paragraph(first)
     rows = latex.changed_rules([seen, unseen, first]).split("\n")[4:-3]
     assert len(rows) == 2
-    assert r"rule chosen after seeing data & The mean < 5 \%.\newline refuted & a\_b above \qty{40}" in rows[0]
+    assert (
+        r"rule chosen after seeing data & The mean < 5 \%.\newline refuted (as recorded) & a\_b above \qty{40}"
+        in rows[0]
+    )
     assert r"\newline supported & A reason." in rows[0]
     assert r"\newline fresh seeds alone decide & " in rows[1]
     assert latex.changed_rules([first]).startswith("%")
+
+
+@pytest.mark.parametrize(
+    ("marks", "seeds", "expected"),
+    [
+        ((0.4, 0.5), [0, 1, 2], "supported"),
+        ((0.4, 0.6), [0, 1, 2], "refuted"),
+        ((0.4, 0.52), [0, 1, 2], "inconclusive"),
+        ((0.4, 0.4), [0], "untested"),
+        ((), [0], None),
+    ],
+)
+def test_a_former_rule_is_told_again_on_the_seeds_that_were_known(study, marks, seeds, expected):
+    """All its parts had to lie above by the 95 % interval: here 0.516 to 0.531 on seeds 0 to 2; others do not enter."""
+    study.runs("a", [0.52, 0.525, 0.525, 0.1, 0.1])
+    assert stats.t.interval(0.95, 2, np.mean([0.52, 0.525, 0.525]), stats.sem([0.52, 0.525, 0.525]))[0] > 0.515
+    comparison = CONTRAST | {"weights": {"a": 1}}
+    parts = [{"comparison": comparison, "seeds": seeds, "smallest_effect": mark} for mark in marks]
+    change = {"rule": "R.", "reason": "S.", "verdict": "mixed", "parts": parts}
+    (found,) = study.evaluate(claim(comparison, changed=change))
+    assert found["changed"]["known"] == expected
+    told = latex.changed_rules([found])
+    assert (f"R.\\newline {expected} &" if expected else "R.\\newline mixed (as recorded) &") in told
 
 
 def test_latex_is_escaped_and_numbers_are_siunitx(study):

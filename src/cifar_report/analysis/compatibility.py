@@ -23,6 +23,7 @@ class Compatibility(NamedTuple):
 
     original: float
     seeds: int
+    std: float  # of one run
     prediction: Interval  # for one new run, with the mean
     detectable: float  # the difference that would have been found with 80 % power, if s is the standard deviation
     p: float  # two-sided, of a draw as far from the mean
@@ -43,11 +44,13 @@ def compatibility(original: float | None, values: Float[np.ndarray, " seeds"]) -
 
     new = next_value(values)
     standardised = (original - new.mean) / max(new.error, np.finfo(np.float64).tiny)  # runs may all be alike
+    std = float(np.std(values, ddof=1))
     return Compatibility(
         original,
         len(values),
+        std,
         new.interval(CONFIDENCE),
-        detectable(len(values)) * float(np.std(values, ddof=1)),
+        detectable(len(values)) * std,
         2 * float(stats.t.sf(abs(standardised), new.freedom)),
         float(stats.t.sf(standardised, new.freedom)),
         int(np.sum(values >= original)),

@@ -76,7 +76,7 @@ def table(claims: list[dict[str, Any]]) -> str:
 def changed_rules(claims: list[dict[str, Any]]) -> str:
     r"""A `tabularx`: each rule that was changed after results were known, with both verdicts, and why.
 
-    The former verdict is the one that the first reference recorded.
+    The former verdict is computed on the seeds that were known, or else the one that the first reference recorded.
     """
     rows = []
     for claim in claims:
@@ -87,7 +87,7 @@ def changed_rules(claims: list[dict[str, Any]]) -> str:
         data = "fresh seeds alone decide" if changed["fresh"] else "rule chosen after seeing data"
         cells = [
             rf"\textbf{{{escape(claim['title'])}}}\newline {data}",
-            rf"{escape(changed['rule'])}\newline {changed['verdict']}",
+            rf"{escape(changed['rule'])}\newline {changed['known'] or changed['verdict'] + ' (as recorded)'}",
             rf"{conjunction}{'; '.join(bounds)}\newline {claim['verdict']}",
             escape(changed["reason"]),
         ]
@@ -99,7 +99,7 @@ def changed_rules(claims: list[dict[str, Any]]) -> str:
         [
             rf"\begin{{tabularx}}{{\textwidth}}{{@{{}} {' '.join([column] * 4)} @{{}}}}",
             r"\toprule",
-            r"Claim & Former rule, and its verdict in the first reference & Rule, and its verdict here & Reason \\",
+            r"Claim & Former rule, and its verdict on the seeds known then & Rule, and its verdict here & Reason \\",
             r"\midrule",
             *rows,
             r"\bottomrule",

@@ -164,19 +164,20 @@ def compatibility_table(stage: dict[str, Any], facts: dict[str, Facts]) -> str:
         )
     if not rows:
         return "% No accuracy was printed of the study's variants.\n"
-    formats = _numeric("2.1", "2.2", "2.0"), _numeric("2.1", "2.1", "1.3")
+    formats = _numeric("2.1", "2.0", "2.2", "1.2"), _numeric("2.1", "2.1", "1.3")
     return _latex(pd.DataFrame(rows), f"{_WRAPPED} {formats[0]} c {formats[1]} l", wide=True)
 
 
 def _compatibility_row(
     label: str, original: float, ours: Interval, seeds: int, found: Compatibility | None
 ) -> dict[str, str]:
-    row = {"Network": label, "{Original}": _cell(original, 1), "{Mean}": _cell(ours.mean, 2), "{Seeds}": str(seeds)}
+    row = {"Network": label, "{Original}": _cell(original, 1), "{$n$}": str(seeds), "{Mean}": _cell(ours.mean, 2)}
     if found is None:
-        missing = ("{One new run}", r"{$\pm$}", "{Detectable}", "{$p$}")
+        missing = ("{$s$}", "{One new run}", r"{$\pm$}", "{Detectable}", "{$p$}")
         return row | dict.fromkeys(missing, "{--}") | {"Compatible?": "unknown"}
     low, high = (f"{100 * limit:.1f}" for limit in (found.prediction.low, found.prediction.high))
     return row | {
+        "{$s$}": _cell(found.std, 2),
         "{One new run}": rf"{{{low} to {high}}}",
         r"{$\pm$}": _cell(found.prediction.half, 1),
         "{Detectable}": _cell(found.detectable, 1),

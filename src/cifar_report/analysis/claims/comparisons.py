@@ -17,6 +17,7 @@ from cifar_report.analysis import measurements, searches
 from cifar_report.analysis.claims.file import (
     Comparison,
     Contrast,
+    FormerPart,
     GradientAgreement,
     NextRun,
     SettingEffect,
@@ -144,6 +145,11 @@ def _contrast(comparison: Contrast, evidence: Evidence, enters: Callable[[int], 
         _diverged(weights, evidence, enters),
         images,
     )
+
+
+def former(part: FormerPart, evidence: Evidence) -> Measured:
+    """A part of a former rule, over the seeds that were known when it was changed."""
+    return _contrast(part.comparison, evidence, frozenset(part.seeds).__contains__)
 
 
 def next_run(comparison: NextRun, evidence: Evidence) -> Measured:

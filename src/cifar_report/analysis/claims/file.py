@@ -208,12 +208,21 @@ class Sentences(_Model):
                     yield name, field.rpartition(".")[0]
 
 
+class FormerPart(_Model):
+    """A part of a former rule: its 95 % interval over the seeds that were known had to keep to the smallest effect."""
+
+    comparison: Contrast
+    seeds: Annotated[list[int], Field(min_length=1)]
+    smallest_effect: float
+
+
 class Change(_Model):
     """That a claim's rule was changed after the results of a first reference were known."""
 
     rule: Text  # the former one
     reason: Text
     verdict: Verdict  # what the former one gave in the first reference
+    parts: list[FormerPart] = []  # the former one, where it can be computed from runs: all had to lie above
 
 
 class Claim(_Model):
@@ -226,6 +235,14 @@ class Claim(_Model):
     parts: Annotated[list[Part], Field(min_length=1)]
     sentences: Sentences
     changed: Change | None = None
+
+    def variants(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
+        """Each variant that is compared, and where its name stands in the claim."""
+        for place, part in enumerate(self.parts):
+            yield from ((("parts", place, *where), name) for where, name in part.variants())
+        for place, former in enumerate(self.changed.parts if self.changed else []):
+            for name in former.comparison.weights:
+                yield ("changed", "parts", place, "comparison", "weights", name), name
 
     @model_validator(mode="after")
     def _is_decided(self) -> "Claim":
@@ -280,10 +297,10 @@ def load(path: Path, catalogue: Iterable[str] | None = None) -> list[Claim]:
                 if getattr(part, key) in (getattr(other, key) for other in claim.parts[:place]):
                     message = f"{getattr(part, key)!r} is the {key} of another part of the claim too"
                     raise wrong((i, "parts", place, key), message)
-            for where, name in part.variants():
-                if known is not None and name not in known:
-                    hint = did_you_mean(name, known, "there are")
-                    raise wrong((i, "parts", place, *where), f"'{name}' is not among the variants; {hint}")
+        for where, name in claim.variants():
+            if known is not None and name not in known:
+                hint = did_you_mean(name, known, "there are")
+                raise wrong((i, *where), f"'{name}' is not among the variants; {hint}")
         ids = [part.id for part in claim.parts]
         for name, part_id in claim.sentences.parts():
             if part_id not in ids:
@@ -302,7 +319,8 @@ def _explained(error: Any) -> tuple[tuple[str | int, ...], str]:
         case "extra_forbidden":
             around = place[-2]
             models = {"sentences": Sentences, "changed": Change} | _KINDS
-            model = models.get(around) or (Part if "parts" in place else Claim)
+            inner = FormerPart if "changed" in place else Part
+            model = models.get(around) or (inner if "parts" in place else Claim)
             hint = did_you_mean(str(where[-1]), model.model_fields, "there are")
             return where, f"unknown key, with the value {value!r}; {hint}"
         case "literal_error":
