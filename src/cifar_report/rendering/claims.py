@@ -24,8 +24,13 @@ _CAPTION = (
     "the runs or trials behind it, and the verdict. Without a unit, values are percentage points, but for differences "
     "of implementations, which are relative and have no interval. Rows in italics are shown beside the others and "
     r"decide nothing; a premise must hold before anything is decided. With \emph{i}, an interval is that of the test "
-    "images alone, since one or two seeds leave what other seeds would change unknown. Seeds that were known before "
+    "images alone, since too few seeds leave what other seeds would change unknown. Seeds that were known before "
     "the rule was are shown below those that decide."
+)
+_CHANGED = (
+    "Rules that were changed after results were seen: the former rule with its verdict, the present one with its "
+    "verdict, and the reason. A former verdict is computed here on the seeds that were known then, or is the one "
+    "that was recorded."
 )
 
 
@@ -74,7 +79,7 @@ def table(claims: list[dict[str, Any]]) -> str:
 
 
 def changed_rules(claims: list[dict[str, Any]]) -> str:
-    r"""A `tabularx`: each rule that was changed after results were known, with both verdicts, and why.
+    r"""A `longtable` labelled `tab:changed-rules`: each rule that was changed after results were known, and why.
 
     The former verdict is computed on the seeds that were known, or else the one that the first reference recorded.
     """
@@ -87,23 +92,26 @@ def changed_rules(claims: list[dict[str, Any]]) -> str:
         data = "fresh seeds alone decide" if changed["fresh"] else "rule chosen after seeing data"
         cells = [
             rf"\textbf{{{escape(claim['title'])}}}\newline {data}",
-            rf"{escape(changed['rule'])}\newline {changed['known'] or changed['verdict'] + ' (as recorded)'}",
-            rf"{conjunction}{'; '.join(bounds)}\newline {claim['verdict']}",
+            rf"{escape(changed['rule'])}\newline \emph{{{changed['known'] or changed['verdict'] + ' (as recorded)'}}}",
+            rf"{conjunction}{'; '.join(bounds)}\newline \emph{{{claim['verdict']}}}",
             escape(changed["reason"]),
         ]
         rows.append(" & ".join(cells) + r" \\\addlinespace")
     if not rows:
         return "% No rule was changed.\n"
-    column = r">{\raggedright\arraybackslash}X"
+    head = r"\toprule Claim & Former rule, and its verdict on the seeds known then & Rule, and its verdict here & Reason \\\midrule"
+    columns = " ".join(rf">{{\raggedright\arraybackslash}}p{{{width}\linewidth}}" for width in (0.18, 0.25, 0.25, 0.25))
     return "\n".join(
         [
-            rf"\begin{{tabularx}}{{\textwidth}}{{@{{}} {' '.join([column] * 4)} @{{}}}}",
-            r"\toprule",
-            r"Claim & Former rule, and its verdict on the seeds known then & Rule, and its verdict here & Reason \\",
-            r"\midrule",
+            r"\begingroup\footnotesize\setlength{\tabcolsep}{4pt}",
+            rf"\begin{{longtable}}{{@{{}}{columns}@{{}}}}",
+            rf"\caption{{{_CHANGED}}}\label{{tab:changed-rules}}\\",
+            head + r"\endfirsthead",
+            head + r"\endhead",
+            r"\bottomrule\endfoot",
             *rows,
-            r"\bottomrule",
-            r"\end{tabularx}",
+            r"\end{longtable}",
+            r"\endgroup",
             "",
         ]
     )
