@@ -99,7 +99,8 @@ def changed_rules(claims: list[dict[str, Any]]) -> str:
         rows.append(" & ".join(cells) + r" \\\addlinespace")
     if not rows:
         return "% No rule was changed.\n"
-    head = r"\toprule Claim & Former rule, and its verdict on the seeds known then & Rule, and its verdict here & Reason \\\midrule"
+    names = r"Claim & Former rule, and its verdict on the seeds known then & Rule, and its verdict here & Reason \\"
+    head = rf"\toprule {names}\midrule"
     columns = " ".join(rf">{{\raggedright\arraybackslash}}p{{{width}\linewidth}}" for width in (0.18, 0.25, 0.25, 0.25))
     return "\n".join(
         [
