@@ -1,6 +1,7 @@
 """A wrong configuration is refused before any job starts, by a message that names the key and the value."""
 
 import copy
+import dataclasses
 import json
 import re
 import subprocess
@@ -353,3 +354,16 @@ def test_each_optimiser_has_a_name_in_print():
     """A new one would train, and then stop the tables."""
     properties = yaml.safe_load(SCHEMA.read_text())["properties"]["defaults"]["properties"]
     assert set(properties["optimiser"]["enum"]) == set(OPTIMISERS)
+
+
+def test_a_list_has_a_trial_for_each_configuration_and_seed_where_the_study_runs_its_variant():
+    study = load({"recipes": ["vgg-160k-recipes"]})
+    assert study.ablations == ("mlp-numpy-best-without", "mlp-best-without") and study.recipes == ("vgg-160k-recipes",)
+    whole, without = study.variants["mlp-best"].resolved(), study.searches["mlp-best-without"]
+    trials = list(without.trials().values())
+    assert [trial.seed for trial in trials] == [0, 1, 2] * 7
+    shorter = dataclasses.replace(whole, steps=3000, evaluate_every=300, train_on="train")
+    assert trials[0].settings == shorter
+    assert trials[9].settings == dataclasses.replace(shorter, momentum=0.0, nesterov=False)
+    few = load({"run": ["mlp-numpy", "mlp-best"], "recipes": ["vgg-160k-recipes"]})
+    assert few.ablations == ("mlp-best-without",) and few.recipes == () and set(few.searches) == {"mlp-best-without"}
