@@ -162,7 +162,7 @@ def _data_numbers(data: datasets.Dataset) -> dict[str, str]:
         "data.name": escape(data.name),
         "data.note": DATA_NOTES[data.source],
         "data.classes": num(len(data.class_names)),
-        "data.class-names": ", ".join(map(escape, data.class_names)),
+        "data.class-names": ("; " if "," in "".join(data.class_names) else ", ").join(map(escape, data.class_names)),
         "data.shape": r" \times ".join(map(str, data.description["shape"])),
         "data.inputs": num(math.prod(data.shape)),
         "data.pixels": rf"{data.shape[1]} \times {data.shape[2]}",
