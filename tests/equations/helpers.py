@@ -1,12 +1,15 @@
 """What several checks need: symbols, derivatives, and small networks with random weights."""
 
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
 import sympy as sp
+import torch
 
 from cifar_report.models.numpy_nn.mlp import MLP
 from cifar_report.models.numpy_nn.modules import Linear
+from cifar_report.models.torch_nn import vgg
 from cifar_report.study.settings import Settings
 
 SLOPE = 0.3
@@ -85,3 +88,10 @@ def small_mlp(rng: np.random.Generator) -> MLP:
 def small_batch(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Images as rows, and their classes."""
     return rng.normal(size=(BATCH, SIZES[0])), rng.integers(0, SIZES[-1], BATCH)
+
+
+@cache
+def vgg_pool() -> torch.nn.Module:
+    """The VGG's first max pool."""
+    small = settings(kind="torch-vgg", hidden=(), slope=0.0, batch_norm="none")
+    return next(m for m in vgg.build(small, (1, 32, 32), 2, 0) if isinstance(m, torch.nn.MaxPool2d))

@@ -16,14 +16,13 @@ from torch.autograd.functional import jacobian
 
 from cifar_report.models.numpy_nn.modules import CrossEntropy, LeakyReLU, Linear, Softmax, SoftmaxCrossEntropy
 from cifar_report.models.numpy_nn.sgd import SGD
-from cifar_report.models.torch_nn import vgg
 from cifar_report.models.torch_nn.batchnorm import BatchNormFunction, ManualBatchNorm
 from cifar_report.models.torch_nn.convolution import Convolution, NineProducts
 from cifar_report.training import torch_trainer
 from cifar_report.training.batches import learning_rate
 
 from .evaluate import Indexed, Of, Scene
-from .helpers import SIZES, SLOPE, settings, small_batch, small_mlp
+from .helpers import SIZES, SLOPE, settings, small_batch, small_mlp, vgg_pool
 
 Values = dict[Any, Any]
 SIGNS = np.array([-1.3, 0.0, 0.7, -0.4])  # before a leaky ReLU: of both signs, and at the kink
@@ -531,17 +530,9 @@ def parameters() -> list[Scene]:
     return scenes
 
 
-@cache
-def small_vgg() -> torch.nn.Sequential:
-    """The VGG, for grey images."""
-    chosen = settings(kind="torch-vgg", hidden=(), slope=0.0, batch_norm="none")
-    return vgg.build(chosen, (1, 32, 32), 2, 0)
-
-
 def max_pool() -> list[Scene]:
     """The VGG's max pool, on maps of odd and of even sides, and of negative values."""
-    layer = next(module for module in small_vgg() if isinstance(module, torch.nn.MaxPool2d))
-    scenes = []
+    layer, scenes = vgg_pool(), []
     for height, width in ((6, 8), (5, 7)):
         x = random(0, 2, height, width) - 5
         out = layer(torch.from_numpy(x)[None])[0].numpy()

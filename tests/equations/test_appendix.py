@@ -150,12 +150,12 @@ def test_checks_are_kept_for_other_studies(tmp_path: Path, monkeypatch: pytest.M
     stage, kept, checks, calls = tmp_path / "stage.json", tmp_path / "kept", tmp_path / "checks.json", []
 
     def main(arguments: list[str]) -> int:
-        calls.append([name for name in os.environ if name.startswith("PYTEST_")])
+        calls.append({name: value for name, value in os.environ.items() if name.startswith("PYTEST_")})
         Path(arguments[-1]).write_text(f"checks {len(calls)}")
         return len(calls) == 1
 
     monkeypatch.setattr(pytest, "main", main)
-    monkeypatch.setenv("PYTEST_ADDOPTS", "-k nothing")
+    monkeypatch.setattr(os, "environ", os.environ | {"PYTEST_ADDOPTS": "-k nothing"})
     stage.write_text("one")
     with pytest.raises(InputError, match="expected all checks of the equations to pass"):
         equations.run(stage, kept, checks)
@@ -163,7 +163,7 @@ def test_checks_are_kept_for_other_studies(tmp_path: Path, monkeypatch: pytest.M
         stage.write_text(content)
         equations.run(stage, kept, checks)
         assert checks.read_text() == expected
-    assert calls == [[], [], []]
+    assert calls == [{"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}] * 3
 
 
 @pytest.mark.parametrize("document", ["{", "{}", "[1]", '[{"label": "eq:a"}]'])

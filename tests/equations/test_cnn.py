@@ -11,7 +11,7 @@ from cifar_report.models.torch_nn import vgg
 from cifar_report.models.torch_nn.batchnorm import ManualBatchNorm
 from cifar_report.training import numpy_trainer, torch_trainer
 
-from .helpers import settings
+from .helpers import settings, vgg_pool
 
 IN, OUT, HEIGHT, WIDTH = 2, 3, 4, 5
 HALF = 1  # of the kernel's width, as in the report
@@ -144,18 +144,12 @@ def windows(height: int, width: int) -> dict[tuple[int, int], list[tuple[int, in
     }
 
 
-def pool() -> torch.nn.Module:
-    """The VGG's first max pool."""
-    small = settings(kind="torch-vgg", hidden=(), slope=0.0, batch_norm="none")
-    return next(m for m in vgg.build(small, (1, 32, 32), 2, 0) if isinstance(m, torch.nn.MaxPool2d))
-
-
 @pytest.mark.written_for("eq:max-pool-grad", "cb2307a647e3b60929d1794d648eca02aff894d84d1ee216ff1742052eaf098c")
 @pytest.mark.equation("eq:max-pool", "eq:max-pool-grad", how="numeric")
 def test_max_pool():
     """Maxima over windows, and the gradient to where they lie, against the VGG's pool and PyTorch's differentiation."""
     rng = np.random.default_rng(0)
-    layer = pool()
+    layer = vgg_pool()
     for height, width in ((6, 8), (5, 7)):
         image = rng.normal(size=(2, height, width)) - 5  # negative, so that a padding of zeros would show
         x = torch.from_numpy(image.copy()).requires_grad_()

@@ -61,8 +61,9 @@ def equivalents() -> dict[str, str]:
 def report(found: dict[DisplayMutant, str], reasons: dict[str, str]) -> str:
     """The Markdown of docs/mutants-displays.md."""
     evaluated = {mutant: end for mutant, end in found.items() if mutant.display.label in SCENES}
+    escaped = "\\|"  # a bar ends no cell
     same = [
-        f"| {m.display.label.removeprefix('eq:')} | `{m.display.row}` | {reasons.get(m.name, '**survived**')} |"
+        f"| {m.display.label.removeprefix('eq:')} | `{m.display.row.replace('|', escaped)}` | {reasons.get(m.name)} |"
         for m, end in found.items()
         if not end
     ]
