@@ -20,16 +20,6 @@ TOTAL = sum(sp.exp(z) for z in LOGITS)
 PROBABILITIES = LOGITS.applyfunc(lambda z: sp.exp(z) / TOTAL)
 
 
-@pytest.mark.equation("eq:backprop-softmax-index", "eq:backprop-softmax-collected", how="symbolic")
-def test_backprop_softmax_index():
-    """Both index forms against the derivative of a loss by each logit."""
-    x, u = PROBABILITIES, ARRIVING
-    expected = gradient(x.dot(u), LOGITS)
-    for j in range(CLASSES):
-        assert same(sum(x[i] * (delta(i, j) - x[j]) * u[i] for i in range(CLASSES)), expected[j])
-        assert same(x[j] * (u[j] - sum(x[i] * u[i] for i in range(CLASSES))), expected[j])
-
-
 @pytest.mark.equation("eq:backprop-softmax-matrix", "eq:backprop-softmax", how="both")
 def test_backprop_softmax():
     """Matrix form and product of vectors against the derivative; the code against PyTorch's differentiation."""
@@ -44,18 +34,6 @@ def test_backprop_softmax():
     z = torch.from_numpy(logits).requires_grad_()
     torch.softmax(z, dim=1).backward(torch.from_numpy(arriving))
     np.testing.assert_allclose(module.backward(arriving), z.grad.numpy(), rtol=1e-12, atol=1e-15)
-
-
-@pytest.mark.equation("eq:joined-substituted", "eq:joined-cancelled", "eq:joined-split", how="symbolic")
-def test_joined_steps():
-    """Each step towards the difference against the derivative, for targets that need not sum to one."""
-    x, t = PROBABILITIES, vector("t", CLASSES)
-    loss = -sum(t[i] * sp.log(x[i]) for i in range(CLASSES))
-    for j in range(CLASSES):
-        expected = sp.diff(loss, LOGITS[j])
-        assert same(sum(x[i] * (delta(i, j) - x[j]) * (-t[i] / x[i]) for i in range(CLASSES)), expected)
-        assert same(-sum(t[i] * (delta(i, j) - x[j]) for i in range(CLASSES)), expected)
-        assert same(-t[j] + x[j] * sum(t), expected)
 
 
 @pytest.mark.equation("eq:joined-index", "eq:backprop-joined", how="both")

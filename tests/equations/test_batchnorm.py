@@ -12,7 +12,6 @@ from .helpers import delta, gradient, same, vector
 SIZE = 3
 X, G = vector("x", SIZE), vector("g", SIZE)  # one feature over the batch; dL/dx^, any numbers
 EPSILON, ROOT = sp.symbols("epsilon R", positive=True)
-MU, VARIANCE = sp.Symbol("mu", real=True), sp.Symbol("V", positive=True)  # as free variables
 MEAN = sum(X) / SIZE
 VARIANCE_OF_X = sum((x - MEAN) ** 2 for x in X) / SIZE
 NORMALISED = X.applyfunc(lambda x: (x - MEAN) / sp.sqrt(VARIANCE_OF_X + EPSILON))
@@ -169,75 +168,6 @@ def test_local_derivatives_of_outputs():
     np.testing.assert_allclose(layer.weight.grad.numpy(), [path.item() for path in paths], rtol=1e-11)
 
 
-@pytest.mark.equation(
-    "eq:bn-local-normalised-input", "eq:bn-local-normalised-mean", "eq:bn-local-normalised-var", how="symbolic"
-)
-def test_local_derivatives_of_normalised_values():
-    """Derivatives of (x - mu) / sqrt(V + eps) with mu and V as variables of their own."""
-    normalised = X.applyfunc(lambda x: (x - MU) / sp.sqrt(VARIANCE + EPSILON))
-    for s in range(SIZE):
-        for r in range(SIZE):
-            assert same(sp.diff(normalised[s], X[r]), delta(r, s) / sp.sqrt(VARIANCE + EPSILON))
-        assert same(sp.diff(normalised[s], MU), -1 / sp.sqrt(VARIANCE + EPSILON))
-        half = -sp.Rational(1, 2) * (X[s] - MU) / (VARIANCE + EPSILON) ** sp.Rational(3, 2)
-        assert same(sp.diff(normalised[s], VARIANCE), half)
-
-
-@pytest.mark.equation("eq:bn-local-var-input", "eq:bn-local-var-mean", "eq:bn-local-mean-input", how="symbolic")
-def test_local_derivatives_of_statistics():
-    """Derivatives of the variance, with mu a variable of its own, and of the mean; at the mean the second vanishes."""
-    variance = sum((x - MU) ** 2 for x in X) / SIZE
-    for r in range(SIZE):
-        assert same(sp.diff(variance, X[r]), sp.Rational(2, SIZE) * (X[r] - MU))
-        assert same(sp.diff(MEAN, X[r]), sp.Rational(1, SIZE))
-    assert same(sp.diff(variance, MU), -sp.Rational(2, SIZE) * sum(x - MU for x in X))
-    assert same(sp.diff(variance, MU).subs(MU, MEAN), sp.Integer(0))
-
-
-@pytest.mark.equation("eq:bn-grad-var", how="symbolic")
-def test_grad_var():
-    """Both forms against the derivative of the loss by a variance that is a variable of its own."""
-    normalised = X.applyfunc(lambda x: (x - MU) / sp.sqrt(VARIANCE + EPSILON))
-    expected = sp.diff(normalised.dot(G), VARIANCE)
-    assert same(sum(G[s] * sp.diff(normalised[s], VARIANCE) for s in range(SIZE)), expected)
-    whole = sum(G[s] * (X[s] - MU) for s in range(SIZE))
-    assert same(-1 / (2 * (VARIANCE + EPSILON) ** sp.Rational(3, 2)) * whole, expected)
-
-
-@pytest.mark.equation("eq:bn-grad-mean", how="symbolic")
-def test_grad_mean():
-    """Both forms against the derivative of the loss by a mean that is a variable, also inside the variance."""
-    variance = sum((x - MU) ** 2 for x in X) / SIZE
-    loss = sum(G[s] * (X[s] - MU) / sp.sqrt(variance + EPSILON) for s in range(SIZE))
-    expected = sp.diff(loss, MU).subs(MU, MEAN)
-    normalised = X.applyfunc(lambda x: (x - MU) / sp.sqrt(VARIANCE + EPSILON))
-    direct = sum(G[s] * sp.diff(normalised[s], MU) for s in range(SIZE))
-    through_variance = sp.diff(normalised.dot(G), VARIANCE) * sp.diff(variance, MU)
-    at_batch = {VARIANCE: VARIANCE_OF_X, MU: MEAN}
-    assert equal((direct + through_variance).subs(at_batch), expected)
-    assert equal(-sum(G) / sp.sqrt(VARIANCE_OF_X + EPSILON), expected)
-
-
-@pytest.mark.equation("eq:bn-paths", "eq:bn-substituted", "eq:bn-normalised-sums", how="symbolic")
-def test_paths():
-    """Each step of the sum over the three ways against the derivative of the whole by each input."""
-    root = sp.sqrt(VARIANCE_OF_X + EPSILON)
-    local = X.applyfunc(lambda x: (x - MU) / sp.sqrt(VARIANCE + EPSILON))
-    variance = sum((x - MU) ** 2 for x in X) / SIZE
-    at_batch = {VARIANCE: VARIANCE_OF_X, MU: MEAN}
-    grad_variance = sp.diff(local.dot(G), VARIANCE)
-    grad_mean = sp.diff(local.dot(G), MU) + grad_variance * sp.diff(variance, MU)
-    for r in range(SIZE):
-        expected = sp.diff(LOSS, X[r])
-        paths = sum(G[s] * sp.diff(local[s], X[r]) for s in range(SIZE))
-        paths += grad_mean / SIZE + grad_variance * sp.diff(variance, X[r])
-        assert equal(paths.subs(at_batch), expected)
-        direct_and_mean = G[r] / root - sum(G) / (SIZE * root)
-        deviations = sum(G[s] * (X[s] - MEAN) for s in range(SIZE))
-        assert equal(direct_and_mean - (X[r] - MEAN) / (SIZE * root**3) * deviations, expected)
-        assert equal(direct_and_mean - NORMALISED[r] / (SIZE * root) * G.dot(NORMALISED), expected)
-
-
 @pytest.mark.equation("eq:bn-backward", how="both")
 def test_backward():
     """The final form against the derivative by each input, by algebra; the code's backward against PyTorch's and it."""
@@ -258,17 +188,6 @@ def test_backward():
         np.testing.assert_allclose(inputs.grad.numpy(), final, rtol=1e-11, atol=1e-14)
     leaves = [t.clone().requires_grad_() for t in (x, gamma, beta)]
     assert torch.autograd.gradcheck(BatchNormFunction.apply, (*leaves, 0.5))
-
-
-@pytest.mark.equation("eq:bn-jacobian", "eq:bn-backward-matrix", how="symbolic")
-def test_jacobian():
-    """The matrix against the Jacobian of the normalisation, and its product against the derivative of a loss."""
-    ones = sp.ones(SIZE, 1)
-    root = sp.sqrt(VARIANCE_OF_X + EPSILON)
-    collected = (sp.eye(SIZE) - ones * ones.T / SIZE - NORMALISED * NORMALISED.T / SIZE) / root
-    jacobian = NORMALISED.jacobian(X)
-    assert all(equal(a, b) for a, b in zip(collected, jacobian, strict=True))
-    assert all(equal(a, b) for a, b in zip(collected.T * G, gradient(LOSS, X), strict=True))
 
 
 @pytest.mark.equation("eq:bn-grad-sum", how="both")

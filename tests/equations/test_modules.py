@@ -35,20 +35,6 @@ def softmax(z: sp.Matrix) -> sp.Matrix:
     return z.applyfunc(lambda element: sp.exp(element) / total)
 
 
-@pytest.mark.equation("eq:chain-rule-index", "eq:chain-rule", how="symbolic")
-def test_chain_rule():
-    """Sum and matrix form give the gradient of a composition of two maps that are not linear."""
-    x, y = vector("x", 2), vector("y", 3)
-    inner = sp.Matrix([x[0] ** 2 * x[1], sp.sin(x[1]), sp.exp(x[0] * x[1])])
-    outer = y[0] * y[1] + y[2] ** 2
-    composed = dict(zip(y, inner, strict=True))
-    expected = gradient(outer.subs(composed), x)
-    arriving = gradient(outer, y).subs(composed)
-    index_form = [sum(sp.diff(inner[i], x[j]) * arriving[i] for i in range(3)) for j in range(2)]
-    assert same(sp.Matrix(index_form), expected)
-    assert same(inner.jacobian(x).T * arriving, expected)
-
-
 @pytest.mark.equation("eq:network", how="numeric")
 def test_network():
     """The composition of the layers, one image at a time, gives the network's logits and probabilities."""
@@ -161,27 +147,6 @@ def test_grad_cross_entropy():
     module = CrossEntropy()
     module.forward(np.array([[0.2, 0.5, 0.3]]), np.array([1]))
     np.testing.assert_allclose(module.backward(), [[0.0, -2.0, 0.0]], rtol=1e-15)
-
-
-@pytest.mark.equation("eq:jacobian-softmax-quotient", "eq:jacobian-softmax-index", how="symbolic")
-def test_jacobian_softmax_index():
-    """Quotient rule and its simplified form against the derivative of each element."""
-    x = softmax(LOGITS)
-    total = sum(sp.exp(z) for z in LOGITS)
-    for i, j in itertools.product(range(CLASSES), repeat=2):
-        derivative = sp.diff(x[i], LOGITS[j])
-        numerator = delta(i, j) * sp.exp(LOGITS[i]) * total - sp.exp(LOGITS[i]) * sp.exp(LOGITS[j])
-        assert same(derivative, numerator / total**2)
-        assert same(derivative, x[i] * (delta(i, j) - x[j]))
-
-
-@pytest.mark.equation("eq:jacobian-softmax-diagonal", "eq:jacobian-softmax-off-diagonal", how="symbolic")
-def test_jacobian_softmax_cases():
-    """The two cases against the derivative of each element."""
-    x = softmax(LOGITS)
-    for i, j in itertools.product(range(CLASSES), repeat=2):
-        derivative = sp.diff(x[i], LOGITS[j])
-        assert same(derivative, x[i] * (1 - x[i]) if i == j else -x[i] * x[j])
 
 
 @pytest.mark.equation("eq:jacobian-softmax", how="both")

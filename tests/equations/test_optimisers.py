@@ -149,18 +149,6 @@ def test_adam_means():
     np.testing.assert_allclose(q, state["exp_avg_sq"].numpy(), rtol=1e-13)
 
 
-@pytest.mark.equation("eq:adam-mean-corrected", "eq:adam-square-corrected", how="symbolic")
-def test_adam_correction():
-    """After one to four steps the corrected means of a constant gradient are that gradient and its square."""
-    beta, g = sp.symbols("beta g", positive=True)
-    p = q = sp.Integer(0)
-    for k in range(1, 5):
-        p = beta * p + (1 - beta) * g
-        q = beta * q + (1 - beta) * g**2
-        assert same(p / (1 - beta**k), g)
-        assert same(q / (1 - beta**k), g**2)
-
-
 @pytest.mark.equation("eq:adam-step", how="numeric")
 def test_adam_step():
     """Several steps against torch.optim.Adam, from the first, where the correction is largest."""
