@@ -377,7 +377,7 @@ def _ablation_numbers(name: str, configurations: list[str], search: pd.DataFrame
 
 def _configuration(row: pd.Series, trials: pd.DataFrame) -> str:
     """A configuration of a search, its settings one by one."""
-    return ", ".join(f"{escape(s.replace('_', ' '))} {setting_text(row[s])}" for s in searches.settings(trials))
+    return "; ".join(f"{escape(s.replace('_', ' '))} {setting_text(row[s])}" for s in searches.settings(trials))
 
 
 def _claim_numbers(claims: list[dict[str, Any]]) -> dict[str, str]:
