@@ -77,6 +77,7 @@ TITLES = {
     "costs": "Costs",
     "claims": "Claims",
     "search": "Searches",
+    "equations": "Equations",
 }
 
 

@@ -31,7 +31,6 @@ rule check_equations:
     output:
         checks=f"{RESULTS}/equations.json",
         passed=f"{RESULTS}/tables/equations.tex",
-        table=f"{RESULTS}/tables/equations-table.tex",
     log:
         f"{RESULTS}/logs/check_equations.log",
     benchmark:
@@ -112,6 +111,7 @@ rule write_pages:
         plan=local(f"{RESULTS}/plan/stages/html.json"),
         claims=rules.test_claims.output.claims,
         figures=rules.draw_figures.output.index,
+        checks=rules.check_equations.output.checks,
     output:
         [table(page) for page in PAGES],
         CAPTIONS,

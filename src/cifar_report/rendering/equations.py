@@ -1,4 +1,4 @@
-"""Which equations of the report have passed their checks: the marks beside their numbers, and the appendix."""
+"""Which equations of the report have passed their checks: the marks beside their numbers."""
 
 import hashlib
 import os
@@ -9,25 +9,10 @@ from typing import Any
 
 from cifar_report.base.errors import InputError
 from cifar_report.base.files import read_json, write_text
-from cifar_report.rendering.latex import escape
 from cifar_report.study.displays import digests
 
 TESTS = "tests/equations"
 KEYS = ("label", "test", "what", "how", "display", "outcome")
-TABLE = r"""\begingroup\footnotesize
-\begin{longtable}{@{}r>{\raggedright\arraybackslash}p{.2\linewidth}>{\raggedright\arraybackslash}p{.52\linewidth}l@{}}
-\caption{The checks of each equation, and the names of the tests in \code{tests/equations}.}\label{tab:checks}\\
-\toprule
-Equation & Label & Check & Kind\\
-\midrule
-\endfirsthead
-\toprule
-Equation & Label & Check & Kind\\
-\midrule
-\endhead
-\bottomrule
-\endfoot
-"""
 
 
 def run(stage: Path, kept: Path, checks: Path) -> None:
@@ -59,7 +44,7 @@ def run(stage: Path, kept: Path, checks: Path) -> None:
 
 
 def write(checks: Path, sources: Path, output: Path) -> None:
-    r"""Writes what LaTeX reads of the checks, and the table of them beside it as `<name>-table.tex`.
+    r"""Writes what LaTeX reads of the checks; the HTML report has them all.
 
     Args:
         checks: JSON list of `{label, test, what, how, display, outcome}`, as the tests write it with
@@ -70,7 +55,7 @@ def write(checks: Path, sources: Path, output: Path) -> None:
     Raises:
         InputError: the checks are missing, are no such list, or are of other equations than the report's.
     """
-    found = _read(checks)
+    found = read(checks)
     displays = digests(sources)
     by_label = {label: list(group) for label, group in groupby(found, key=_label)}
     if missing := sorted(displays.keys() - by_label.keys()):
@@ -78,9 +63,6 @@ def write(checks: Path, sources: Path, output: Path) -> None:
         raise InputError(f"{checks}: expected {expected}, found none of {', '.join(missing)}; delete it, it is remade")
     marks = {label: _mark(group, displays.get(label)) for label, group in by_label.items()}
     write_text(output, "".join(f"\\setmark{{{label}}}{{\\{mark}}}\n" for label, mark in marks.items() if mark))
-    rows = [_row(check, first=check is group[0]) for group in by_label.values() for check in group]
-    table = "".join((TABLE, *rows, "\\end{longtable}\n\\endgroup\n"))
-    write_text(output.with_name(f"{output.stem}-table.tex"), table)
 
 
 def _mark(checks: list[dict[str, Any]], display: str | None) -> str:
@@ -91,7 +73,7 @@ def _mark(checks: list[dict[str, Any]], display: str | None) -> str:
     return "evaluatedmark" if "evaluated" in how else "writtenmark"
 
 
-def _read(report: Path) -> list[dict[str, Any]]:
+def read(report: Path) -> list[dict[str, Any]]:
     """The checks of the report, sorted by label and test."""
     checks = read_json(report)
     well_formed = isinstance(checks, list) and all(
@@ -105,13 +87,3 @@ def _read(report: Path) -> list[dict[str, Any]]:
 
 def _label(check: dict[str, Any]) -> str:
     return check["label"]
-
-
-def _row(check: dict[str, Any], first: bool) -> str:
-    """A row of the table: the equation's number stands in the first row of its checks, where the marks lead to."""
-    label, outcome = check["label"], check["outcome"]
-    slug = label.removeprefix("eq:")
-    head = f"\\phantomsection\\label{{check:{label}}}(\\ref{{{label}}}) & \\code{{{slug}}}" if first else " & "
-    failed = "" if outcome == "passed" else f" \\textbf{{{escape(outcome)}}}"
-    name = check["test"].rpartition("::")[2]
-    return f"{head} & {escape(check['what'])} \\code{{{name}}}{failed} & {escape(check['how'])}\\\\\n"

@@ -12,8 +12,9 @@ import jinja2
 import pandas as pd
 
 from cifar_report.base.files import read_json, read_table, write_text
+from cifar_report.rendering import equations
 
-TABLES = ("summary", "costs", "claims", "search")  # those of the pages; `search` where the study searches
+TABLES = ("summary", "costs", "claims", "search", "equations")  # those of the pages; `search` where the study searches
 _PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -53,11 +54,13 @@ def write(stage: dict[str, Any], results: Path, templates: Path, output: Path) -
     summary = read_table(results / "summary.csv")
     costs = read_table(results / "costs.csv")
     claims = read_json(results / "claims.json")
+    checks = equations.read(results / "equations.json")
     figures = read_json(results / "figures/figures.json")
     pages = {
         "summary": _page("Accuracies of all variants", summary_table(summary, labels)),
         "costs": _page("What training cost", costs_table(costs, labels)),
         "claims": _page("The claims, and what the runs say of them", claims_table(claims), kind="text"),
+        "equations": _page("How each equation is checked", equations_table(checks), kind="text"),
     }
     runs = summary["seeds"] + summary["diverged"]  # both tables have the variants in the same order
     facts = {
@@ -72,6 +75,8 @@ def write(stage: dict[str, Any], results: Path, templates: Path, output: Path) -
         "best": _best(summary, labels),
         "slowest": _slowest(costs, labels),
         "claims": len(claims),
+        "equations": len({check["label"] for check in checks}),
+        "checks": len(checks),
         "verdicts": _verdicts(claims),
     }
     if stage["searches"]:
@@ -151,6 +156,19 @@ def claims_table(claims: list[dict[str, Any]]) -> pd.DataFrame:
             "Verdict": [claim["verdict"] for claim in claims],
             "What was found": [claim["sentence"] for claim in claims],
             "Runs": [claim["runs"] for claim in claims],
+        }
+    )
+
+
+def equations_table(checks: list[dict[str, Any]]) -> pd.DataFrame:
+    """The page's table of the equations' checks, by label: what each says, its kind, and the test."""
+    return pd.DataFrame(
+        {
+            "Equation": [check["label"].removeprefix("eq:") for check in checks],
+            "Check": [check["what"] for check in checks],
+            "Kind": [check["how"] for check in checks],
+            "Test": [check["test"] for check in checks],
+            "Outcome": [check["outcome"] for check in checks],
         }
     )
 
