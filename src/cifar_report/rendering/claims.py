@@ -127,7 +127,7 @@ def lines(claims: list[dict[str, Any]]) -> str:
             told = [
                 part for part in claim["parts"] if part["role"] == "decides" and (part["supports"] or part["refutes"])
             ]
-        found = "; ".join(" ".join(_found(part)).strip() for part in told)
+        found = "; ".join(" ".join(_found(part)).replace(r" \,", r"\,").strip() for part in told)
         rows.append(" & ".join([escape(claim["title"]), _verdict(claim), found]) + r" \\")
     columns = r"@{}>{\raggedright\arraybackslash\hangindent=1em}X l l@{}"
     return "\n".join(
