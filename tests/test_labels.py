@@ -37,11 +37,23 @@ def test_text_names_code_that_exists():
         pkgutil.resolve_name(f"cifar_report.{name}")
 
 
+def test_macros_of_displays_are_defined_where_they_are_read():
+    """What a display prints is known: its macros are defined in the preamble alone, in the ways that are read."""
+    used = {t for d in displays.of_report(ROOT / "report").values() for t in displays.TOKEN.findall(d.row + d.left)}
+    ways = r"def|gdef|edef|let|(?:re|provide)?newcommand\*?\{?|(?:New|Renew)DocumentCommand\s*\{?"
+    ways += r"|DeclareMathOperator\*?\{?"
+    for path in SECTIONS:
+        tex = displays.without_comments(path.read_text())
+        for way, name in re.findall(rf"\\({ways})\s*(\\[a-zA-Z]+)", tex):
+            read = path.name == "preamble.tex" and way in ("newcommand{", "renewcommand{", "DeclareMathOperator{")
+            assert name not in used or read, (path.name, way, name)
+
+
 MACROS = displays.macros_of(
     r"""\newcommand{\xt}{\tilde{x}}
 \newcommand{\pd}[2]{\frac{\partial #1}{\partial #2}}
 \DeclareMathOperator{\diag}{diag} % \newcommand{\no}{x}
-\newcommand{\half}[1]{\frac{#1}{2}}"""
+\newcommand{\half}[1]{\frac{#1}{3}} \renewcommand{\half}[1]{\frac{#1}{2}}"""
 )
 ROW = r"a &= b \label{eq:a}"
 GOOD = {

@@ -20,7 +20,7 @@ LABEL = re.compile(r"\\label\{([^}]*)\}")
 SLUG = re.compile(r"eq:[a-z0-9]+(?:-[a-z0-9]+)*")
 TOKEN = re.compile(r"\\(?:begin|end|operatorname)\{\w+\}|\\text\{[^}]*\}|\\[a-zA-Z]+|\\.|\S")
 COMMAND = re.compile(r"\\[a-zA-Z]+")
-MACRO = re.compile(r"\\newcommand\{(\\\w+)\}(?:\[(\d)\])?\{|\\DeclareMathOperator\{(\\\w+)\}\{")
+MACRO = re.compile(r"\\(?:re)?newcommand\{(\\\w+)\}(?:\[(\d)\])?\{|\\DeclareMathOperator\{(\\\w+)\}\{")
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def of_report(folder: Path) -> dict[str, Display]:
 
 
 def macros_of(preamble: str) -> dict[str, tuple[int, str]]:
-    r"""Number of arguments and body of each \newcommand, and of each operator its name upright."""
+    r"""Number of arguments and body of each \newcommand, the last where there are two, and each operator's name."""
     preamble, macros = without_comments(preamble), {}
     for found in MACRO.finditer(preamble):
         name, arguments, operator = found.groups()
