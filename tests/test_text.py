@@ -1,11 +1,15 @@
 """The report's text: it follows the verdicts, and what it lists of the network is what the network has."""
 
+import math
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 import yaml
 
+from cifar_report.analysis import first_loss
 from cifar_report.analysis.claims.verdicts import VERDICTS
 from cifar_report.models.torch_nn import vgg
 from cifar_report.rendering import claims
@@ -83,3 +87,22 @@ def test_lines_of_verdicts(verdict: str):
     (line,) = [row for row in claims.lines([claim]).splitlines() if "One" in row]
     assert line.startswith(r"  One \& two & ") and verdict in line
     assert (r"\num{-2.00}" in line) == (verdict == "mixed") and r"\num{2.00}" in line
+
+
+def test_first_loss():
+    """The deviation by hand, against the logits of networks drawn by PyTorch, and the largest of normal numbers."""
+    images = np.random.default_rng(0).integers(0, 256, (600, 1, 2, 3), dtype=np.uint8)
+    differences = images.reshape(600, 6).astype(float) - images.reshape(600, 6).mean(axis=0)
+    found = first_loss.root_mean_squares(images)
+    np.testing.assert_allclose(found, np.sqrt((differences**2).mean(axis=1)), rtol=1e-12)
+    inputs, slope = torch.from_numpy(differences[:1]).float(), 0.3
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        logits = []
+        for _ in range(200):  # a hundred logits each
+            layers = torch.nn.Linear(6, 50), torch.nn.LeakyReLU(slope), torch.nn.Linear(50, 100)
+            logits.append(torch.nn.Sequential(*layers)(inputs).detach())
+    expected = torch.cat(logits).std().item()
+    assert first_loss.deviations(found[:1], 6, 50, slope)[0] == pytest.approx(expected, rel=0.05)
+    assert first_loss.largest_of(2) == pytest.approx(1 / math.sqrt(math.pi))  # known in closed form
+    assert first_loss.largest_of(10) == pytest.approx(1.53875, abs=1e-5)  # Harter 1961

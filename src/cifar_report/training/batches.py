@@ -95,8 +95,8 @@ def statistics(images: Images, preprocessing: str) -> tuple[np.ndarray, np.ndarr
 def learning_rate(settings: "Settings", step: int) -> float:
     """The rate of a step, counted from 0.
 
-    constant: η. cosine: η (1 + cos(π s/S)) / 2 (Loshchilov and Hutter 2017). one-cycle: a linear rise from 0 to η over
-    the share `warmup` of the S steps, then a linear fall to 0 (after Smith and Topin 2019).
+    constant: η. cosine: η (1 + cos(π κ/K)) / 2 (Loshchilov and Hutter 2017). one-cycle: a linear rise from 0 to η over
+    the share `warmup` of the K steps, then a linear fall to 0 (after Smith and Topin 2019).
     """
     peak, progress = settings.learning_rate, step / settings.steps
     if settings.schedule == "cosine":
