@@ -42,9 +42,9 @@ def shift_losses(labels: dict[str, str], shifts: "pd.DataFrame") -> Drawing:
         intervals = [t_interval(100 * points.loc[name][pixels].to_numpy()) for pixels in SHIFTED]
         beside = [pixels + 0.06 * (place - (len(drawn) - 1) / 2) for pixels in SHIFTED]  # so that no bar hides another
         means = [interval.mean for interval in intervals]
-        halves = [0.0 if interval.half != interval.half else interval.half for interval in intervals]
-        axes.errorbar(beside, means, halves, color=colour, linestyle=line, marker=marker, capsize=2, label=labels[name])
         seeds, mean = len(points.loc[name]), means[-1]
+        halves = [interval.half for interval in intervals] if seeds > 1 else None
+        axes.errorbar(beside, means, halves, color=colour, linestyle=line, marker=marker, capsize=2, label=labels[name])
         share = 100 * shares.loc[name][last].mean()
         limits = f" [{intervals[-1].low:.1f}, {intervals[-1].high:.1f}]" if seeds > 1 else ""
         facts[name] = f"{mean:.1f} points{limits}, {share:.1f} % of its accuracy; {seeds} seed{'s' * (seeds > 1)}"
