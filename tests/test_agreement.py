@@ -13,6 +13,7 @@ from cifar_report.analysis import agreement, measurements
 from cifar_report.base.errors import InputError
 from cifar_report.models.numpy_nn.modules import Linear
 from cifar_report.models.torch_nn.batchnorm import BatchNormFunction
+from cifar_report.rendering.tables import agreement_table
 from cifar_report.study import config, plan
 from cifar_report.training.splits import splits_of
 
@@ -123,6 +124,11 @@ def test_the_studys_pairs_are_measured_step_by_step(dataset, tmp_path, monkeypat
     agreement.write({"pairs": [pair]}, dataset.folder, tmp_path / "agreement.csv")
     table = measurements.read(tmp_path / "agreement.csv", measurements.AGREEMENT)
     assert table[["first", "second", "seed", "step"]].values.tolist() == [["a", "b", 3, step] for step in range(4)]
+    stage = {"variants": [{"name": "a", "label": "A"}, {"name": "b", "label": "B & C"}]}
+    signs = 4 * 32 * (7 + 6)
+    loss, gradient = table["loss_difference"].max(), table["gradient_difference"].max()
+    row = rf"A & B \& C & 4 & \num{{{loss:.1e}}} & \num{{{gradient:.1e}}}"
+    assert rf"{row} & 6 & 0 & 0 & {signs} \\" in agreement_table(stage, table)
     agreement.write({"pairs": []}, dataset.folder, tmp_path / "none.csv")
     assert measurements.read(tmp_path / "none.csv", measurements.AGREEMENT).empty
 

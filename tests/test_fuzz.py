@@ -366,7 +366,8 @@ def study(digits, tmp_path_factory):
             finished = obtain(MLP, seed, digits, folder / "store", name)
             store.publish(finished, folder / f"runs/{name}/seed-{seed}", requested(MLP, seed, digits), name)
     summary.write_summary(STAGES["summarise"], folder / "runs", folder / "summary.csv", folder / "costs.csv")
-    for name, columns in (("flips", measurements.FLIPS), ("batch-statistics", measurements.BATCH_STATISTICS)):
+    tables = {"flips": measurements.FLIPS, "batch-statistics": measurements.BATCH_STATISTICS}
+    for name, columns in (tables | {"agreement": measurements.AGREEMENT}).items():
         (folder / f"{name}.csv").write_text(",".join(columns) + "\n")
     (folder / "figures").mkdir()
     for name in ("claims.json", "figures/figures.json"):

@@ -58,7 +58,7 @@ READERS = {
     "measure_shifts": {"test_claims", "draw_figures"},
     "measure_flips": {"write_tables"},
     "measure_batch_statistics": {"write_tables"},
-    "measure_agreement": {"test_claims"},
+    "measure_agreement": {"test_claims", "write_tables"},
     "summarise_runs": {"write_tables", "write_pages", "render_html"},
     "write_events": {"render_html"},
     "test_claims": {"write_tables", "write_pages", "render_report", "render_html"},

@@ -15,7 +15,7 @@ from runs import write_run
 from test_audit import write_records
 
 from cifar_report.analysis import searches, selection, summary
-from cifar_report.analysis.measurements import BATCH_STATISTICS, FLIPS
+from cifar_report.analysis.measurements import AGREEMENT, BATCH_STATISTICS, FLIPS
 from cifar_report.base.files import array_digest
 from cifar_report.cli import main
 from cifar_report.rendering import figures, tables
@@ -199,6 +199,7 @@ def study(dag):
     flips = [(v["name"], 0, 2, 1.0, 0.9, 0.5, 0.75) for v in stages["flips"]["variants"]]
     pd.DataFrame(flips, columns=FLIPS).to_csv(results / "flips.csv", index=False)
     measured = [("vgg", 0, 2, 32, 2, 0.5, 0.75)]
+    pd.DataFrame(columns=AGREEMENT).to_csv(results / "agreement.csv", index=False)
     pd.DataFrame(measured, columns=BATCH_STATISTICS).to_csv(results / "batch-statistics.csv", index=False)
     searches.write(stages["search"], results / "search", results / "search.csv")
     summary.write_summary(stages["summarise"], results / "runs", results / "summary.csv", results / "costs.csv")

@@ -53,6 +53,7 @@ rule write_tables:
         summary=f"{RESULTS}/summary.csv",
         flips=f"{RESULTS}/flips.csv",
         batch_statistics=f"{RESULTS}/batch-statistics.csv",
+        agreement=f"{RESULTS}/agreement.csv",
         figures=f"{RESULTS}/figures/figures.json",
         claims=f"{RESULTS}/claims.json",
     output:

@@ -39,10 +39,12 @@ def write(stage: dict[str, Any], dataset: Path, output: Path) -> None:
     for pair in stage["pairs"]:
         settings = [Settings.from_mapping(pair["settings"][pair[place]]) for place in ("first", "second")]
         split = splits_of(settings[0], arrays)["train"]
-        for row in compared(settings[0], settings[1], split, len(data.class_names), pair["seed"]):
-            rows.append((pair["first"], pair["second"], pair["seed"], *row))
-        largest = max(max(row[6], row[7]) for row in rows[-STEPS:])
-        print(f"{pair['first']} and {pair['second']}: they differ by {largest:.1e} at most", flush=True)
+        steps = compared(settings[0], settings[1], split, len(data.class_names), pair["seed"])
+        rows += [(pair["first"], pair["second"], pair["seed"], *step) for step in steps]
+        largest = max(max(step.loss_difference, step.gradient_difference) for step in steps)
+        signs, of = sum(step.sign_changes for step in steps), sum(step.pre_activations for step in steps)
+        print(f"{pair['first']} and {pair['second']}: they differ by {largest:.1e} at most", end="; ")
+        print(f"{signs} of {of} pre-activations have another sign", flush=True)
     write_text(output, pd.DataFrame(rows, columns=AGREEMENT).to_csv(index=False, lineterminator="\n"))
 
 

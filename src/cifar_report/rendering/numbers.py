@@ -87,6 +87,7 @@ def numbers(
             [run for pair in best_pairs(stage, runs) for name in pair for run in runs.get(name, [])]
         ),
         "tables/flips": ["flips.csv"],
+        "tables/agreement": ["agreement.csv"],
         "tables/noise": [file for each in facts.values() if each.noise for file in each.sources("noise")],
         "tables/settings": records_of([members[0] for members in runs.values()]),
         "tables/layers": records_of(runs[vgg][:1]) if vgg else [],
@@ -153,6 +154,8 @@ def _plan_numbers(stage: dict[str, Any]) -> dict[str, str]:
         )
     if originals := sum(v["original_test_accuracy"] is not None for v in stage["variants"]):
         texts["study.originals"] = num(originals)
+    if pairs := stage.get("agreement"):
+        texts["agreement"] = num(pairs)
     return texts
 
 

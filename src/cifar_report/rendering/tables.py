@@ -40,6 +40,7 @@ TABLES = (
     "best",
     "flips",
     "noise",
+    "agreement",
     "settings",
     "layers",
     "search",
@@ -70,6 +71,7 @@ def write(stage: dict[str, Any], results: Path) -> None:
     search = searches.read(results / "search.csv") if stage["searches"] else None
     claims, figures = read_json(results / "claims.json"), read_json(results / "figures" / "figures.json")
     flips = measurements.read(results / "flips.csv", measurements.FLIPS)
+    agreement = measurements.read(results / "agreement.csv", measurements.AGREEMENT)
     by_batch = measurements.read(results / "batch-statistics.csv", measurements.BATCH_STATISTICS)
     of_variants = facts(runs, data.split("test")[1], flips, by_batch)
     entries = numbers(stage, of_variants, data, search, claims, figures)
@@ -84,6 +86,7 @@ def write(stage: dict[str, Any], results: Path) -> None:
         "best": best_table(stage, of_variants),
         "flips": flips_table(stage, of_variants),
         "noise": noise_table(stage, of_variants),
+        "agreement": agreement_table(stage, agreement),
         "settings": settings_table(stage, runs),
         "layers": layers_table(runs, tuple(data.description["shape"]), len(data.class_names)),
         "search": search_table(search, [*stage["ablations"], *stage["recipes"]]),
@@ -320,6 +323,30 @@ def noise_table(stage: dict[str, Any], facts: dict[str, Facts]) -> str:
     if not rows:
         return "% No variant has two seeds and two evaluations in the last third of its steps, at a constant rate.\n"
     columns = f"{_WRAPPED} {_numeric('2.0')} r {_numeric('5.0')} l l"
+    return _latex(pd.DataFrame(rows), columns, wide=True)
+
+
+def agreement_table(stage: dict[str, Any], agreement: pd.DataFrame) -> str:
+    """The largest differences of each pair of implementations, and how many pre-activations changed their sign."""
+    labels = _labels(stage)
+    rows = []
+    for (first, second), steps in agreement.groupby(["first", "second"], sort=False):
+        rows.append(
+            {
+                "First": labels[first],
+                "Second": labels[second],
+                "{Steps}": str(len(steps)),
+                "Loss": rf"\num{{{steps['loss_difference'].max():.1e}}}",
+                "Gradient": rf"\num{{{steps['gradient_difference'].max():.1e}}}",
+                "{Tensors}": str(steps["tensors"].min()),
+                "{Skipped}": str(steps["skipped"].max()),
+                "{Signs}": str(steps["sign_changes"].sum()),
+                "{of}": str(steps["pre_activations"].sum()),
+            }
+        )
+    if not rows:
+        return "% No two implementations are compared.\n"
+    columns = f"{_WRAPPED} {_WRAPPED} {_numeric('2.0')} l l {_numeric('2.0', '2.0', '4.0', '8.0')}"
     return _latex(pd.DataFrame(rows), columns, wide=True)
 
 

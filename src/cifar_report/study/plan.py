@@ -299,6 +299,7 @@ def stage_settings(study: Study) -> dict[str, Any]:
         "tables": rows("tables")
         | {"reproduces": study.reproduces}
         | {"searches": searches, "study": study.name, "report": study.report, "main": _main(study)}
+        | {"agreement": len(study.agreement)}
         | {"like": {v.name: v.like for v in study.variants.values() if v.like}}
         | {key: {name: _listed(study, name) for name in getattr(study, key)} for key in ("ablations", "recipes")},
         "claims": rows("claims") | {"catalogue": study.catalogue},
