@@ -156,7 +156,7 @@ def test_a_subset_of_the_test_images_keeps_each_class_at_its_share(study, tmp_pa
 
 
 def test_batch_statistics_are_those_of_training_mode(study, tmp_path):
-    """A model written out, of the stored weights, in training mode, on the test images 32 at a time, in their order."""
+    """A model written out, of the stored weights, in training mode, on the test images 32 at a time, shuffled."""
     measure_batch_statistics(STAGE, study / "runs", study / "dataset", tmp_path / "table.csv")
     table = read(tmp_path / "table.csv", BATCH_STATISTICS)
     weights = load_file(study / "runs/mlp-torch/seed-0/model.safetensors")
@@ -166,6 +166,8 @@ def test_batch_statistics_are_those_of_training_mode(study, tmp_path):
         np.load(study / f"dataset/{n}.npy") for n in ("test-images", "test-labels", "train-images")
     )
     x = torch.from_numpy(images).float() - torch.from_numpy(train.mean(axis=0, dtype=np.float64)).float()
+    order = np.random.default_rng(np.random.SeedSequence(0, spawn_key=(1, 0))).permutation(len(labels))
+    x, labels = x[torch.from_numpy(order)], labels[order]
     with torch.no_grad():
         answers = torch.cat([model.train()(batch) for batch in x.split(32)]).argmax(dim=1).numpy()
     evaluated = read_json(study / "runs/mlp-torch/seed-0/run.json")["final"]["test"]["accuracy"]

@@ -83,8 +83,9 @@ def measure_batch_statistics(stage: dict[str, Any], runs: Path, dataset: Path, o
 
     So a network answers that was never put into evaluation mode, as the original's VGG was not: its batch norms take
     mean and variance of the batch that they are shown. The running statistics, which they go on updating, have no part
-    in that. Dropout is off. Batches are BATCH images of the test split in its order, the last one what is left of it;
-    an image that would be left alone, and has no variance, joins the batch before. Beside it stands the accuracy in
+    in that. Dropout is off. Batches are BATCH images of the test split, in an order that is drawn once and for all
+    runs, as a split may be sorted by class; the last one is what is left, and an image that would be left alone, and
+    has no variance, joins the batch before. Beside it stands the accuracy in
     evaluation mode, as the run reports it. Runs that diverged, and variants without batch norm, have no row.
 
     Args:
@@ -94,6 +95,8 @@ def measure_batch_statistics(stage: dict[str, Any], runs: Path, dataset: Path, o
     """
     data = datasets.load(dataset)
     images, labels = data.split("test")
+    order = generator(0, Purpose.ORDER).permutation(len(labels))
+    images, labels = images[order], labels[order]
     starts = np.arange(BATCH, len(labels) - 1, BATCH)
     batches = np.split(images, starts)
     rows = []
