@@ -151,7 +151,7 @@ rule render_html:
         "../../environment.yml"
     shell:
         "exec snakemake all --nolock --configfile {input.config} --report {output}"
-        " --report-html-stylesheet-path {input.style} > {log} 2>&1"
+        " --report-stylesheet {input.style} > {log} 2>&1"
 
 
 if EVENTS:

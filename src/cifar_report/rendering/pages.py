@@ -14,7 +14,8 @@ import pandas as pd
 from cifar_report.base.files import read_json, read_table, write_text
 from cifar_report.rendering import equations
 
-TABLES = ("summary", "costs", "claims", "search", "equations")  # those of the pages; `search` where the study searches
+# Those of the pages; `claims` and `search` where the study has any.
+TABLES = ("summary", "costs", "claims", "search", "equations")
 _PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -59,9 +60,10 @@ def write(stage: dict[str, Any], results: Path, templates: Path, output: Path) -
     pages = {
         "summary": _page("Accuracies of all variants", summary_table(summary, labels)),
         "costs": _page("What training cost", costs_table(costs, labels)),
-        "claims": _page("The claims, and what the runs say of them", claims_table(claims), kind="text"),
         "equations": _page("How each equation is checked", equations_table(checks), kind="text"),
     }
+    if claims:
+        pages["claims"] = _page("The claims, and what the runs say of them", claims_table(claims), kind="text")
     runs = summary["seeds"] + summary["diverged"]  # both tables have the variants in the same order
     facts = {
         "study": stage["study"],
