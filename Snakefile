@@ -50,6 +50,7 @@ shell.executable(str(Path(workflow.basedir, "workflow/scripts/bash")))
 onstart:
     require_lock()
     tell_superseded()
+    tell_of_store()
 
 
 onsuccess:

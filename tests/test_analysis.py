@@ -1,5 +1,6 @@
 """Summary, selection, numbers and verification, on runs written by hand."""
 
+import hashlib
 import json
 
 import numpy as np
@@ -19,6 +20,9 @@ from cifar_report.rendering import tables
 from cifar_report.rendering.latex import escape
 from cifar_report.runs.finished import load_run
 from cifar_report.study.settings import NEUTRAL
+
+CURVE = "step,samples_seen,split,loss,accuracy\n0,0,train,2.3,0.1\n"
+DIGESTS = {"curve.csv": hashlib.sha256(CURVE.encode()).hexdigest(), "model.safetensors": "x"}
 
 
 def write_run(folder, seed=0, accuracy=0.5, status="completed", split="test", variant="mlp", **record):
@@ -40,10 +44,10 @@ def write_run(folder, seed=0, accuracy=0.5, status="completed", split="test", va
         "device": {"type": "cpu", "cpu": "A"},
         "threads": 1,
         "versions": {"numpy": "2"},
-        "digests": {"curve.csv": "x"},
+        "digests": DIGESTS,
     }
     (folder / "run.json").write_text(json.dumps(document | record))
-    (folder / "curve.csv").write_text("step,samples_seen,split,loss,accuracy\n0,0,train,2.3,0.1\n")
+    (folder / "curve.csv").write_text(CURVE)
 
 
 VARIANT = {"name": "mlp", "label": "MLP", "seeds": [0, 1, 2, 3], "search": None, "original_test_accuracy": 0.466}
@@ -159,7 +163,7 @@ def test_verify_wants_identical_digests_in_the_same_environment(tmp_path):
 
 
 def test_verify_notices_another_digest(tmp_path, capsys):
-    lines, holds = reference_and_results(tmp_path, [0.45, 0.47, 0.44], digests={"curve.csv": "y"})
+    lines, holds = reference_and_results(tmp_path, [0.45, 0.47, 0.44], digests=DIGESTS | {"model.safetensors": "y"})
     assert not holds and "other digests for seed 0, 1, 2" in lines[0]
     assert main(["verify", "--results", str(tmp_path / "results"), "--reference", str(tmp_path / "reference")]) == 1
     assert "FAIL  mlp" in capsys.readouterr().out

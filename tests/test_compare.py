@@ -55,13 +55,13 @@ def studies(tmp_path_factory):
         def change(record):
             record["settings"]["learning_rate"] = 0.001
             record["final"]["test"]["accuracy"] += GAINS[seed]
-            record["digests"]["curve.csv"] = "0" * 64
+            record["digests"]["model.safetensors"] = "0" * 64
             record["identity"] = "1" * 64
 
         return change
 
     def recoded(record):
-        record["digests"]["curve.csv"] = "0" * 64
+        record["digests"]["model.safetensors"] = "0" * 64
         record["identity"] = record["code"] = "2" * 64
         record["versions"]["torch"] = "9.9"
         record["device"]["kernels"] = "AVX2"

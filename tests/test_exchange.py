@@ -1,13 +1,16 @@
 """Finished runs go to another machine and are taken there; what differs is named and refused."""
 
+import hashlib
 import io
 import json
 import shutil
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from runs import obtain, requested, settings
+from safetensors.numpy import save
 
 from cifar_report import cli
 from cifar_report.base.files import read_json, to_json, write_text
@@ -142,9 +145,24 @@ def no_seed(run):
     del run["seed"]
 
 
+def other_status(run):
+    run["status"], run["step"], run["samples_seen"] = "completed", 1, run["settings"]["batch_size"]
+
+
+def other_accuracy(run):
+    run["final"]["validation"]["accuracy"] += 0.01
+
+
+def other_samples(run):
+    run["samples_seen"] += 1
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
+        (other_status, "run.json: status completed, but step 1 of 4"),
+        (other_accuracy, "curve.csv: its last step is not that of run.json"),
+        (other_samples, "run.json: step 4 of 4, samples_seen"),
         (settings_changed, "identity: is not that of its settings"),
         (other_seed, "identity: is not that of its settings, seed"),
         (other_study, "settings: steps: differ"),
@@ -172,6 +190,56 @@ def test_one_altered_file_stops_its_run_alone(exported, tmp_path, capsys):
     assert cli.main(["import-runs", str(path), "--store", str(tmp_path / "store")]) == 1
     told = capsys.readouterr()
     assert "2 run(s) imported" in told.out and "model.safetensors: expected SHA-256" in told.err
+
+
+def with_arrays(change):
+    """Members with other logits or weights, to which the digests in run.json are made to fit."""
+
+    def edit(members):
+        out = dict(members)
+        for name in members:
+            if (folder := name.removesuffix("/test-logits.npy")) != name:
+                kept = {file: members[f"{folder}/{file}"] for file in store.RUN_FILES} | change(members[name])
+                run = json.loads(members[f"{folder}/run.json"])
+                run["digests"] = {file: hashlib.sha256(content).hexdigest() for file, content in kept.items()}
+                run["sha256"] = record_digest(run)
+                out |= {f"{folder}/{file}": content for file, content in kept.items()}
+                out[f"{folder}/run.json"] = to_json(run).encode()
+        return out
+
+    return edit
+
+
+def as_logits(change):
+    def edit(content):
+        file = io.BytesIO()
+        np.save(file, change(np.load(io.BytesIO(content))))
+        return {"test-logits.npy": file.getvalue()}
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (as_logits(lambda logits: logits[::-1]), "test-logits.npy: its logits give the test loss"),
+        (as_logits(lambda logits: logits[1:]), "test-logits.npy: expected a row for each of the"),
+        (as_logits(lambda logits: logits.astype(np.float64)), "test-logits.npy: expected float32"),
+        (
+            lambda _: {"model.safetensors": save({"w": np.full(3, np.nan, np.float32)})},
+            "model.safetensors: holds values",
+        ),
+        (lambda _: {"model.safetensors": save({"w": np.zeros(3)})}, "model.safetensors: expected float32"),
+        (lambda _: {"model.safetensors": b"no weights"}, "model.safetensors: cannot be read"),
+    ],
+    ids=["other order", "a row lost", "float64", "no numbers", "weights of float64", "no weights"],
+)
+def test_what_can_be_recomputed_is(trained, exported, tmp_path, change, named):
+    """A run whose digests fit, and whose files contradict each other, never enters the store."""
+    changed = repacked(exported, tmp_path / "changed.tar", with_arrays(change))
+    counts, refused = import_runs(changed, tmp_path / "store", trained / "results/small")
+    assert (counts["imported"], len(refused)) == (1, 2)  # the trial has no logits, and was not changed
+    assert all(named in message for message in refused)
 
 
 @pytest.mark.parametrize("lost", ["curve.csv", "run.json"])

@@ -16,7 +16,7 @@ from runs import CURVE
 
 import cifar_report
 from cifar_report.base.errors import InputError
-from cifar_report.base.files import read_table, to_json
+from cifar_report.base.files import read_table, sha256, to_json
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "reference/cifar10-jpeg"
@@ -33,6 +33,9 @@ def small(tmp_path):
     run = tmp_path / "runs/mlp-best/seed-1"
     shutil.copytree(REFERENCE / "runs/mlp-best/seed-1", run)
     np.save(run / "test-logits.npy", np.eye(10, dtype=np.float32))
+    record = json.loads((run / "run.json").read_text())
+    record["digests"]["test-logits.npy"] = sha256(run / "test-logits.npy")
+    (run / "run.json").write_text(to_json(record))
     stage = {"settings": {"variants": [{"name": "mlp-best", "seeds": [1, 2]}, {"name": "vgg", "seeds": [0]}]}}
     (tmp_path / "plan/stages").mkdir(parents=True)
     (tmp_path / "plan/stages/summarise.json").write_text(to_json(stage))

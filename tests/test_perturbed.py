@@ -14,7 +14,8 @@ from torch import nn
 from cifar_report.analysis.measurements import BATCH_STATISTICS, FLIPS, SHIFTS, lost, read
 from cifar_report.analysis.perturbed import measure_batch_statistics, measure_flips, measure_shifts, shifted
 from cifar_report.base.errors import InputError
-from cifar_report.base.files import read_json, to_json
+from cifar_report.base.files import read_json, sha256, to_json
+from cifar_report.runs.record import write_record
 from cifar_report.data import datasets
 from cifar_report.runs import store
 from cifar_report.study.settings import Settings
@@ -85,7 +86,7 @@ def test_a_study_that_measures_no_flips_has_an_empty_table(study, tmp_path):
 def test_a_run_that_diverged_has_no_row(study, tmp_path):
     shutil.copytree(study / "runs/mlp-numpy", tmp_path / "mlp-numpy")
     record = read_json(tmp_path / "mlp-numpy/seed-0/run.json") | {"status": "diverged"}
-    (tmp_path / "mlp-numpy/seed-0/run.json").write_text(to_json(record))
+    write_record(tmp_path / "mlp-numpy/seed-0/run.json", record)
     stage = {"variants": [{"name": "mlp-numpy", "seeds": [0]}]}
     measure_flips(stage, tmp_path, study / "dataset", tmp_path / "flips.csv")
     assert pd.read_csv(tmp_path / "flips.csv").empty
@@ -93,7 +94,10 @@ def test_a_run_that_diverged_has_no_row(study, tmp_path):
 
 def test_logits_of_another_test_split_are_refused(study, tmp_path):
     shutil.copytree(study / "runs/mlp-numpy", tmp_path / "mlp-numpy")
-    np.save(tmp_path / "mlp-numpy/seed-0/test-logits.npy", np.zeros((3, 10), dtype=np.float32))
+    path, record = (tmp_path / "mlp-numpy/seed-0" / name for name in ("test-logits.npy", "run.json"))
+    np.save(path, np.zeros((3, 10), dtype=np.float32))
+    whole = read_json(record)
+    write_record(record, whole | {"digests": whole["digests"] | {path.name: sha256(path)}})
     stage = {"variants": [{"name": "mlp-numpy", "seeds": [0]}]}
     with pytest.raises(InputError, match=r"mlp-numpy/seed-0/test-logits\.npy: expected a row for each of the \d+ test"):
         measure_flips(stage, tmp_path, study / "dataset", tmp_path / "flips.csv")

@@ -277,6 +277,14 @@ def check_equations(stage: Path, kept: Path, checks: Path, output: Path) -> None
     equations.write(checks, Path("report"), output)
 
 
+def keep_digests(files: list[Path]) -> None:
+    """Keeps the digests of files that another program made, so that it is noticed when they are altered."""
+    from cifar_report.base.files import keep_digest
+
+    for path in files:
+        keep_digest(path)
+
+
 def write_tables(stage: Path, results: Path) -> None:
     """Writes the tables and the numbers of the LaTeX report."""
     from cifar_report.rendering import tables
@@ -337,7 +345,7 @@ def forecast(results: Path, store: Path | None, reference: Path, cores: int) -> 
 
 def verify(results: Path, reference: Path | None, store: Path | None) -> None:
     """Recomputes every digest of a finished study, or compares it with a reference; exit code 1 where one differs."""
-    from cifar_report.inspection.verify import recompute, verify
+    from cifar_report.inspection.verify import recompute, unknown, verify
 
     if reference:
         lines, holds = verify(results, reference)
@@ -347,7 +355,13 @@ def verify(results: Path, reference: Path | None, store: Path | None) -> None:
         return
     checks = recompute(results, store or results.parent / ".store")
     wrong = [f"{check.what}: {check.problem}" for check in checks if check.problem]
-    print("\n".join([*wrong, f"{len(checks) - len(wrong)} of {len(checks)} checks hold"]))
+    covered = "of all files that a rule made, the plan, the store, and numbers and tables made once more"
+    print("\n".join([*wrong, f"{len(checks) - len(wrong)} of {len(checks)} checks hold: {covered}"]))
+    if unchecked := unknown(results):
+        print(
+            f"not checked, as no digest was kept when it was made (by an earlier version, or by no rule): "
+            f"{len(unchecked)} file(s): {', '.join(unchecked[:10])}{', …' if len(unchecked) > 10 else ''}"
+        )
     if wrong:
         raise InputError(f"{results}: differs in {len(wrong)} places from what was made, listed above")
 
@@ -393,7 +407,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
         import_runs: ("store",),
     }
     trains: tuple[Callable[..., None], ...] = (train_variant, train_trial)
-    for function in sorted((*paths, *trains, compare), key=lambda function: function.__name__):
+    for function in sorted((*paths, *trains, compare, keep_digests), key=lambda function: function.__name__):
         text, name = function.__doc__, function.__name__.replace("_", "-")
         commands.add_parser(name, help=text, description=text).set_defaults(command=function)
 
@@ -418,6 +432,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
             sub.add_argument(f"--{name}", type=Path, required=True, help=PATHS[name])
     sub = commands.choices["test-claims"]
     sub.add_argument("--claims", type=Path, nargs="?", help="the file of the claims; a study without one has none")
+    commands.choices["keep-digests"].add_argument("files", type=Path, nargs="+", help="files of a study")
     commands.choices["explain"].add_argument("what", help="a result's key, a table or figure by its name, or a file")
     sub = commands.choices["verify"]
     sub.add_argument("--reference", type=Path, help=PATHS["reference"] + "; without it, every digest is recomputed")

@@ -2,13 +2,19 @@
 #
 # One Snakemake at a time works on a study. It holds an flock for its life, which ends with the process however that
 # ends: such a lock is never stale. Snakemake's own lock files are: they outlive `kill -9`.
-import fcntl
 import os
+import re
 import socket
+import time
+from base64 import urlsafe_b64encode
 
 import yaml
 
-LOCK = Path(RESULTS) / ".lock"
+from cifar_report.base import files
+
+LOCK = Path(
+    "results/.locks", STUDY.name
+)  # not in the study's folder, which may be removed
 PARENT = "CIFAR_REPORT_PARENT"  # see workflow/scripts/bash
 # A Snakemake that a job of another runs, for the HTML report or on a cluster: the lock is with that other one.
 INNER = not workflow.is_main_process or os.environ.get(PARENT, str(os.getpid())) != str(
@@ -21,34 +27,40 @@ def hold_lock():
     """The open file that holds the study's lock; none where another process does.
 
     Raises:
-        InputError: the results folder cannot be written.
+        InputError: there can be no such file.
     """
     try:
-        return open_lock()
+        if file := files.take_lock(LOCK, wait=False):
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
+            file.flush()
+        return file
     except OSError as error:
         raise InputError(
             f"{LOCK}: expected to write here, found: {error.strerror}; make room or the folder writable, then call again"
         ) from error
 
 
-def open_lock():
-    LOCK.parent.mkdir(parents=True, exist_ok=True)
-    file = LOCK.open("a+")  # closed in the jobs, like every file that Python opens
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        return None
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}")
-    file.flush()
-    return file
+def holder():
+    """The process that holds the lock: as it says in the file, which it may be about to do, else as Linux tells it."""
+    for _ in range(20):
+        said = LOCK.read_bytes().decode(errors="replace")
+        if re.fullmatch(r"process \d+ on \S+", said):
+            return said
+        time.sleep(0.05)
+    if Path("/proc/locks").exists():
+        ending = f":{LOCK.stat().st_ino}"
+        for line in Path("/proc/locks").read_text().splitlines():
+            words = line.split()
+            if words[1] == "FLOCK" and words[5].endswith(ending):
+                return f"process {words[4]} on {socket.gethostname()}"
+    return f"a process (which has {LOCK} open)"
 
 
 def told_of_lock():
     """Who works on the study, and what to do."""
     return (
-        f"{RESULTS}: {LOCK.read_text()} is working on this study already; wait until it ends, or stop it by Ctrl-C in its "
+        f"{RESULTS}: {holder()} is working on this study already; wait until it ends, or stop it by Ctrl-C in its "
         "terminal or by kill -9 (no more is lost than the steps since the last evaluation), then call again"
     )
 
@@ -56,7 +68,7 @@ def told_of_lock():
 def remove_stale_locks():
     """Removes Snakemake's own locks on files of this study; whoever holds the flock knows that their owner is gone."""
     for path in Path(".snakemake/locks").glob("*.lock"):
-        if f"{RESULTS}/" in path.read_text():
+        if f"{RESULTS}/".encode() in path.read_bytes():
             path.unlink()
 
 
@@ -75,10 +87,30 @@ def write_plan():
     if HELD:
         remove_stale_locks()
         plan.write(STUDY, config, written.parent)
+        remake_altered()
     elif not written.is_file() or yaml.safe_load(written.read_text()) != config:
         raise InputError(f"{told_of_lock()}; its configuration is another one")
     else:
-        logger.warning(f"{RESULTS}: {LOCK.read_text()} is working on this study.")
+        logger.warning(f"{RESULTS}: {holder()} is working on this study.")
+
+
+def remake_altered():
+    """Says which files were altered since they were made; Snakemake makes them again, like those of a killed job.
+
+    Of arrays and weights, which are large, the digests are compared where they are read.
+    """
+    for path in files.digested(Path(RESULTS)):
+        if path.suffix not in (".npy", ".safetensors") and files.is_altered(path):
+            logger.warning(
+                f"{path}: was altered since it was made; where the study asks for it, it is made again."
+            )
+            # A trial that a search drew is made with their list.
+            listed = path.parents[1] / "trials.json"
+            name = str(listed if listed.is_file() else path)
+            record = Path(
+                ".snakemake/incomplete", urlsafe_b64encode(name.encode()).decode()
+            )
+            record.write_text('{"external_jobid": null}')
 
 
 def require_lock():
@@ -115,6 +147,17 @@ def name_reports():
             and path.stat().st_mtime >= LOCK.stat().st_mtime
         ):
             logger.info(f"The report: {path}")
+
+
+def tell_of_store():
+    """Says that a run that is forced comes from the store all the same, and how to have it trained anew."""
+    trains = ("train_", "search_halving", f"{RESULTS}/runs/", f"{RESULTS}/search/")
+    settings = workflow.dag_settings
+    if settings.forceall or any(name.startswith(trains) for name in settings.forcerun):
+        logger.warning(
+            f"{STORE}: runs that are finished are not trained anew, also where they are forced, but taken from here; "
+            f"`cifar-report forget VARIANT --results {RESULTS} --store {STORE}` has those of a variant trained anew."
+        )
 
 
 # Snakemake's records of what it made from what lie beside the results, so that both are copied or lost together.

@@ -100,6 +100,7 @@ rule render_report:
     shell:
         "workflow/scripts/bash -c 'exec {input.script} report {params.results} {output} > {log} 2>&1'"
         "; grep '^Warning: ' {log} >&2 || true"
+        "; exec cifar-report keep-digests {output} >> {log} 2>&1"
 
 
 # What Snakemake's own report shows of this study: tables as pages, and captions that tell what was found.
@@ -150,8 +151,8 @@ rule render_html:
     conda:
         "../../environment.yml"
     shell:
-        "exec snakemake all --nolock --configfile {input.config} --report {output}"
-        " --report-stylesheet {input.style} > {log} 2>&1"
+        "exec > {log} 2>&1; workflow/scripts/bash -c 'exec snakemake all --nolock --configfile {input.config}"
+        " --report {output} --report-stylesheet {input.style}'; exec cifar-report keep-digests {output}"
 
 
 if EVENTS:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from cifar_report.analysis.statistics import Estimate, welch_estimate
 from cifar_report.base.errors import InputError
-from cifar_report.base.files import read_json, write_text
+from cifar_report.base.files import read_json, unaltered, write_text
 from cifar_report.runs.finished import load_run
 
 # The columns of search.csv that are no settings, those after the settings in their order, and what a reader gets.
@@ -97,7 +97,7 @@ def read(path: Path, searches: Iterable[str] = ()) -> pd.DataFrame:
     """
     again = "run the rule `tabulate_search` again"
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        table = pd.read_csv(unaltered(path), dtype=str, keep_default_na=False)
         if missing := [name for name in TYPES if name not in table]:
             raise InputError(f"{path}: the column {missing[0]} is missing; {again}")
         for name, kind in TYPES.items():

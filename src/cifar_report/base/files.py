@@ -1,4 +1,8 @@
-"""Files that are whole or absent: written under a name of their own, synced, then renamed."""
+"""Files that are whole or absent, and seen to be as they were written.
+
+Each is written under a name of its own, synced, then renamed. Of what is written in a study's folder, the digest is
+kept below its `.sha256`, in a file of the same name, as `sha256sum` writes it: whoever reads the file compares it.
+"""
 
 import errno
 import fcntl
@@ -19,6 +23,10 @@ if TYPE_CHECKING:
     import pandas as pd
     import yaml
 
+DIGESTS = ".sha256"  # in a study's folder
+_MARK = "plan/config.yaml"  # by which a study's folder is known
+_DEPTH = 4  # its deepest files are runs/<variant>/seed-<n>/<file>
+
 
 @contextmanager
 def atomic(path: Path) -> Iterator[IO[bytes]]:
@@ -38,6 +46,7 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
+            _keep_digest(path, temporary)
             temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
@@ -56,8 +65,10 @@ def write_text(path: Path, text: str) -> None:
 
 def write_text_if_changed(path: Path, text: str) -> None:
     """Leaves a file that already says so alone, its time stamp included."""
-    if not path.is_file() or path.read_text() != text:
+    if not path.is_file() or path.read_bytes() != text.encode():
         write_text(path, text)
+    else:
+        keep_digest(path)
 
 
 def to_json(document: Any) -> str:
@@ -69,13 +80,13 @@ def read_json(path: Path) -> Any:
     """Parsed JSON.
 
     Raises:
-        InputError: the file is missing, unreadable or no JSON.
+        InputError: the file is missing, no file, unreadable, no JSON, or was altered.
     """
     try:
-        return json.loads(path.read_text())
+        return json.loads(unaltered(path).read_text())
     except FileNotFoundError as error:
         raise InputError(f"{path}: expected a JSON file, found none; run the rule that makes it") from error
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError, IsADirectoryError, NotADirectoryError) as error:
         raise InputError(f"{path}: expected JSON, found something else ({error}); delete it and run again") from error
 
 
@@ -83,12 +94,13 @@ def read_yaml(path: Path) -> Any:
     """Parsed YAML. A key that stands twice in a mapping, of which YAML's readers drop the first unsaid, is refused.
 
     Raises:
-        InputError: the file is missing, unreadable or no YAML, or has a key twice; the message names both lines.
+        InputError: the file is missing, unreadable, no YAML or was altered, or has a key twice; the message names both
+            lines.
     """
     import yaml
 
     try:
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(path.read_text())
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(unaltered(path).read_text())
         root = loader.get_single_node()
         for key, first in _repeated(root):
             line = key.start_mark.line + 1
@@ -96,7 +108,7 @@ def read_yaml(path: Path) -> Any:
         return loader.construct_document(root) if root else None
     except FileNotFoundError as error:
         raise InputError(f"{path}: expected a YAML file, found none") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError, IsADirectoryError) as error:
         raise InputError(f"{path}: expected YAML, found something else ({' '.join(str(error).split())})") from error
 
 
@@ -124,15 +136,79 @@ def read_table(path: Path) -> "pd.DataFrame":
     """A table of results, CSV. What names something is text, also where it reads as a number or as nothing: 007, null.
 
     Raises:
-        InputError: the file is missing or no CSV.
+        InputError: the file is missing, no CSV, or was altered.
     """
     import pandas as pd
 
     try:
         text = dict.fromkeys(("variant", "search", "trial", "hidden", "first", "second"), str)
-        return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
-    except (OSError, ValueError) as error:
+        return pd.read_csv(unaltered(path), dtype=text, keep_default_na=False, na_values=[""])
+    except (OSError, ValueError, OverflowError) as error:
         raise InputError(f"{path}: expected a CSV file, found {error}; delete it and run again") from error
+
+
+def unaltered(path: Path) -> Path:
+    """The path of a file that is as it was written; of one whose digest no study keeps, nothing is known.
+
+    Raises:
+        InputError: it is another one.
+    """
+    if is_altered(path):
+        raise InputError(
+            f"{path}: was altered since it was made, as its SHA-256 is another one; call Snakemake again, which makes "
+            "it again"
+        )
+    return path
+
+
+def is_altered(path: Path) -> bool:
+    """Whether a study keeps another digest of a file than it has; of a file that is not there, none differs."""
+    study = _study_of(path)
+    if study is None or not path.exists() or not (kept := _place_of_digest(path, study)).is_file():
+        return False
+    return not path.is_file() or kept.read_bytes()[:64] != sha256(path).encode()
+
+
+def digested(study: Path) -> list[Path]:
+    """The files, there or not, whose digests a study keeps."""
+    folder = study / DIGESTS
+    return [study / path.relative_to(folder) for path in sorted(folder.rglob("[!.]*")) if path.is_file()]
+
+
+def keep_digest(path: Path) -> None:
+    """Keeps the digest of a file that another program has written in a study's folder."""
+    _keep_digest(path, path)
+
+
+def take_lock(path: Path, wait: bool = True) -> IO[bytes] | None:
+    """A file that this process has locked, until it is closed; None where another process has it and none is to wait.
+
+    A file that was removed while this process waited for it is not what the next one would lock: another is taken.
+
+    Raises:
+        InputError: it is a link or a folder, or the file system has no locks.
+    """
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+b")
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            file.close()
+            return None
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.EISDIR):
+                raise InputError(f"{path}: expected a file to lock, found a link or a folder; remove it") from error
+            if error.errno not in (errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS):
+                raise
+            raise InputError(
+                f"{path}: expected a file system with locks (flock), found '{error.strerror}'; keep results/ on a "
+                "local disk"
+            ) from error
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        file.close()
 
 
 def sha256(path: Path) -> str:
@@ -148,6 +224,28 @@ def array_digest(array: "np.ndarray") -> str:
     found = hashlib.sha256(f"{array.dtype.str} {array.shape} ".encode())
     found.update(np.ascontiguousarray(array).data)
     return found.hexdigest()
+
+
+def _study_of(path: Path) -> Path | None:
+    """The folder of the study that a file lies in, if it does."""
+    return next((folder for folder in path.absolute().parents[:_DEPTH] if (folder / _MARK).is_file()), None)
+
+
+def _place_of_digest(path: Path, study: Path) -> Path:
+    return study / DIGESTS / path.absolute().relative_to(study)
+
+
+def _keep_digest(path: Path, content: Path) -> None:
+    """Keeps the digest of what is about to be a file: where the process is killed in between, it counts as altered."""
+    if study := _study_of(path):
+        place = _place_of_digest(path, study)
+        line = f"{sha256(content)}  {path.absolute().relative_to(study).as_posix()}\n"
+        if place.is_file() and place.read_bytes() == line.encode():
+            return
+        place.parent.mkdir(parents=True, exist_ok=True)
+        temporary = place.with_name(f".{os.getpid()}.tmp")
+        temporary.write_text(line)
+        temporary.replace(place)
 
 
 def _remove_leftovers(path: Path) -> None:

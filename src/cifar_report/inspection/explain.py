@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cifar_report.base.errors import InputError
-from cifar_report.base.files import array_digest, read_json, sha256
+from cifar_report.base.files import array_digest, is_altered, read_json, sha256
 from cifar_report.data import datasets
 from cifar_report.rendering.latex import plain
 from cifar_report.rendering.words import shortened
@@ -309,6 +309,10 @@ def _cause(file: str, study: FinishedStudy) -> _Cause | None:
             return _Cause(file, "it is missing")
         if missing := [name for name in together if not (study.folder / name).is_file()]:
             return _Cause(file, f"{missing[0]}, which is made with it, is missing")
+        small = (name for name in together if not name.endswith(DIGESTED))
+        if altered := [name for name in small if is_altered(study.folder / name)]:
+            which = "it" if altered[0] == file else f"{altered[0]}, which is made with it,"
+            return _Cause(file, f"{which} was altered since")
         inputs = [name for name in record.inputs if not name.startswith(SOURCE)]  # the plan holds digests of sources
         if changed := _changed([name for name in inputs if not name.endswith(DIGESTED)], together, record, study):
             return _Cause(file, _difference(file, changed, study))

@@ -10,17 +10,16 @@ import numpy as np
 from scipy import stats
 
 from cifar_report.base.errors import InputError
-from cifar_report.base.files import read_json, sha256
+from cifar_report.base.files import DIGESTS, digested, is_altered, read_json, sha256
 from cifar_report.data import datasets
 from cifar_report.inspection.explain import plan_of, planned_identity, planned_runs
 from cifar_report.inspection.frames import finished_runs
 from cifar_report.rendering import tables
-from cifar_report.runs.finished import Run
+from cifar_report.runs.finished import Run, against_labels
 from cifar_report.runs.record import record_digest
 from cifar_report.runs.store import RUN_FILES
 from cifar_report.study.identity import run_identity
 from cifar_report.study.settings import Settings
-from cifar_report.training.batches import scores
 
 SINGLE_SEED_TOLERANCE = 0.015  # a fraction: 1.5 points of accuracy
 
@@ -85,7 +84,10 @@ class Check(NamedTuple):
 
 
 def recompute(results: Path, store: Path) -> list[Check]:
-    """Every digest of a study's results, recomputed without a network: arrays, runs, store, numbers and tables.
+    """Every digest of a study's results, recomputed without a network, and its numbers and tables, made once more.
+
+    Digests are kept of all files that a rule made and of the plan, by the study; of a run's files in run.json, of the
+    store's too; of the arrays in dataset.json.
 
     Args:
         results: the study's folder, with its plan; store: folder of all runs, or one that is not there.
@@ -93,7 +95,49 @@ def recompute(results: Path, store: Path) -> list[Check]:
     Raises:
         InputError: the folder holds no study.
     """
-    return [*_arrays(results), *_runs(results, store), *_stored(store), *_written(results)]
+    if not (results / "plan/config.yaml").is_file():
+        raise InputError(
+            f"{results}: expected the folder of a study, with its plan/config.yaml, found none; run it first"
+        )
+    found: dict[str, Check] = {}
+    for parts in (_kept(results), _arrays(results), _runs(results, store), _stored(store), _written(results)):
+        for check in _until_damaged(parts):
+            if not (check.what in found and found[check.what].problem):
+                found[check.what] = check
+    return list(found.values())
+
+
+def _until_damaged(checks: Iterator[Check]) -> Iterator[Check]:
+    """Checks, and as the last one that a file was damaged which says what there is to check."""
+    try:
+        yield from checks
+    except (InputError, KeyError, TypeError, AttributeError) as error:
+        yield Check(
+            f"what is to be checked ({error})", "is not known, because a file of the plan or of a search is damaged"
+        )
+
+
+def unknown(results: Path) -> list[str]:
+    """The files of a study, besides logs and timings, whose digest it does not keep."""
+    known = {*digested(results), *(path for path in results.rglob("*") if path.name.startswith("."))}
+    aside = {results / name for name in (DIGESTS, "logs", "timings")}
+    return [
+        path.relative_to(results).as_posix()
+        for path in sorted(results.rglob("*"))
+        if path.is_file() and path not in known and not aside & set(path.parents)
+    ]
+
+
+def _kept(results: Path) -> Iterator[Check]:
+    """Each file against the digest that was kept when it was written."""
+    for path in digested(results):
+        yield _check(path.relative_to(results).as_posix(), _as_written, path)
+
+
+def _as_written(path: Path) -> str:
+    if not path.exists():
+        return "is missing; call Snakemake again, which makes it again"
+    return "was altered since it was made; call Snakemake again, which makes it again" if is_altered(path) else ""
 
 
 def _arrays(results: Path) -> Iterator[Check]:
@@ -164,14 +208,9 @@ def _against_store(path: Path, store: Path) -> str:
 
 
 def _against_logits(path: Path, results: Path) -> str:
-    """Whether the test loss and accuracy are those of the stored logits, which are rounded to float32."""
+    """Whether the test loss and accuracy are those of the stored logits."""
     final = read_json(path / "run.json")["final"]["test"]
-    labels = np.load(results / "dataset/test-labels.npy")
-    loss, accuracy = scores(np.load(path / "test-logits.npy"), labels)
-    same = abs(accuracy - final["accuracy"]) < 1.5 / len(labels)
-    if final["loss"] is not None:  # of a run that diverged
-        same &= math.isclose(loss, final["loss"], rel_tol=1e-4)
-    return "" if same else f"its logits give the test loss {loss:.6g} and accuracy {accuracy:.4f}, run.json has others"
+    return against_labels(np.load(path / "test-logits.npy"), final, np.load(results / "dataset/test-labels.npy"))
 
 
 def _stored(store: Path) -> Iterator[Check]:
@@ -191,7 +230,7 @@ def _against_name(path: Path) -> str:
 
 def _written(results: Path) -> Iterator[Check]:
     """Numbers and tables, computed once more from the files that they are made from, byte by byte."""
-    made = ("numbers.tex", "numbers.json", "tables")
+    made = ("numbers.tex", "numbers.json", "tables", DIGESTS)
     stage = read_json(results / "plan/stages/tables.json")["settings"]
     with tempfile.TemporaryDirectory() as folder:
         again = Path(folder)

@@ -1,6 +1,5 @@
 """The device of a job: which one it takes, whether it can be used, what its errors mean, and what it promises."""
 
-import fcntl
 import itertools
 import os
 import socket
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from cifar_report.base.errors import InputError
+from cifar_report.base.files import take_lock
 from cifar_report.runs import machine
 
 RESUMES = "what was trained is kept: the same command goes on from the last checkpoint"
@@ -29,17 +29,11 @@ def take_device(locks: Path) -> None:
     devices = visible_devices()
     if len(devices) < 2 or not machine.gpu_visible():
         return
-    locks.mkdir(parents=True, exist_ok=True)
     for place, device in ((place, device) for place in itertools.count() for device in devices):
-        file = (locks / f"{socket.gethostname()}-{device}-{place}").open("a")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            continue
-        _held.append(file)
-        os.environ["CUDA_VISIBLE_DEVICES"] = device
-        return
+        if file := take_lock(locks / f"{socket.gethostname()}-{device}-{place}", wait=False):
+            _held.append(file)
+            os.environ["CUDA_VISIBLE_DEVICES"] = device
+            return
 
 
 def visible_devices() -> list[str]:

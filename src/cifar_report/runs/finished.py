@@ -1,20 +1,23 @@
 """The runs of a study, as the analysis reads them: exactly those of the plan, never what happens to lie there."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from safetensors.numpy import load_file
 
 from cifar_report.base.errors import InputError
-from cifar_report.base.files import read_json
-from cifar_report.runs.record import read_record
+from cifar_report.base.files import read_json, read_table, sha256
+from cifar_report.runs.record import read_record, record_digest
+from cifar_report.training.batches import scores
 
 COLUMNS = {"step": "int64", "samples_seen": "int64", "split": str, "loss": "float64", "accuracy": "float64"}
 SPLITS = ("train", "validation", "test")
+_AGAIN = "delete it, it is made again"
 
 
 class _Record(dict):
@@ -34,7 +37,7 @@ class _Record(dict):
 
 @dataclass(frozen=True)
 class Run:
-    """One finished run: its `run.json` and `curve.csv`, and the files beside them on request."""
+    """One finished run: its `run.json` and `curve.csv`, and the files beside them on request, as they were trained."""
 
     variant: str
     seed: int
@@ -56,9 +59,9 @@ class Run:
         """Logits of the whole test split, float32.
 
         Raises:
-            InputError: they are not those of so many images.
+            InputError: they are missing, were altered, or are not those of so many images.
         """
-        logits = np.load(self.folder / "test-logits.npy")
+        logits = np.load(self._unaltered("test-logits.npy"))
         if images not in (None, len(logits)):
             raise InputError(
                 f"{self.folder / 'test-logits.npy'}: expected a row for each of the {images} test images, found "
@@ -67,8 +70,42 @@ class Run:
         return logits
 
     def weights(self) -> dict[str, np.ndarray]:
-        """The trained weights by name."""
-        return load_file(self.folder / "model.safetensors")
+        """The trained weights by name.
+
+        Raises:
+            InputError: they are missing or were altered.
+        """
+        return load_file(self._unaltered("model.safetensors"))
+
+    def _unaltered(self, name: str) -> Path:
+        path = self.folder / name
+        if not path.is_file():
+            raise InputError(f"{path}: expected a file of the run, found none; call Snakemake again, it is made again")
+        if self.record.get("digests", {}).get(name) not in (None, sha256(path)):
+            raise InputError(
+                f"{path}: was altered since the run was trained, as its SHA-256 is not the one in run.json; delete it, "
+                "it is made again"
+            )
+        return path
+
+
+def against_labels(logits: np.ndarray, final: dict[str, Any] | None, labels: Int[np.ndarray, " n"] | None) -> str:
+    """How logits, which are rounded to float32, differ from the test loss and accuracy that a run tells; or empty.
+
+    Args:
+        labels: of the test split; without them only the form is looked at.
+    """
+    if logits.ndim != 2 or logits.dtype != np.float32 or final is None:
+        return f"expected float32 logits of a run with a test split, found {logits.dtype} of shape {logits.shape}"
+    if labels is None:
+        return ""
+    if len(logits) != len(labels) or logits.shape[1] <= labels.max():
+        return f"expected a row for each of the {len(labels)} test images, and a column a class, found {logits.shape}"
+    loss, accuracy = scores(logits, labels)
+    same = abs(accuracy - final["accuracy"]) < 1.5 / len(labels)
+    if final["loss"] is not None:  # of a run that diverged
+        same &= math.isclose(loss, final["loss"], rel_tol=1e-4)
+    return "" if same else f"its logits give the test loss {loss:.6g} and accuracy {accuracy:.4f}, run.json has others"
 
 
 def load_run(folder: Path) -> Run:
@@ -79,23 +116,34 @@ def load_run(folder: Path) -> Run:
     """
     path = folder / "run.json"
     record = read_json(path)
-    curve, known = _curve(folder / "curve.csv"), read_record(path)
+    curve, known = read_curve(folder / "curve.csv"), read_record(path)
     if known.variant is None:
         raise InputError(f"{path}: the key 'variant' is missing; train it again")
+    # Runs of earlier versions say less.
+    if known.sha256 not in (None, record_digest(record)):
+        raise InputError(f"{path}: was altered since the run was trained, as its own digest tells; {_AGAIN}")
+    if (known.digests or {}).get("curve.csv") not in (None, sha256(folder / "curve.csv")):
+        raise InputError(
+            f"{folder / 'curve.csv'}: was altered since the run was trained, as run.json has another SHA-256; {_AGAIN}"
+        )
     parts = {key: _Record(part, path) if isinstance(part, dict) else part for key, part in record.items()}
     return Run(record["variant"], record["seed"], _Record(parts, path), curve, folder)
 
 
-def _curve(path: Path) -> pd.DataFrame:
+def read_curve(path: Path) -> pd.DataFrame:
+    """A curve.csv.
+
+    Raises:
+        InputError: it is missing or not what it should be.
+    """
+    curve = read_table(path)
+    if list(curve.columns) != list(COLUMNS):
+        found = ",".join(map(str, curve.columns))
+        raise InputError(f"{path}: expected the columns {','.join(COLUMNS)}, found {found}; {_AGAIN}")
     try:
-        curve = pd.read_csv(path)
-        wrong = f"the columns {','.join(map(str, curve.columns))}" if list(curve.columns) != list(COLUMNS) else ""
-        if not wrong:
-            curve = curve.astype(COLUMNS)
-    except (OSError, ValueError, TypeError, OverflowError) as error:
-        raise InputError(f"{path}: expected a CSV file of the curve, found {error}; train it again") from error
-    if wrong:
-        raise InputError(f"{path}: expected the columns {','.join(COLUMNS)}, found {wrong}; train it again")
+        curve = curve.astype(COLUMNS)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InputError(f"{path}: expected a CSV file of the curve, found {error}; {_AGAIN}") from error
     sound = (
         len(curve)
         and isinstance(curve.index, pd.RangeIndex)
@@ -107,7 +155,7 @@ def _curve(path: Path) -> pd.DataFrame:
         and curve["accuracy"].between(0, 1).all()
     )
     if not sound:
-        raise InputError(f"{path}: expected a row a step and split, in order, found others; train it again")
+        raise InputError(f"{path}: expected a row a step and split, in order, found others; {_AGAIN}")
     return curve
 
 

@@ -7,15 +7,13 @@ for once (`Store.share`): whoever asks later finds them here.
 """
 
 import csv
-import errno
-import fcntl
 import io
 import os
 import re
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +23,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from cifar_report.base.errors import InputError
-from cifar_report.base.files import atomic, read_json, sha256, to_json, write_text
+from cifar_report.base.files import atomic, read_json, sha256, take_lock, to_json, write_text
 from cifar_report.data.datasets import Dataset
 from cifar_report.runs import checkpoints, devices, machine
 from cifar_report.runs.record import record_digest, write_record
@@ -129,6 +127,8 @@ class Store:
     def _train_unless_there(self, request: Request, wait: bool) -> bool:
         """Whether it was trained here: not where it is there, nor, without `wait`, where another process has it."""
         home, settings = self.home(request), request.settings
+        if (home / "finished" / "run.json").is_file():  # published by one rename: no lock is needed to read it
+            return False
         with locked(home, wait) as held:
             if not held or (home / "finished" / "run.json").is_file():
                 return False
@@ -247,13 +247,13 @@ def _believed(finished: Path, request: Request) -> Path:
     Raises:
         InputError: it holds another run, or a file was altered since.
     """
-    run = read_json(finished / "run.json")
     try:
+        run = read_json(finished / "run.json")
         found = {"settings": run["settings"], "seed": run["seed"], "data": run["data"]["digests"], "code": run["code"]}
         files = {name: run["digests"].get(name) for name in request.files}
         altered = [name for name, expected in files.items() if sha256(finished / name) != expected]
         altered += ["run.json"] if run["sha256"] != record_digest(run) else []
-    except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
+    except (InputError, KeyError, TypeError, ValueError, AttributeError, OSError) as error:
         raise InputError(f"{finished}: expected a finished run, found a damaged one ({error}); {_ANEW}") from error
     asked = {
         **{"settings": request.settings.full(), "seed": request.seed, "data": request.digests, "code": request.code},
@@ -324,18 +324,6 @@ def _progress(request: Request, step: int, history: Any) -> None:
 @contextmanager
 def locked(home: Path, wait: bool = True) -> Iterator[bool]:
     """Holds the lock of a run's folder; yields whether it does, which without `wait` it may not."""
-    home.mkdir(parents=True, exist_ok=True)
-    with (home / "lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-            return
-        except OSError as error:
-            if error.errno not in (errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS):
-                raise
-            raise InputError(
-                f"{home}: expected a file system with locks (flock), found '{error.strerror}'; "
-                "keep results/ on a local disk"
-            ) from error
-        yield True
+    file = take_lock(home / "lock", wait)
+    with file or nullcontext():
+        yield file is not None

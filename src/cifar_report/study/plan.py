@@ -89,10 +89,11 @@ def write(study: Study, config: dict[str, Any], folder: Path) -> None:
             prepare["files"] = before.get("files")
         if to_json(before) == to_json(prepare):  # else `prepare-dataset` checks the data that it makes
             check_needs(study.needs(), folder.parent / "dataset")
+        # First, since by it the folder is known as a study's, which keeps digests of what is written there.
+        write_text_if_changed(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
         for name, document in plans.items():
             whole = sealed(document) if name.startswith(STAGE_FILES) else document
             write_text_if_changed(folder / f"{name}.json", to_json(whole))
-        write_text_if_changed(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
     except OSError as error:
         raise InputError(f"{folder}: expected a folder to write results to, found {error.strerror}") from error
 

@@ -26,6 +26,7 @@ from cifar_report.analysis.claims.file import (
 )
 from cifar_report.analysis.statistics import Estimate, Interval, LogEstimate, mean_estimate, next_value, welch_estimate
 from cifar_report.analysis.summary import Facts, facts
+from cifar_report.base.files import unaltered
 from cifar_report.runs.finished import Run, load_run, load_runs
 
 RESAMPLES = 1000  # of the test images
@@ -63,7 +64,7 @@ class Evidence:
             trials=results / "search",
             shifts=measurements.read(shifts, measurements.SHIFTS) if shifts.is_file() else None,
             agreement=measurements.read(agreement, measurements.AGREEMENT) if agreement.is_file() else None,
-            labels=np.load(labels) if labels.is_file() else None,
+            labels=np.load(unaltered(labels)) if labels.is_file() else None,
         )
 
 
