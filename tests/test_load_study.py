@@ -168,6 +168,6 @@ def test_names_are_text_whatever_they_read_as(tmp_path):
 
 
 def test_no_table_of_names_is_read_otherwise():
-    """Curves and the searches' own reader apart, which say of each column what it is."""
+    """The searches' own reader apart, which says of each column what it is."""
     readers = {path.stem for path in (ROOT / "src").rglob("*.py") if "read_csv(" in path.read_text()}
-    assert readers == {"files", "finished", "searches"}
+    assert readers == {"files", "searches"}

@@ -25,7 +25,7 @@ from cifar_report.runs.finished import Run
 from cifar_report.study.settings import NEUTRAL
 
 NONE = "–"  # stands where a study has nothing
-_SCALES = {"points": (100, "points"), "percent": (100, "%"), "nats": (1, "nats"), "share": (1, "")}
+_SCALES = {"points": (100, "points"), "percent": (100, "%"), "ppm": (1e6, "ppm"), "nats": (1, "nats"), "share": (1, "")}
 _OTHER_NUMBERS = {  # of summary.csv, besides the test accuracy: name, factor, digits
     "train_accuracy_mean": ("training accuracy (%)", 100, 2),
     "validation_accuracy_mean": ("validation accuracy (%)", 100, 2),
