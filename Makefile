@@ -74,8 +74,8 @@ chaos: $(DEV) ## Kill a small study 200 times at random; it must end the same (b
 simulation: $(DEV) ## How often verdicts are wrong: 10,000 simulated studies a case (benchmarks/verdicts.json; minutes)
 	@$(RUN) python tests/simulate_verdicts.py
 
-fuzz: $(DEV) ## The long property tests: 10,000 configurations, 30 of them trained (minutes)
-	@HYPOTHESIS_PROFILE=fuzz $(RUN) pytest -s tests/test_fuzz.py
+fuzz: $(DEV) ## The long property tests: 10,000 configurations, 30 of them trained, and 2,500 damaged files (minutes)
+	@HYPOTHESIS_PROFILE=fuzz $(RUN) pytest -s tests/test_fuzz.py tests/test_damage.py
 
 bench: $(DEV) ## Measure speed and memory against peers and limits: benchmarks/results.json, docs/bench.svg
 	@$(RUN) python benchmarks/bench.py $(BENCH)

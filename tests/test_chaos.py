@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -66,9 +67,18 @@ def test_a_second_snakemake_is_refused_and_names_the_first(study):
         job.suspend()  # so that the first has not ended before the second begins
     second = chaos.Study(study.folder, study.targets, OVERLAY)
     second.log = study.log.with_name("second.log")
-    second.start()
-    assert second.process.wait() == 1
-    assert f"process {study.process.pid} on " in second.log.read_text()
+    lock, results = study.folder / "results/.locks/chaos", study.folder / "results/chaos"
+    for spoil in (
+        lambda: None,
+        lambda: lock.write_bytes(b"\xff\xfe"),
+        lambda: results.rename(results.with_name("gone")),
+    ):
+        spoil()
+        second.start()
+        assert second.process.wait() == 1
+        assert f"process {study.process.pid} on " in second.log.read_text()
+    shutil.rmtree(results, ignore_errors=True)
+    results.with_name("gone").rename(results)
     for job in jobs:
         job.resume()
     study.finish()

@@ -145,10 +145,40 @@ def test_a_lost_result_comes_from_the_store(study, results):
     weights = results / "runs/mlp-numpy/seed-0/model.safetensors"
     before = weights.read_bytes()
     weights.unlink()
-    snakemake(study, str(weights.relative_to(study)))
+    name = str(weights.relative_to(study))
+    told = snakemake(study, name, "--forcerun", name)[1]
+    assert "runs that are finished are not trained anew" in told and "`cifar-report forget VARIANT" in told
     assert weights.read_bytes() == before
     assert "taken from the store" in (results / "logs/train_variant/mlp-numpy-seed-0.log").read_text()
     snakemake(study, "all")
+
+
+def test_each_file_that_a_rule_made_is_known_and_made_again_where_it_was_altered(study, results):
+    """One file of each kind, read by the pipeline or not; a dry run says which jobs that takes."""
+    made = {path: path.read_bytes() for path in results.rglob("*") if path.is_file()}
+    aside = {results / name for name in ("logs", "timings", ".sha256")}
+    made = {path: content for path, content in made.items() if not aside & set(path.parents)}
+    assert {path.relative_to(results) for path in made} == {
+        path.relative_to(results / ".sha256") for path in (results / ".sha256").rglob("*") if path.is_file()
+    }
+    for name in ("html/style.css", "report.pdf"):
+        (results / name).write_bytes(made[results / name] + b" ")
+    assert {"write_pages", "render_report"} <= would_run(study, "all")
+    for name, job in {
+        "shifts.csv": "measure_shifts",
+        "search/mlp-grid/selected.yaml": "select_trial",
+        "figures/figures.json": "draw_figures",
+        "tables/equations.tex": "check_equations",
+        "runs/vgg/seed-0/run.json": "train_variant:vgg",
+    }.items():
+        (results / name).write_bytes(made[results / name][:-1])
+        assert job in would_run(study, "all")
+        (results / name).write_bytes(made[results / name])
+        shutil.rmtree(study / ".snakemake/incomplete")
+    told = snakemake(study, "all")[1]
+    assert "report.pdf: was altered since it was made" in told
+    assert {path: path.read_bytes() for path in made} == made
+    assert would_run(study, "all") == set()
 
 
 def test_a_wrong_configuration_stops_before_any_job(study):
