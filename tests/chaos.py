@@ -34,21 +34,26 @@ FAULTS = {
     "group": "SIGKILL to the whole process group",
     "ctrl-c": "SIGINT to the whole process group",
     "disk": "disk full",
+    "late": "SIGKILL to the whole process group while a job prepares, analyses or renders",
 }
 EVALUATE_EVERY = 100
 OVERLAY = {
     "study": "chaos",
     "seeds": [0],
-    "run": ["mlp-numpy", "mlp-torch"],
+    "run": ["mlp-numpy", "mlp-torch", "mlp-tuned", "vgg"],
     "variants": {
         "mlp-numpy": {"steps": 6000, "evaluate_every": EVALUATE_EVERY},
         "mlp-torch": {"steps": 6000, "evaluate_every": EVALUATE_EVERY},
+        "vgg": {"steps": 6, "evaluate_every": 1, "seeds": [0], "evaluation_images": 20},
     },
-    "search": {},
+    "search": {"mlp-grid": {"grid": [{"setting": "batch_size", "values": [20, 50]}]}},
     "shifts": {"variants": ["mlp-torch"], "images": 20},
 }
 RESULTS = Path("results/chaos")
-COMPARED = ("runs/*/*/curve.csv", "runs/*/*/model.safetensors", "runs/*/*/test-logits.npy", "claims.json", "report.pdf")
+COMPARED = (
+    *("runs/*/*/curve.csv", "runs/*/*/model.safetensors", "runs/*/*/test-logits.npy"),
+    *("search/*/*/curve.csv", "search/*/selected.yaml", "claims.json", "report.pdf"),
+)
 GONE_WITHIN = 5.0  # seconds after Snakemake's end in which its jobs end too
 
 
@@ -99,11 +104,13 @@ class Study:
             return psutil.Process(self.process.pid).children(recursive=True)
         return []
 
-    def await_job(self) -> bool:
-        """Whether a job runs, as soon as one does; False once Snakemake has ended."""
+    def await_job(self, late: bool = False) -> bool:
+        """Whether a job runs, as soon as one does, or one that does not train; False once Snakemake has ended."""
         while self.process.poll() is None:
             # Snakemake's plugins start programs too, before it has read the workflow.
-            if any("-report" in part for process in self.descendants() for part in _command(process)):
+            commands = map(_command, self.descendants())
+            jobs = [command for command in commands if any("-report" in part for part in command)]
+            if any(not (late and _trains(command)) for command in jobs):
                 return True
             time.sleep(0.02)
         return False
@@ -160,7 +167,7 @@ def inject(fault: str, study: Study, chance: random.Random) -> tuple[bool, float
     processes = study.descendants()
     if not processes:
         return True, 0.0
-    trains = {p: command for p in processes if "train" in (command := _command(p)) and "--output" in command}
+    trains = {p: command for p in processes if _trains(command := _command(p)) and "--seed" in command}
     begun = time.monotonic()
     if fault == "job":
         victims = [chance.choice(list(trains) or processes)]
@@ -193,11 +200,12 @@ def storm(study: Study, faults: list[str], pause: tuple[float, float], chance: r
     """Injects all these faults, each some seconds after a job has begun, and calls Snakemake again where it ended."""
     study.start()
     for fault in faults:
-        while not study.await_job():
+        late = fault == "late"
+        while not study.await_job(late):
             if study.process.returncode == 0:
                 study.forget()
             study.start()
-        time.sleep(chance.uniform(*pause))
+        time.sleep(chance.uniform(0, 1) if late else chance.uniform(*pause))
         if study.process.poll() is not None:
             study.start()
             study.await_job()
@@ -294,6 +302,10 @@ def _command(process: psutil.Process) -> list[str]:
     return []
 
 
+def _trains(command: list[str]) -> bool:
+    return any(part in ("train-variant", "train-trial") or "cifar-report train-" in part for part in command)
+
+
 def _spread(seconds: list[float]) -> dict[str, float] | None:
     if not seconds:
         return None
@@ -320,8 +332,8 @@ def main() -> int:
         undisturbed.start()
         undisturbed.finish()
         print(f"undisturbed: {time.monotonic() - begun:.0f} s", flush=True)
-        with small_disk(folders[1], 96) as mounted:
-            weights = {"job": 10, "snakemake": 5, "group": 5, "ctrl-c": 3} | ({"disk": 2} if mounted else {})
+        with small_disk(folders[1], 400) as mounted:
+            weights = {"job": 9, "snakemake": 4, "group": 4, "ctrl-c": 2, "late": 5} | ({"disk": 1} if mounted else {})
             weights = {fault: weight for fault, weight in weights.items() if fault in options.faults}
             faults = chance.choices(list(weights), list(weights.values()), k=options.kills)
             study = Study(folders[1], options.targets, OVERLAY)
