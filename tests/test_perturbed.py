@@ -15,9 +15,9 @@ from cifar_report.analysis.measurements import BATCH_STATISTICS, FLIPS, SHIFTS, 
 from cifar_report.analysis.perturbed import measure_batch_statistics, measure_flips, measure_shifts, shifted
 from cifar_report.base.errors import InputError
 from cifar_report.base.files import read_json, sha256, to_json
-from cifar_report.runs.record import write_record
 from cifar_report.data import datasets
 from cifar_report.runs import store
+from cifar_report.runs.record import write_record
 from cifar_report.study.settings import Settings
 
 COMMON = {
