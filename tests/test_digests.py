@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import socket
 import subprocess
 import sys
 import threading
@@ -149,4 +151,6 @@ def test_the_lock_is_for_one_process_at_a_time(tmp_path):
     with files.take_lock(tmp_path / "lock"):
         code = f"from cifar_report.base.files import *; print(take_lock(Path({str(tmp_path / 'lock')!r}), wait=False))"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        (tmp_path / "lock").write_bytes(b"\xff\xfe")
+        assert files.lock_holder(tmp_path / "lock") == f"process {os.getpid()} on {socket.gethostname()}"
     assert done.stdout == "None\n"

@@ -3,9 +3,7 @@
 # One Snakemake at a time works on a study. It holds an flock for its life, which ends with the process however that
 # ends: such a lock is never stale. Snakemake's own lock files are: they outlive `kill -9`.
 import os
-import re
 import socket
-import time
 from base64 import urlsafe_b64encode
 
 import yaml
@@ -41,26 +39,10 @@ def hold_lock():
         ) from error
 
 
-def holder():
-    """The process that holds the lock: as it says in the file, which it may be about to do, else as Linux tells it."""
-    for _ in range(20):
-        said = LOCK.read_bytes().decode(errors="replace")
-        if re.fullmatch(r"process \d+ on \S+", said):
-            return said
-        time.sleep(0.05)
-    if Path("/proc/locks").exists():
-        ending = f":{LOCK.stat().st_ino}"
-        for line in Path("/proc/locks").read_text().splitlines():
-            words = line.split()
-            if words[1] == "FLOCK" and words[5].endswith(ending):
-                return f"process {words[4]} on {socket.gethostname()}"
-    return f"a process (which has {LOCK} open)"
-
-
 def told_of_lock():
     """Who works on the study, and what to do."""
     return (
-        f"{RESULTS}: {holder()} is working on this study already; wait until it ends, or stop it by Ctrl-C in its "
+        f"{RESULTS}: {files.lock_holder(LOCK)} is working on this study already; wait until it ends, or stop it by Ctrl-C in its "
         "terminal or by kill -9 (no more is lost than the steps since the last evaluation), then call again"
     )
 
@@ -91,7 +73,9 @@ def write_plan():
     elif not written.is_file() or yaml.safe_load(written.read_text()) != config:
         raise InputError(f"{told_of_lock()}; its configuration is another one")
     else:
-        logger.warning(f"{RESULTS}: {holder()} is working on this study.")
+        logger.warning(
+            f"{RESULTS}: {files.lock_holder(LOCK)} is working on this study."
+        )
 
 
 def remake_altered():

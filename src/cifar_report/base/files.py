@@ -11,6 +11,9 @@ import hashlib
 import json
 import math
 import os
+import re
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -209,6 +212,22 @@ def take_lock(path: Path, wait: bool = True) -> IO[bytes] | None:
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 return file
         file.close()
+
+
+def lock_holder(path: Path) -> str:
+    """Who has locked a file: as is said there (`process 1 on host`), which it may be about to do, else as Linux tells."""
+    for _ in range(20):
+        with suppress(OSError):
+            said = path.read_bytes().decode(errors="replace")
+            if re.fullmatch(r"process \d+ on \S+", said):
+                return said
+        time.sleep(0.05)
+    with suppress(OSError):
+        inode = f":{path.stat().st_ino}"
+        for _, kind, _, _, process, file, *_ in map(str.split, Path("/proc/locks").read_text().splitlines()):
+            if kind == "FLOCK" and file.endswith(inode):
+                return f"process {process} on {socket.gethostname()}"
+    return f"a process that has {path} open"
 
 
 def sha256(path: Path) -> str:
