@@ -215,7 +215,7 @@ def take_lock(path: Path, wait: bool = True) -> IO[bytes] | None:
 
 
 def lock_holder(path: Path) -> str:
-    """Who has locked a file: as is said there (`process 1 on host`), which it may be about to do, else as Linux tells."""
+    """Who has locked a file: as is said there (`process 1 on host`) or soon will be, else as Linux tells."""
     for _ in range(20):
         with suppress(OSError):
             said = path.read_bytes().decode(errors="replace")
