@@ -18,7 +18,12 @@ import pytest
 import yaml
 from PIL import Image
 from pypdf import PdfReader
+from snakemake.utils import update_config
 from test_workflow import PARTS, ROOT
+
+from cifar_report.base.errors import InputError
+from cifar_report.data import datasets
+from cifar_report.study import config
 
 # What is said of the practical, of searches and of VGGs, and is untrue of a study without them.
 OF_THE_PRACTICAL = ("original", "practical", "CIFAR-10", "52.5", "erratum", "this study does not run")
@@ -141,7 +146,7 @@ def test_grey_images_two_perceptrons_and_no_search(grey):
     assert found(untrue, text) == [] and told(grey) == []
     true = ("Two perceptrons on grey images", "grey images of 18 × 18 pixels", "By hand {in NumPy}", "{braces}")
     assert found(true, text) == list(true)
-    assert "in NumPy}" in (grey / "report.html").read_text()
+    assert "in NumPy}" in (grey / "report.html").read_text() and not (grey / "html/claims.html").exists()
 
 
 def test_twelve_classes_with_long_and_cyrillic_names(twelve):
@@ -171,6 +176,33 @@ def test_the_archive_of_sources_makes_the_same_pdf(grey, tmp_path):
     clean = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME")}
     subprocess.run(["latexmk"], cwd=tmp_path, env=clean, check=True, capture_output=True)
     assert (tmp_path / "report.pdf").read_bytes() == (grey / "report.pdf").read_bytes()
+
+
+def test_the_readmes_study_of_ones_own_images_says_nothing_of_the_practical():
+    readme = (ROOT / "README.md").read_text()
+    snippet = re.search(r"\*\*Your own images\.\*\*.*?```yaml\n(.*?)```", readme, re.DOTALL)[1]
+    whole = yaml.safe_load((ROOT / "config.yaml").read_text())
+    update_config(whole, yaml.safe_load(snippet))
+    study = config.load(whole)
+    assert (study.reproduces, study.claims, study.searches) == (False, "", {})
+    assert study.report["title"] == "Networks that tell flowers apart"
+    assert not any(variant.original_test_accuracy for variant in study.variants.values())
+
+
+@pytest.mark.parametrize(
+    ("printed", "message"),
+    [
+        ({}, "the class '猫' has '猫' (U+732B), which the report's fonts lack; give it a name in Latin, Greek or Cyr"),
+        ({"犬": "dog"}, "printed: '犬' is not among the classes; there are cat, 猫"),
+        ({"猫": "cat"}, "two classes are printed 'cat'"),
+    ],
+)
+def test_names_that_cannot_be_printed_are_refused_before_training(tmp_path, printed, message):
+    draw(tmp_path / "images", ("cat", "猫"), "L")
+    source = {"source": "image-folder", "path": str(tmp_path / "images"), "printed": printed}
+    with pytest.raises(InputError) as error:
+        datasets.prepare("own", source, 0, tmp_path / "dataset", tmp_path)
+    assert message in str(error.value) and "datasets.own.printed" in str(error.value)
 
 
 @pytest.mark.parametrize(
