@@ -20,6 +20,7 @@ from cifar_report.base.errors import InputError
 from cifar_report.data.datasets import SPLITS, array_digest
 from cifar_report.rendering import figures
 from cifar_report.rendering.figures import predictions
+from cifar_report.rendering.figures.accuracy import originals
 from cifar_report.rendering.figures.searches import batch_sizes, search_effects
 from cifar_report.rendering.figures.shifts import shift_losses
 from cifar_report.rendering.figures.style import SKY, VERMILLION, short_labels
@@ -40,9 +41,17 @@ VARIANTS = [
         "seeds": [0, 1, 2],
         "search": None,
         "original_test_accuracy": 0.466,
+        "original_figure": 3,
     },
     {"name": "mlp-tuned", "label": "MLP, tuned", "seeds": [0, 1], "search": "grid", "original_test_accuracy": None},
-    {"name": "mlp-hot", "label": "MLP, too hot", "seeds": [0], "search": None, "original_test_accuracy": 0.4},
+    {
+        "name": "mlp-hot",
+        "label": "MLP, too hot",
+        "seeds": [0],
+        "search": None,
+        "original_test_accuracy": 0.4,
+        "original_figure": 2,
+    },
     {"name": "vgg", "label": "VGG", "seeds": [0], "search": None, "original_test_accuracy": None},
 ]
 DIVERGED = {("mlp-numpy", 2), ("mlp-hot", 0)}
@@ -455,3 +464,21 @@ def test_logits_of_another_test_split_are_refused(study, tmp_path):
     stage = {"variants": VARIANTS[3:], "searches": {}}
     with pytest.raises(InputError, match=r"vgg/seed-0/test-logits.npy: expected a row for each of the 40 test images"):
         figures.write(stage, tmp_path / "runs", tmp_path / "dataset", None, tmp_path / "figures")
+
+
+def test_the_original_s_figures_bear_its_numbers(runs, styled):
+    """In its order and with its numbers, though one of them is not run; a diverged variant keeps its place."""
+    printed = [variant for variant in VARIANTS if variant["original_test_accuracy"] is not None]
+    drawing = originals(printed[::-1], runs)
+    assert [panel.get_suptitle() for panel in drawing.figure.subfigs] == [
+        "Its figure 2: MLP, too hot",
+        "Its figure 3: MLP, $NumPy_1",
+    ]
+    values = 100 * np.array([run.final("test", "accuracy") for run in runs["mlp-numpy"] if run.completed])
+    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+    assert drawing.facts == {
+        "mlp-hot": "1 of 1 runs diverged",
+        "mlp-numpy": f"{values.mean():.1f} ± {half:.1f} % in the test, 46.6 % in the original",
+    }
+    lines = [line for panel in drawing.figure.subfigs for axes in panel.axes for line in axes.lines]
+    assert [line.get_ydata()[0] for line in lines if line.get_linestyle() == ":"] == [46.6]

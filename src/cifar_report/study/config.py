@@ -53,6 +53,7 @@ class Variant:
     settings: dict[str, Any]
     search: str | None = None
     original_test_accuracy: float | None = None
+    original_figure: int | None = None  # of the practical, that it draws anew
     like: str | None = None  # the nearest variant of the study that it takes settings over from
 
     def resolved(self, selected: dict[str, Any] | None = None) -> Settings:
@@ -167,7 +168,7 @@ def load(config: dict[str, Any]) -> Study:
             _one_of(document.search, written.search, f"variants.{name}.search", "searches")
     for name, entry in document.search.items():
         _one_of(document.variants, entry.like, f"search.{name}.like", "variants")
-    variants = {name: _variant(document, name, practical.accuracies.get(name)) for name in document.run}
+    variants = {name: _variant(document, name, practical) for name in document.run}
     labels = {variant.label: name for name, variant in variants.items()}
     for name, variant in variants.items():
         if labels[variant.label] != name:
@@ -241,7 +242,7 @@ def _merged(document: StudyDocument, name: str, key: str) -> dict[str, Any]:
     return document.defaults.given() | merged
 
 
-def _variant(document: StudyDocument, name: str, original: float | None) -> Variant:
+def _variant(document: StudyDocument, name: str, practical: Practical) -> Variant:
     entry = _merged(document, name, "run")
     settings = {k: v for k, v in entry.items() if k in SETTINGS}
     search = _search(document, entry["search"]) if "search" in entry else None
@@ -259,7 +260,8 @@ def _variant(document: StudyDocument, name: str, original: float | None) -> Vari
         seeds=tuple(entry.get("seeds") or document.seeds),
         settings=settings,
         search=entry.get("search"),
-        original_test_accuracy=original,
+        original_test_accuracy=practical.accuracies.get(name),
+        original_figure=list(practical.accuracies).index(name) + 1 if name in practical.accuracies else None,
         like=_ancestor(document, name),
     )
 

@@ -59,7 +59,9 @@ class Practical(Mapping):
     author: Annotated[Line, means("of the report on it")] = ""
     accuracies: Annotated[
         dict[str, Annotated[float | None, Field(ge=0, le=1), OR_NULL]],
-        means("its test accuracies by the name of the variant that reproduces each, as fractions; null: none"),
+        means(
+            "its test accuracies, in its figures' order, by the variant that reproduces each, as fractions; null: none"
+        ),
     ] = Field(default_factory=dict)
     claims: Annotated[str, means("the file of its claims")] = ""
 

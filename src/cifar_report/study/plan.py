@@ -60,7 +60,7 @@ FIELDS = {
     "flips": ("seeds",),
     "batch-statistics": ("seeds",),
     "events": ("seeds",),
-    "figures": ("label", "seeds", "search", "original_test_accuracy"),
+    "figures": ("label", "seeds", "search", "original_test_accuracy", "original_figure"),
     "tables": ("label", "seeds", "search", "original_test_accuracy"),
     "claims": ("seeds", "search"),
     "html": ("label",),
@@ -270,6 +270,7 @@ def stage_settings(study: Study) -> dict[str, Any]:
             "seeds": v.seeds,
             "search": v.search,
             "original_test_accuracy": v.original_test_accuracy,
+            "original_figure": v.original_figure,
         }
         for v in study.variants.values()
     ]

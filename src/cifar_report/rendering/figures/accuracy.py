@@ -91,8 +91,8 @@ def originals(variants: list[dict[str, Any]], runs: dict[str, list["Run"]]) -> D
     caption = "The original's figures, drawn anew: means over the seeds, bands from their minimum to their maximum, "
     caption += "markers of the whole splits. Dotted: its test accuracy."
     facts = {}
-    for number, (panel, variant) in enumerate(zip(panels, variants, strict=False), start=1):
-        members, original = runs[variant["name"]], variant["original_test_accuracy"]
+    for panel, variant in zip(panels, variants, strict=False):
+        members, original, number = runs[variant["name"]], variant["original_test_accuracy"], variant["original_figure"]
         panel.suptitle(f"Its figure {number}: {variant['label']}", fontsize=9)
         if not completed_runs(members):
             facts[variant["name"]] = diverged_count(len(members), len(members))

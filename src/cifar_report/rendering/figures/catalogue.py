@@ -30,7 +30,8 @@ def names(stage: dict[str, Any]) -> list[str]:
     """The names of a study's figures, in the order of the report, known before anything is trained.
 
     Args:
-        stage: {"variants": [{"name", "label", "seeds", "search", "original_test_accuracy"}, …]} and, where
+        stage: {"variants": [{"name", "label", "seeds", "search", "original_test_accuracy",
+            "original_figure"}, …]} and, where
             figures of more than main effects are wanted, "searches": {search: {"method", "grid": {setting: values or
             range}}}, and "shifted": names of the variants that are measured on shifted images.
     """
@@ -130,7 +131,8 @@ def _drawings(
 
 def _of_original(stage: dict[str, Any]) -> list[dict[str, Any]]:
     """The variants that reproduce one of the original, in its order."""
-    return [variant for variant in stage["variants"] if variant["original_test_accuracy"] is not None]
+    found = [variant for variant in stage["variants"] if variant["original_test_accuracy"] is not None]
+    return sorted(found, key=lambda variant: variant["original_figure"])
 
 
 def _searches(stage: dict[str, Any]) -> list[str]:
