@@ -143,7 +143,11 @@ rule test_claims:
         shifts=f"{RESULTS}/shifts.csv",
         agreement=f"{RESULTS}/agreement.csv",
     output:
-        claims=table(f"{RESULTS}/claims.json") if STUDY.claims else f"{RESULTS}/claims.json",
+        claims=(
+            table(f"{RESULTS}/claims.json")
+            if STUDY.claims
+            else f"{RESULTS}/claims.json"
+        ),
         table=f"{RESULTS}/tables/claims.tex",
         text=f"{RESULTS}/tables/claims-text.tex",
         changed=f"{RESULTS}/tables/changed-rules.tex",

@@ -95,7 +95,11 @@ def table(path):
     )
 
 
-TABLED = [name for name in TITLES if {"search": STUDY.searches, "claims": STUDY.claims}.get(name, True)]
+TABLED = [
+    name
+    for name in TITLES
+    if {"search": STUDY.searches, "claims": STUDY.claims}.get(name, True)
+]
 PAGES = [f"{RESULTS}/html/{name}.html" for name in TABLED]
 CAPTIONS = [
     f"{RESULTS}/html/{name}.rst"
