@@ -243,10 +243,10 @@ def classes_table(stage: dict[str, Any], facts: dict[str, Facts], class_names: l
         return "% Every run diverged.\n"
     means = {name: facts[name].class_accuracy for name in models}
     shown = np.sort(np.argsort(means[models[-1]], kind="stable")[:_MOST_CLASSES])
-    heads = {name: rf"{{\parbox[b]{{15mm}}{{\raggedleft {labels[name]}}}}}" for name in models}
+    heads = {name: rf"{{\parbox[b]{{17mm}}{{\raggedleft {labels[name]}}}}}" for name in models}
     columns = {heads[name]: [_cell(means[name][c], 1) for c in shown] for name in models}
     table = pd.DataFrame({"Class": [escape(class_names[c]) for c in shown]} | columns)
-    return _latex(table, f"{_WRAPPED} {_numeric(*['3.1'] * len(models))}", wide=True)
+    return _latex(table, f"@{{}}{_WRAPPED} {_numeric(*['3.1'] * len(models))}@{{}}", wide=True)
 
 
 def best_table(stage: dict[str, Any], facts: dict[str, Facts]) -> str:
