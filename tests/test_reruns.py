@@ -63,7 +63,7 @@ READERS = {
     "write_events": {"render_html"},
     "test_claims": {"write_tables", "write_pages", "render_report", "render_html"},
     "draw_figures": {"write_tables", "write_pages", "render_report"},
-    "check_equations": {"render_report"},
+    "check_equations": {"render_report", "write_pages"},
     "write_tables": {"render_report"},
     "render_report": {"render_html"},
     "write_pages": {"render_html"},
@@ -163,17 +163,18 @@ MODULES = {
     "write_tables": READ
     | DATA
     | FACTS
-    | {"analysis/measurements.py", "analysis/selection.py", "runs/devices.py", "runs/machine.py"}
+    | {"analysis/first_loss.py", "analysis/measurements.py", "analysis/selection.py"}
+    | {"runs/devices.py", "runs/machine.py"}
     | {f"analysis/claims/{name}.py" for name in ("file", "comparisons", "verdicts")}
-    | {f"rendering/{name}.py" for name in ("claims", "latex", "numbers", "tables", "words")},
+    | {f"rendering/{name}.py" for name in ("claims", "latex", "layers", "numbers", "tables", "words")},
     "test_claims": READ
     | FACTS
     | {f"analysis/claims/{name}.py" for name in ("file", "comparisons", "verdicts")}
     | {"analysis/measurements.py"}
     | {"base/letters.py", "rendering/claims.py", "rendering/latex.py"},
-    "write_pages": BASE | {"rendering/pages.py"},
+    "write_pages": BASE | {"rendering/equations.py", "rendering/pages.py", "study/displays.py"},
     "check_equations": (NUMPY | TORCH_MLP | TORCH_VGG | BASE | STUDY) - {"training/loop.py", "training/splits.py"}
-    | {"base/letters.py", "rendering/equations.py", "rendering/latex.py", "study/displays.py"},
+    | {"rendering/equations.py", "study/displays.py"},
 }
 # A stage is made again for any edit of its modules, and of the packages that they lie in; a run for what it reaches.
 for job in set(MODULES) - {"mlp-numpy", "mlp-tuned", "trials", "vgg"}:
