@@ -177,7 +177,7 @@ def test_a_full_disk_ends_with_a_message_and_tears_nothing(tmp_path, monkeypatch
 
 
 def _parser_of(command):
-    return SimpleNamespace(parse_args=lambda _: SimpleNamespace(command=command))
+    return SimpleNamespace(parse_args=lambda _: SimpleNamespace(command=command)), {}
 
 
 @pytest.mark.parametrize("kind", ["a file where a folder is expected", "read-only", "full", "vanished"])
