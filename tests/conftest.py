@@ -8,12 +8,10 @@ from test_workflow import PARTS, ROOT, snakemake, write_overlay
 from cifar_report.data import datasets
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items):
+def pytest_itemcollected(item):
     """What a worker makes once stays with it: the tests of the small study are one group, each other file is one."""
-    for item in items:
-        shares = "study" in item.fixturenames and "study" not in item.module.__dict__
-        item.add_marker(pytest.mark.xdist_group("study" if shares else item.path.stem))
+    shares = "study" in item.fixturenames and "study" not in item.module.__dict__
+    item.add_marker(pytest.mark.xdist_group("study" if shares else item.path.stem))
 
 
 @pytest.fixture(scope="session")
