@@ -8,12 +8,6 @@ from test_workflow import PARTS, ROOT, snakemake, write_overlay
 from cifar_report.data import datasets
 
 
-def pytest_itemcollected(item):
-    """What a worker makes once stays with it: the tests of the small study are one group, each other file is one."""
-    shares = "study" in item.fixturenames and "study" not in item.module.__dict__
-    item.add_marker(pytest.mark.xdist_group("study" if shares else item.path.stem))
-
-
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory):
     """The digits, 200 of them for validation. Read only: a test that changes them takes a copy of the folder."""

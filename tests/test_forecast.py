@@ -147,7 +147,7 @@ def test_a_study_costs_what_is_not_in_the_store(study, monkeypatch, capsys):
     assert "10 of the same settings" not in shown and "1 of the same settings" in shown
     row = next(line for line in shown.splitlines() if line.startswith("mlp-numpy ")).split()
     assert row[1:4] == ["2", "1", f"{likely / 60:.1f}"]
-    assert "without 5 job(s) of kinds that no earlier run tells of" in shown  # two trials, two of their choice, a VGG
+    assert "without 7 job(s) of kinds that no earlier run tells of" in shown  # four trials, two of their choice, a VGG
 
 
 def test_a_search_that_draws_its_trials_is_one_job(tmp_path, monkeypatch):

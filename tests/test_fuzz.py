@@ -480,7 +480,7 @@ def test_any_curve_is_fine_or_refused(study, capsys):
     check()
     with capsys.disabled():
         print(f"\ncurve.csv {dict(told)}")
-    assert told["fine"] and told["refused"]
+    assert told["refused"] > told["fine"]  # run.json holds the curve's digest: fine is the curve as it was alone
 
 
 def test_a_run_in_the_place_of_another_is_refused(study, tmp_path):
