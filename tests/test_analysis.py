@@ -94,7 +94,10 @@ def test_one_seed_has_no_interval():
 def search_with(tmp_path, outcomes):
     for seed, (trial, (accuracy, status, rate)) in enumerate(outcomes.items()):
         write_run(tmp_path / trial, seed, accuracy, status, split="validation", settings={"learning_rate": rate})
-    return {"grid": {"learning_rate": [0.1, 0.2, 0.3]}, "trials": list(outcomes)}
+    return {
+        "grid": {"learning_rate": [0.1, 0.2, 0.3]},
+        "trials": {trial: 7 + place for place, trial in enumerate(outcomes)},
+    }
 
 
 def test_select_takes_the_best_on_the_validation_split(tmp_path):
@@ -106,6 +109,7 @@ def test_select_takes_the_best_on_the_validation_split(tmp_path):
     assert yaml.safe_load((tmp_path / "selected.yaml").read_text())["settings"] == {"learning_rate": 0.2}
     table = searches.trials(stage, tmp_path)
     assert list(table["selected"]) == [False, True, False]
+    assert list(table["seed"]) == [7, 8, 9]  # as they are listed, not as they were trained
 
 
 def test_a_configuration_is_selected_by_its_mean_and_not_if_a_seed_of_it_diverged(tmp_path):

@@ -167,7 +167,9 @@ def test_the_gap_between_the_original_networks_is_told_along_both_paths(study):
 
 def test_fresh_seeds_that_are_not_all_run_leave_a_claim_untested_with_what_is_known(study):
     study.runs("a", [0.5, 0.51, 0.52, 0.53])
-    (found,) = study.evaluate(claim(CONTRAST | {"weights": {"a": 1}, "fresh_seeds": [3, 4, 5]}))
+    study.run("a", 20, 0.9)  # neither fresh nor known when the rule was made
+    seeds = {"fresh_seeds": [3, 4, 5], "known_seeds": [0, 1, 2]}
+    (found,) = study.evaluate(claim(CONTRAST | {"weights": {"a": 1}} | seeds))
     assert (found["verdict"], found["runs"], found["ci95_low"]) == ("untested", 1, None)
     assert found["reason"] == "seeds 3 to 5 decide it, and this study does not run 2 of them"
     known = found["parts"][0]["known"]
@@ -418,6 +420,11 @@ def test_a_setting_effect_needs_a_search_that_varies_it_and_seeds_in_each_config
     study.search([row | {"status": "diverged"} for row in rows[:1]] + rows[1:])
     (found,) = study.evaluate(entry)
     assert (found["pairs"], found["runs"], found["parts"][0]["left_out"]) == (2, 35, [f"trial {0:016x} (diverged)"])
+    (fresh,) = study.evaluate(claim(EFFECT | {"weights": {"hidden": 1}, "fresh_seeds": [100, 101, 103]}))
+    assert fresh["reason"] == "seeds 100, 101 and 103 decide it, and this study does not run 1 of them"
+    study.search(grid(study, seeds=4))
+    (fresh,) = study.evaluate(claim(EFFECT | {"weights": {"hidden": 1}, "fresh_seeds": [100, 101, 103]}))
+    assert (fresh["pairs"], fresh["runs"]) == (3, 36)
     (other,) = study.evaluate(claim(EFFECT | {"weights": {"hidden": 1, "dropout": 1}}))
     assert other["reason"] == "the search grid does not vary dropout"
 

@@ -356,6 +356,18 @@ def test_each_optimiser_has_a_name_in_print():
     assert set(properties["optimiser"]["enum"]) == set(OPTIMISERS)
 
 
+def test_no_two_trials_of_a_grid_share_their_seed_and_none_changes_it_when_the_grid_grows():
+    """Else what main effects take for independent has draws in common."""
+    grid = load({}).searches["mlp-grid"]
+    seeds = {name: trial.seed for name, trial in grid.trials().items()}
+    assert len(set(seeds.values())) == len(seeds) == 4 * 2 * 2 * 3 and all(0 <= seed < 2**32 for seed in seeds.values())
+    assert [trial.replicate for trial in grid.trials().values()] == [200, 201, 202] * 16
+    larger = dataclasses.replace(
+        grid, seeds=(199, *grid.seeds), grid=grid.grid | {"batch_size": [100, *grid.grid["batch_size"]]}
+    )
+    assert seeds.items() < {name: trial.seed for name, trial in larger.trials().items()}.items()
+
+
 def test_a_list_has_a_trial_for_each_configuration_and_seed_where_the_study_runs_its_variant():
     study = load({"recipes": ["vgg-160k-recipes"]})
     assert study.ablations == ("mlp-numpy-best-without", "mlp-best-without") and study.recipes == ("vgg-160k-recipes",)

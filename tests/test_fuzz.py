@@ -353,7 +353,7 @@ STAGES = {
     if name.startswith("stages/")
 }
 VARIANTS = STAGES["tables"]["variants"]
-GRID = {"grid": {"learning_rate": [0.01], "hidden": [[4]]}, "trials": ["a/seed-0", "a/seed-1"]}
+GRID = {"grid": {"learning_rate": [0.01], "hidden": [[4]]}, "trials": {"a/seed-0": 0, "a/seed-1": 1}}
 
 
 @pytest.fixture(scope="module")

@@ -278,7 +278,7 @@ def test_a_diverged_run_is_ranked_last_and_named(digits, tmp_path):
     good = run(MLP, digits, tmp_path, "good")
     with np.errstate(all="ignore"):
         wild = run(dataclasses.replace(MLP, learning_rate=1e30), digits, tmp_path, "wild")
-    stage = {"grid": {"learning_rate": [1e30, 0.01]}, "trials": ["wild/seed-0", "good/seed-0"]}
+    stage = {"grid": {"learning_rate": [1e30, 0.01]}, "trials": {"wild/seed-0": 0, "good/seed-0": 0}}
     table = trials(stage, tmp_path / "runs").set_index("trial")
     assert table["selected"].to_dict() == {"wild/seed-0": False, "good/seed-0": True}
     assert table["status"].to_dict() == {"wild/seed-0": "diverged", "good/seed-0": "completed"}

@@ -42,7 +42,8 @@ def trials(stage: dict[str, Any], search: Path) -> pd.DataFrame:
     wins, then the smaller digest. Of a successive halving, those of its longest rung alone compete.
 
     Args:
-        stage: {"grid": {setting: values}, "trials": [digest, …]}, without "trials" where they stand in `trials.json`.
+        stage: {"grid": {setting: values}, "trials": {digest: seed that it is listed under}}, without "trials" where
+            they stand in `trials.json`.
         search: folder of `<trial>/{run.json,curve.csv}` and, where the search has drawn its trials, `trials.json`.
     """
     listed = stage.get("trials")
@@ -65,7 +66,7 @@ def trials(stage: dict[str, Any], search: Path) -> pd.DataFrame:
                 "step": int(run.curve["step"].iloc[-1]),
                 "curve": f"search/{search.name}/{trial}/curve.csv",
                 "search": search.name,
-                "seed": run.record["seed"],
+                "seed": listed[trial] if listed else run.record["seed"],
             }
         )
     table = pd.DataFrame(rows)
@@ -140,9 +141,8 @@ def main_effects(table: pd.DataFrame, weights: dict[str, float]) -> Estimate:
     """A weighted sum of settings' main effects in a full grid on validation accuracy.
 
     A setting's main effect is the mean over all configurations with its last listed value minus that over all with its
-    first. The error is the pure one, from the seeds of each configuration, with a variance for each: Welch's, of
-    the weighted sum of the configurations' means. That all have the same seeds is left out of account; what their
-    draws have in common cancels, and leaves the error too large rather than too small.
+    first. The error is the pure one, from the trials of each configuration, with a variance for each: Welch's, of
+    the weighted sum of the configurations' means. These are independent, since no two trials of a grid share draws.
 
     Args:
         table: the trials of a full grid.

@@ -22,7 +22,7 @@ def select(stage: dict[str, Any], search: Path, output: Path) -> None:
     """Writes the settings of the configuration that a search selected, as `selected.yaml`.
 
     Args:
-        stage: {"grid": {setting: values}, "trials": [digest, …]}, as of `searches.trials`.
+        stage: {"grid": {setting: values}, "trials": {digest: seed}}, as of `searches.trials`.
         search: folder of `<trial>/{run.json,curve.csv}` and, where the search has drawn its trials, `trials.json`.
 
     Raises:

@@ -334,4 +334,6 @@ def _listed(study: Study, name: str) -> dict[str, Any]:
 def _trials(search: Search) -> dict[str, Any]:
     """What is known of a search beforehand; the trials of a successive halving stand in its `trials.json`."""
     known = {"method": search.method, "grid": search.grid}
-    return known | ({"rung_steps": search.rung_steps()} if search.halving else {"trials": list(search.trials())})
+    if search.halving:
+        return known | {"rung_steps": search.rung_steps()}
+    return known | {"trials": {name: trial.replicate for name, trial in search.trials().items()}}

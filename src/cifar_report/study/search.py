@@ -99,9 +99,13 @@ class SearchEntry(Mapping):
     settings: Annotated[SomeSettings, means("of every trial, instead of the variant's: to train for less long")] = (
         Field(default_factory=SomeSettings)
     )
-    seeds: Annotated[Seeds, means("a trial for each, of every configuration of a grid or list")] = Field(
-        default_factory=list
-    )
+    seeds: Annotated[
+        Seeds,
+        means(
+            "a trial for each, of every configuration: of a list with this seed, of a grid with one that follows from "
+            "it and the configuration, so that no two trials share their draws"
+        ),
+    ] = Field(default_factory=list)
     seed: Annotated[Seed, means("of every trial of a successive halving, and of its draws")] = 0
     trials: Annotated[Count, means("configurations drawn; of successive halving, as the next four")] = 0
     batch: Annotated[Count, means("configurations drawn at a time")] = 0
@@ -209,10 +213,11 @@ class Halving:
 
 
 class Trial(NamedTuple):
-    """A configuration that a search trains, with one seed."""
+    """A configuration that a search trains once."""
 
     settings: Settings
-    seed: int
+    replicate: int  # the one of the search's seeds that it is listed under
+    seed: int  # that it is trained with
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,9 +244,17 @@ class Search:
         return "successive-halving" if self.halving else "list" if self.listed else "grid"
 
     def trials(self) -> dict[str, Trial]:
-        """The trials by name, those of a configuration one after the other; none where they are yet to be drawn."""
+        """The trials by name, those of a configuration one after the other; none where they are yet to be drawn.
+
+        The seeds of a list are blocks: its configurations are compared with equal draws. Each trial of a grid has draws
+        of its own, by the 32 bits that its name begins with: they stay when the grid grows.
+        """
         every = [] if self.halving else [Settings.from_mapping(self.base | values) for values in self.combinations()]
-        return {trial_name(settings, seed): Trial(settings, seed) for settings in every for seed in self.seeds}
+        named = {trial_name(settings, seed): (settings, seed) for settings in every for seed in self.seeds}
+        return {
+            name: Trial(settings, seed, seed if self.listed else int(name[:8], 16))
+            for name, (settings, seed) in named.items()
+        }
 
     def combinations(self) -> Iterator[dict[str, Any]]:
         """All combinations of a grid, or the configurations of a list.
@@ -284,5 +297,5 @@ def listed(entry: SearchEntry, base: dict[str, Any], at: str) -> dict[str, dict[
 
 
 def trial_name(settings: Settings, seed: int) -> str:
-    """The first 16 hexadecimal digits of the SHA-256 of a trial's settings and its seed."""
+    """The first 16 hexadecimal digits of the SHA-256 of a trial's settings and the seed it is listed under."""
     return digest({"settings": settings.canonical(), "seed": seed})[:16]

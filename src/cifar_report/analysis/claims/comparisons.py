@@ -98,14 +98,11 @@ def contrast(comparison: Contrast, evidence: Evidence) -> Measured:
     """
     if comparison.fresh_seeds is None or _not_run(comparison.weights, evidence):
         return _contrast(comparison, evidence, lambda seed: True)
-    fresh = frozenset(comparison.fresh_seeds)
+    fresh, old = frozenset(comparison.fresh_seeds), frozenset(comparison.known_seeds)
     measured = _contrast(comparison, evidence, fresh.__contains__)
-    known = _contrast(comparison, evidence, lambda seed: seed not in fresh)
+    known = _contrast(comparison, evidence, old.__contains__) if old else None
     planned = set.intersection(*(set(evidence.variants[name]["seeds"]) for name in comparison.weights))
-    lacks = measured.lacks
-    if missing := fresh - planned:
-        lacks = f"seeds {min(fresh)} to {max(fresh)} decide it, and this study does not run {len(missing)} of them"
-    return replace(measured, lacks=lacks, known=known)
+    return replace(measured, lacks=_not_fresh(fresh, planned) or measured.lacks, known=known)
 
 
 def _contrast(comparison: Contrast, evidence: Evidence, enters: Callable[[int], bool]) -> Measured:
@@ -316,6 +313,13 @@ def _not_run(names: Iterable[str], evidence: Evidence) -> str:
     return f"this study does not run {_listed(missing)}" if missing else ""
 
 
+def _not_fresh(fresh: Iterable[int], planned: Iterable[int]) -> str:
+    """That some of the seeds that decide are not run."""
+    listed, missing = sorted(fresh), set(fresh) - set(planned)
+    whole = f"{listed[0]} to {listed[-1]}" if listed[-1] - listed[0] == len(listed) - 1 else _listed(map(str, listed))
+    return f"seeds {whole} decide it, and this study does not run {len(missing)} of them" if missing else ""
+
+
 def _too_few(count: int, what: str, of: Iterable[str]) -> str:
     if count >= FEWEST:
         return ""
@@ -346,6 +350,10 @@ def _trials(comparison: SettingEffect | SettingProgress, evidence: Evidence) -> 
     if search is None or evidence.search is None:
         return pd.DataFrame(), f"this study runs no search for {name}"
     trials = evidence.search[evidence.search["search"] == search].reset_index(drop=True)
+    if comparison.fresh_seeds is not None:
+        if lacks := _not_fresh(comparison.fresh_seeds, trials["seed"]):
+            return pd.DataFrame(), lacks
+        trials = trials[trials["seed"].isin(comparison.fresh_seeds)].reset_index(drop=True)
     varied = searches.levels(trials)
     if missing := [setting for setting in wanted if setting not in varied]:
         return pd.DataFrame(), f"the search {search} does not vary {_listed(missing)}"

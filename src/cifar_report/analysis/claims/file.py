@@ -16,7 +16,7 @@ from cifar_report.analysis.measurements import SHIFTED
 from cifar_report.base.errors import InputError
 from cifar_report.base.files import read_yaml
 from cifar_report.study.settings import SETTINGS
-from cifar_report.study.validation import NAME, STRICT, did_you_mean, refused
+from cifar_report.study.validation import NAME, STRICT, EachOnce, did_you_mean, refused
 
 PLACEHOLDERS = ("part", "interval", "estimate", "low", "high", "smallest", "pairs", "runs", "prediction", "reason")
 LISTS = ("supporting", "refuting")  # of the deciding parts, each with its interval
@@ -85,6 +85,10 @@ class _Comparison(_Model):
     sampled: ClassVar[bool] = True  # whether other seeds or trials would give another value
 
 
+# The seeds that decide, where the rule was chosen after the results of others were known; all of them must be run.
+FreshSeeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=3), *EachOnce] | None
+
+
 class Contrast(_Comparison):
     """A weighted sum of variants' whole-split values at the last step: a difference, a main effect or a mean."""
 
@@ -93,8 +97,8 @@ class Contrast(_Comparison):
     metric: Literal["accuracy", "loss"]
     split: Literal["train", "validation", "test", "train-minus-test"]  # the last: the generalisation gap
     paired: bool  # by seed
-    # The seeds that decide, where the rule was chosen after the results of others were known; those stand beside.
-    fresh_seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
+    fresh_seeds: FreshSeeds = None
+    known_seeds: list[Annotated[int, Field(ge=0)]] = []  # whose results were known; they stand beside
 
 
 class NextRun(_Comparison):
@@ -124,6 +128,7 @@ class SettingEffect(_Comparison):
     weights: Annotated[dict[Setting, Annotated[float, AfterValidator(_not_zero)]], Field(min_length=1)]
     metric: Literal["accuracy"]
     split: Literal["validation"]
+    fresh_seeds: FreshSeeds = None  # of the search
 
 
 class SettingProgress(_Comparison):
@@ -135,6 +140,7 @@ class SettingProgress(_Comparison):
     against: Literal["step", "samples_seen"]  # what the two are compared after as much of
     metric: Literal["loss"]
     split: Literal["train", "validation"]
+    fresh_seeds: FreshSeeds = None  # of the search
 
 
 class ShiftTolerance(_Comparison):

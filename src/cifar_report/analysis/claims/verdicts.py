@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from cifar_report.analysis.claims.comparisons import Evidence, Measured, former, measure
-from cifar_report.analysis.claims.file import Change, Claim, Contrast, Direction, Part, Verdict, load
+from cifar_report.analysis.claims.file import Change, Claim, Direction, Part, Verdict, load
 from cifar_report.analysis.statistics import Interval
 from cifar_report.base.files import to_json, write_text
 
@@ -190,7 +190,7 @@ def former_verdict(change: Change, evidence: Evidence) -> Verdict | None:
 def _is_fresh(claim: Claim) -> bool:
     """Whether seeds that nobody had seen before the rule decide the claim."""
     deciding = [part.comparison for part in claim.parts if part.role == "decides"]
-    return all(isinstance(comparison, Contrast) and comparison.fresh_seeds is not None for comparison in deciding)
+    return all(getattr(comparison, "fresh_seeds", None) is not None for comparison in deciding)
 
 
 def _measured(part: Part, evidence: Evidence, of: int) -> tuple[dict[str, Any], Judged]:
