@@ -136,7 +136,8 @@ def twelve(tmp_path_factory, study):
 def test_the_small_demo(study):
     results = kept(study / "results/small")
     text = text_of(results / "report.pdf")
-    assert found((*OF_THE_PRACTICAL, "colour images"), text) == [] and told(results) == []
+    # It leaves out variants that the demo's claims compare, and says so.
+    assert found((*OF_THE_PRACTICAL[:-1], "colour images"), text) == [] and told(results) == []
     assert found(("grey images of 32 × 32 pixels", *OF_VGGS, OF_SEARCHES[0]), text) != []
 
 
