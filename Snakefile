@@ -14,10 +14,9 @@ from cifar_report.rendering.tables import TABLES
 min_version("9.17")
 
 
-if not Path("config.yaml").is_file():
+if not Path.cwd().samefile(workflow.basedir):
     raise WorkflowError(
-        f"{Path.cwd()}: config.yaml was not found here; call snakemake in the folder of {workflow.main_snakefile}, "
-        "without --directory (-d)"
+        f"{Path.cwd()}: is not the folder of {workflow.main_snakefile}; call snakemake there, without --directory (-d)"
     )
 
 
@@ -26,7 +25,8 @@ configfile: "config.yaml"
 
 try:
     studies.check_files([Path("config.yaml"), *workflow.config_settings.configfiles])
-    update_config(config, studies.from_command_line(workflow.config_settings.config))
+    for entry in workflow.config_settings.config_args or ():
+        update_config(config, studies.from_command_line(entry))
     STUDY = studies.load(config)
     RESULTS = f"results/{STUDY.name}"
     if STUDY.claims:

@@ -62,6 +62,8 @@ WRONG = {
     "variants.mlp-numpy.steps=2.0": "variants.mlp-numpy.steps: 2.0, expected an integer",
     "variants.mlp-numpy.steps=true": "variants.mlp-numpy.steps: True, expected an integer",
     "variants.mlp-numpy.steps='3'": "expected an integer; YAML took it for text: write 3 without quotes",
+    "variants.mlp-numpy.steps=1e3": "'1e3', expected an integer; YAML took it for text: write 1000",
+    "variants.mlp-numpy.steps='1.5'": "steps: '1.5', expected an integer",
     "variants.mlp-numpy.learning_rate=1e-3": "expected a number; YAML took it for text: write 1.0e-3",
     "variants.mlp-numpy.learning_rate=1.5e3": "write 1.5e+3",
     "search.mlp-grid.grid=[{setting: momentum, values: [1e-3]}]": "grid.momentum: '1e-3', expected a number; YAML took",
@@ -166,24 +168,21 @@ def test_a_search_among_optimisers_may_try_one_without_momentum():
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "told"),
     [
-        "a: 1\nb: {c: 1}\na: 2\n",
-        "x:\n  - {b: 0}\n  - b: 1\n    c: 0\n    b: 2\n",
-        "x: {a: 1, a: 2}",
-        "'a': 1\n# a\na: 1",
-        '{"a": 1,\n"b": [],\n"a": 1}',
+        ("a: 1\nb: {c: 1}\na: 2\n", "'a' is in line 1 and again in line 3"),
+        ("x:\n  - {b: 0}\n  - b: 1\n    c: 0\n    b: 2\n", "'b' is in line 3 and again in line 5"),
+        ("x: {a: 1, a: 2}", "'a' is in line 1 and again in line 1"),
+        ("x: {1: a, 2: b,\n 01: c}", "'01' is in line 1 and again in line 2"),
+        ("yes: 1\ntrue: 2", "'true' is in line 1 and again in line 2"),
+        ("'a': 1\n# a\na: 1", "'a' is in line 1 and again in line 3"),
+        ('{"a": 1,\n"b": [],\n"a": 1}', "'a' is in line 1 and again in line 3"),
     ],
 )
-def test_a_key_that_stands_twice_is_named_with_both_lines(tmp_path, text):
+def test_a_key_that_stands_twice_is_named_with_both_lines(tmp_path, text, told):
     path = tmp_path / "overlay.yaml"
     path.write_text(text)
-    lines = [number for number, line in enumerate(text.splitlines(), 1) for _ in re.findall(r"\b[ab]\W*:", line)]
-    key = "b" if text.startswith("x:\n") else "a"
-    lines = [n for n, line in enumerate(text.splitlines(), 1) for _ in re.findall(rf"\b{key}\W?:", line)][-2:]
-    with pytest.raises(
-        InputError, match=rf"overlay.yaml: the key '{key}' is in line {lines[0]} and again in line {lines[1]}"
-    ):
+    with pytest.raises(InputError, match=re.escape(f"overlay.yaml: the key {told}; keep one")):
         config.check_files([path])
 
 
@@ -204,10 +203,12 @@ def test_a_template_is_refused(tmp_path):
     path.write_text("__use_yte__: true\nstudy: x\n")
     with pytest.raises(InputError, match="__use_yte__: is a template, which is a program"):
         config.check_files([path])
+    path.write_text("__use_yte__: false\nstudy: x\n")  # none: Snakemake takes the key out
+    config.check_files([path])
 
 
 def test_values_of_the_command_line_are_those_of_yaml():
-    """Snakemake reads them by PyYAML's BaseLoader, which takes everything for text."""
+    """Snakemake takes numbers as Python does, and leaves what stands in lists and mappings text."""
     text = """
     seeds: [0, 1]
     tensorboard: true
@@ -217,10 +218,19 @@ def test_values_of_the_command_line_are_those_of_yaml():
     datasets: {own: {source: image-folder, path: "~/x"}}
     search: {s: {grid: [{setting: hidden, values: [[100], [1, 2]]}, {setting: dropout, low: 0, high: 0.4, log: true}]}}
     """
-    given = yaml.load(text, Loader=yaml.BaseLoader)
-    assert config.from_command_line(given) == yaml.safe_load(text) != given
-    names = {"run": ["007", "null", "true"], "variants": {"1": {"label": "1.0", "like": "007"}}}
-    assert config.from_command_line(names) == names, "text stays text where text is asked for"
+    entries = [line.strip().replace(": ", "=", 1) for line in text.strip().splitlines()]
+    given: dict = {}
+    for entry in entries:
+        given |= config.from_command_line(entry)
+    assert given == yaml.safe_load(text)
+    for entry, value in (("validation_images=010", 8), ("validation_images=1_0", 10), ("study=007", "007")):
+        assert list(config.from_command_line(entry).values()) == [value]
+    for entry in ("study=123", "study=true", "run=[007, null, true]", "variants={1: {label: 1.0, like: 007}}"):
+        (key, value) = next(iter(config.from_command_line(entry).items()))
+        text = yaml.load(entry.partition("=")[2], Loader=yaml.BaseLoader)
+        assert {key: value} == {key: text}, "text stays text where text is asked for"
+    with pytest.raises(InputError, match="--config variants: the key 'a' is in line 1 and again in line 1"):
+        config.from_command_line("variants={a: {steps: 1}, a: {steps: 2}}")
 
 
 def test_the_schema_is_up_to_date():

@@ -106,16 +106,17 @@ def test_a_study_on_the_command_line_is_a_name_too(workflow):
 def test_the_command_line_is_read_as_yaml(workflow):
     """A list, a mapping and a boolean, as README writes them."""
     values = ("seeds=[7]", "variants={mlp-torch-adam-small: {steps: 30}}", "tensorboard=true")
-    code, output = snakemake(workflow, "--dry-run", "--config", *values, "study=line")
+    code, output = snakemake(workflow, "--dry-run", "--config", *values, "study=007")
     assert code == 0, output
-    written = yaml.safe_load((workflow / "results/line/plan/config.yaml").read_text())
+    written = yaml.safe_load((workflow / "results/007/plan/config.yaml").read_text())
     assert (written["seeds"], written["tensorboard"]) == ([7], True)
     assert written["variants"]["mlp-torch-adam-small"]["steps"] == 30
 
 
-def test_a_study_in_another_folder_says_that_there_is_no_configuration(workflow, tmp_path):
+def test_a_study_in_another_folder_is_refused(workflow, tmp_path):
+    shutil.copy(workflow / "config.yaml", tmp_path)
     code, output = snakemake(workflow, "--dry-run", "--directory", str(tmp_path))
-    assert code != 0 and f"{tmp_path}: config.yaml was not found here" in output
+    assert code != 0 and f"{tmp_path}: is not the folder of" in output
 
 
 def test_wrong_claims_stop_the_study_before_any_job(workflow):

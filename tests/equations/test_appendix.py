@@ -159,7 +159,13 @@ def test_checks_are_kept_for_other_studies(tmp_path: Path, monkeypatch: pytest.M
         stage.write_text(content)
         equations.run(stage, kept, checks)
         assert checks.read_text() == expected
-    assert calls == [{"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}] * 3
+    for number, damage in enumerate((b"", b"null", b"\xff\n", b"checks 2"), 4):  # what is damaged stops no study
+        for path in kept.iterdir():
+            path.write_bytes(damage)
+        for _ in range(2):
+            equations.run(stage, kept, checks)
+            assert checks.read_text() == f"checks {number}"
+    assert calls == [{"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}] * 7
 
 
 @pytest.mark.parametrize("document", ["{", "{}", "[1]", '[{"label": "eq:a"}]'])

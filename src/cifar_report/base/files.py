@@ -103,20 +103,32 @@ def read_yaml(path: Path) -> Any:
     import yaml
 
     try:
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(unaltered(path).read_text())
-        root = loader.get_single_node()
-        for key, first in _repeated(root):
-            line = key.start_mark.line + 1
-            raise InputError(f"{path}: the key '{key.value}' is in line {first} and again in line {line}; keep one")
-        return loader.construct_document(root) if root else None
+        return load_yaml(unaltered(path).read_text(), str(path))
     except FileNotFoundError as error:
         raise InputError(f"{path}: expected a YAML file, found none") from error
     except (yaml.YAMLError, ValueError, RecursionError, IsADirectoryError) as error:
         raise InputError(f"{path}: expected YAML, found something else ({' '.join(str(error).split())})") from error
 
 
-def _repeated(root: Any) -> "Iterator[tuple[yaml.ScalarNode, int]]":
-    """The keys of a YAML document that their mapping has before, each with the line of that first one."""
+def load_yaml(text: str, what: str, all_text: bool = False) -> Any:
+    """As `read_yaml`, of a text that messages call `what`; with `all_text`, scalars are left as they are written.
+
+    Raises:
+        InputError: a key stands twice; yaml.YAMLError, ValueError, RecursionError: it is no YAML.
+    """
+    import yaml
+
+    fast, slow = ("CBaseLoader", yaml.BaseLoader) if all_text else ("CSafeLoader", yaml.SafeLoader)
+    loader = getattr(yaml, fast, slow)(text)
+    root = loader.get_single_node()
+    for key, first in _repeated(root, loader):
+        line = key.start_mark.line + 1
+        raise InputError(f"{what}: the key '{key.value}' is in line {first} and again in line {line}; keep one")
+    return loader.construct_document(root) if root else None
+
+
+def _repeated(root: Any, loader: Any) -> "Iterator[tuple[yaml.ScalarNode, int]]":
+    """The keys of a YAML document whose value (1 is 01) their mapping has before, each with the line of that first."""
     import yaml
 
     waiting, seen = [root], set()
@@ -126,11 +138,12 @@ def _repeated(root: Any) -> "Iterator[tuple[yaml.ScalarNode, int]]":
             continue
         seen.add(id(node))  # an alias stands for one that was seen
         pairs = node.value if isinstance(node, yaml.MappingNode) else [(item, item) for item in node.value]
-        lines: dict[tuple[str, str], int] = {}
+        lines: dict[Any, int] = {}
         for key, value in pairs:
             waiting += [key, value]
             if isinstance(node, yaml.MappingNode) and isinstance(key, yaml.ScalarNode):
-                if (name := (key.tag, key.value)) in lines:
+                name = key.tag if key.tag.endswith(":merge") else loader.construct_object(key)
+                if name in lines:
                     yield key, lines[name]
                 lines[name] = key.start_mark.line + 1
 
@@ -144,7 +157,7 @@ def read_table(path: Path) -> "pd.DataFrame":
     import pandas as pd
 
     try:
-        text = dict.fromkeys(("variant", "search", "trial", "hidden", "first", "second"), str)
+        text = dict.fromkeys(("variant", "search", "trial", "hidden", "first", "second", "tensor"), str)
         return pd.read_csv(unaltered(path), dtype=text, keep_default_na=False, na_values=[""])
     except (OSError, ValueError, OverflowError) as error:
         raise InputError(f"{path}: expected a CSV file, found {error}; delete it and run again") from error

@@ -187,7 +187,7 @@ def _footer(reached: Iterable[str], study: FinishedStudy) -> list[str]:
         lines += _wrapped(f"{path}: {', '.join(f'{name} {value}' for name, value in settings.items())}")
     for search in searches:
         path = f"plan/select/{search}.json"
-        grid = read_json(study.folder / path)["settings"]["grid"]
+        grid = plan.stage(study.folder / path)["grid"]
         lines += _wrapped(f"{path}: all of {'; '.join(f'{name} {values}' for name, values in grid.items())}")
 
     code: dict[str, dict[str, None]] = {}
@@ -241,9 +241,9 @@ def _wrapped(text: str) -> list[str]:
 
 def planned_runs(results: Path) -> list[str]:
     """The folder of each run and trial that the study asks for; trials that a search draws, once it has drawn them."""
-    variants = read_json(results / "plan/stages/summarise.json")["settings"]["variants"]
+    variants = plan.stage(results / "plan/stages/summarise.json")["variants"]
     folders = [f"runs/{variant['name']}/seed-{seed}" for variant in variants for seed in variant["seeds"]]
-    for search, stage in read_json(results / "plan/stages/search.json")["settings"].items():
+    for search, stage in plan.stage(results / "plan/stages/search.json").items():
         listed = results / "search" / search / "trials.json"
         drawn = [trial["trial"] for trial in read_json(listed)["trials"]] if listed.is_file() else []
         folders += [f"search/{search}/{trial}" for trial in stage.get("trials", drawn)]

@@ -150,9 +150,9 @@ def tasks(results: Path, store: Path, known: Sequence[EarlierRun]) -> list[Task]
         raise InputError(f"{stages}: expected the study's plan, found none; `snakemake -n` writes it")
     study = _Plan(results, store, known)
     jobs = []
-    for search, stage in read_json(stages / "search.json")["settings"].items():
+    for search, stage in plan.stage(stages / "search.json").items():
         jobs += [study.trial(search, t) for t in stage["trials"]] if "trials" in stage else [study.halving(search)]
-    for variant in read_json(stages / "summarise.json")["settings"]["variants"]:
+    for variant in plan.stage(stages / "summarise.json")["variants"]:
         jobs += [study.seed(variant["name"], seed) for seed in variant["seeds"]]
     return jobs
 
@@ -214,7 +214,7 @@ class _Plan:
         selected = self.results / "search" / search / "selected.yaml"
         if selected.is_file():
             return document, (plan.settings_of(document, plan.selected_settings(selected)),)
-        grid = read_json(self.results / f"plan/select/{search}.json")["settings"]["grid"]
+        grid = plan.stage(self.results / f"plan/select/{search}.json")["grid"]
         return document, tuple(plan.settings_of(document, chosen) for chosen in _combinations(grid))
 
     def _estimate(self, choices: tuple[Settings, ...]) -> tuple[Seconds, str]:

@@ -14,6 +14,7 @@ from cifar_report.base.errors import InputError
 from cifar_report.base.files import read_json, read_table
 from cifar_report.data import datasets
 from cifar_report.runs.finished import COLUMNS, SPLITS, Run, load_run
+from cifar_report.study import plan
 
 _COSTS = ("samples_seen", "seconds", "evaluation_seconds", "peak_memory_mb", "parameters", "forward_flops", "threads")
 CLAIM_COLUMNS = [
@@ -143,7 +144,7 @@ def finished_runs(folder: Path) -> dict[str, list[Run]]:
     """
     stage = folder / "plan/stages/summarise.json"
     if stage.is_file():
-        listed = read_json(stage)["settings"]["variants"]
+        listed = plan.stage(stage)["variants"]
         paths = [folder / "runs" / v["name"] / f"seed-{seed}" / "run.json" for v in listed for seed in v["seeds"]]
     else:
         paths = sorted(folder.glob("runs/*/seed-*/run.json"))

@@ -18,6 +18,7 @@ from cifar_report.rendering import tables
 from cifar_report.runs.finished import Run, against_labels
 from cifar_report.runs.record import record_digest
 from cifar_report.runs.store import RUN_FILES
+from cifar_report.study import plan
 from cifar_report.study.identity import run_identity
 from cifar_report.study.settings import Settings
 
@@ -231,7 +232,7 @@ def _against_name(path: Path) -> str:
 def _written(results: Path) -> Iterator[Check]:
     """Numbers and tables, computed once more from the files that they are made from, byte by byte."""
     made = ("numbers.tex", "numbers.json", "tables", DIGESTS)
-    stage = read_json(results / "plan/stages/tables.json")["settings"]
+    stage = plan.stage(results / "plan/stages/tables.json")
     with tempfile.TemporaryDirectory() as folder:
         again = Path(folder)
         for path in results.resolve().iterdir():

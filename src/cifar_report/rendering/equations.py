@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from contextlib import suppress
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
@@ -20,18 +21,20 @@ def run(stage: Path, kept: Path, checks: Path) -> None:
 
     Args:
         stage: the stage's file in plan/, which names the code, the tests and the displays, but no other sentence.
-        kept: folder of such reports, shared by all studies.
+        kept: folder of such reports, shared by all studies, each after a line with its SHA-256.
         checks: file to write.
 
     Raises:
         InputError: a test fails, or the tests cannot be run.
     """
     depends = stage.read_text() + "".join(version(package) for package in ("numpy", "scipy", "sympy", "torch"))
-    earlier = kept / f"{hashlib.sha256(depends.encode()).hexdigest()}.json"
-    if earlier.is_file():
-        print(f"{earlier}: the same displays, tests and code passed before")
-        write_text(checks, earlier.read_text())
-        return
+    earlier = kept / f"{hashlib.sha256(depends.encode()).hexdigest()}.txt"
+    with suppress(OSError, ValueError):  # one that is damaged is made again
+        seal, found = earlier.read_bytes().split(b"\n", 1)
+        if seal.decode() == hashlib.sha256(found).hexdigest():
+            print(f"{earlier}: the same displays, tests and code passed before")
+            write_text(checks, found.decode())
+            return
     import pytest
 
     for name in [name for name in os.environ if name.startswith("PYTEST_")]:
@@ -40,7 +43,8 @@ def run(stage: Path, kept: Path, checks: Path) -> None:
     code = pytest.main(["-p", "no:cacheprovider", "--confcutdir", TESTS, TESTS, "--equations-json", str(checks)])
     if code != pytest.ExitCode.OK:
         raise InputError(f"{TESTS}: expected all checks of the equations to pass, found otherwise; each is named above")
-    write_text(earlier, checks.read_text())
+    found = checks.read_bytes()
+    write_text(earlier, f"{hashlib.sha256(found).hexdigest()}\n{found.decode()}")
 
 
 def write(checks: Path, sources: Path, output: Path) -> None:

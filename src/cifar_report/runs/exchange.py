@@ -24,6 +24,7 @@ from cifar_report.data import datasets
 from cifar_report.runs.finished import against_labels, read_curve
 from cifar_report.runs.record import read_record, record_digest
 from cifar_report.runs.store import RUN_FILES, identity_of, locked
+from cifar_report.study import plan
 from cifar_report.study.identity import code_digest, run_identity
 from cifar_report.study.kinds import KINDS
 from cifar_report.study.settings import Settings
@@ -105,9 +106,9 @@ def import_runs(source: Path, store: Path, results: Path | None = None) -> tuple
 
 def _finished(results: Path) -> tuple[set[str], int]:
     """The identities of a study's finished runs, and how many of its runs and trials are not finished."""
-    variants = read_json(results / "plan/stages/summarise.json")["settings"]["variants"]
+    variants = plan.stage(results / "plan/stages/summarise.json")["variants"]
     records = [results / "runs" / v["name"] / f"seed-{seed}" / "run.json" for v in variants for seed in v["seeds"]]
-    for search, known in read_json(results / "plan/stages/search.json")["settings"].items():
+    for search, known in plan.stage(results / "plan/stages/search.json").items():
         folder = results / "search" / search
         listed = folder / "trials.json"  # of a search that draws its trials
         drawn = [trial["trial"] for trial in read_json(listed)["trials"]] if listed.is_file() else []
@@ -249,8 +250,8 @@ def _equal(a: dict[str, list[float]], b: dict[str, list[float]]) -> bool:
 def _study(results: Path) -> dict[str, Any]:
     """The data digests and test labels of a study, and the settings of its variants and trials, with what is chosen."""
     settings: list[tuple[dict[str, Any], list[str]]] = []
-    searches = read_json(results / "plan/stages/search.json")["settings"]
-    for variant in read_json(results / "plan/stages/summarise.json")["settings"]["variants"]:
+    searches = plan.stage(results / "plan/stages/search.json")
+    for variant in plan.stage(results / "plan/stages/summarise.json")["variants"]:
         planned = read_json(results / "plan" / f"{variant['name']}.json")
         chosen = searches[planned["search"]]["grid"] if planned["search"] else ()
         settings.append((planned["settings"], list(chosen)))

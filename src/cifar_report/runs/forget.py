@@ -53,7 +53,7 @@ def _planned(results: Path, variant: str) -> set[str]:
     ]
     if not all(path.is_file() for path in needed):
         return set()
-    document, summarised, dataset = map(read_json, needed)
+    document, summarised, dataset = read_json(needed[0]), plan.stage(needed[1]), read_json(needed[2])
     selected: dict[str, Any] = {}
     if document["search"]:
         choice = results / f"search/{document['search']}/selected.yaml"
@@ -61,7 +61,5 @@ def _planned(results: Path, variant: str) -> set[str]:
             return set()
         selected = plan.selected_settings(choice)
     settings = plan.settings_of(document, selected)
-    seeds = [
-        seed for entry in summarised["settings"]["variants"] if entry["name"] == variant for seed in entry["seeds"]
-    ]
+    seeds = [seed for entry in summarised["variants"] if entry["name"] == variant for seed in entry["seeds"]]
     return {run_identity(settings, seed, dataset["sha256"], document["code"]) for seed in seeds}

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from cifar_report.base.errors import InputError
-from cifar_report.base.files import read_yaml
+from cifar_report.base.files import load_yaml, read_yaml
 from cifar_report.study.document import Practical, StudyDocument, schema
 from cifar_report.study.kinds import KINDS
 from cifar_report.study.search import Halving, Search, listed, trial_name
@@ -105,28 +105,39 @@ def check_files(paths: Iterable[Path]) -> None:
         InputError: the message names the file, and the lines.
     """
     for path in paths:
-        if "__use_yte__" in (read_yaml(path) or ()):
+        document = read_yaml(path)
+        if isinstance(document, Mapping) and document.get("__use_yte__"):
             raise InputError(
                 f"{path}: __use_yte__: is a template, which is a program, and Snakemake has run it already; write the "
                 "configuration out, and see what the file did if it is not yours"
             )
 
 
-def from_command_line(given: Any, *schemas: dict[str, Any]) -> Any:
-    """Values of `--config`, in which Snakemake leaves all that stands in lists and mappings text, as YAML reads them.
+def from_command_line(entry: str) -> dict[str, Any]:
+    """An entry KEY=VALUE of `--config` as YAML reads it, and text where a study has text there.
 
-    Args:
-        given: the values, or a part of them; schemas: what the schema of a study has at that place, all of it for none.
+    Snakemake has made other values of it: it tries Python's numbers first, and leaves what stands in lists and mappings
+    text.
+
+    Raises:
+        InputError: a key stands twice in a mapping.
     """
-    places = [place for each in schemas or (schema(),) for place in each.get("oneOf", (each,))]
+    key, _, value = entry.partition("=")
+    try:
+        written = load_yaml(value, f"--config {key}", all_text=True)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        written = value
+    return {key: _typed(written, schema()["properties"].get(key, {}))}
+
+
+def _typed(given: Any, *schemas: dict[str, Any]) -> Any:
+    """What is all text, with the types that YAML gives it unless text is asked for; `schemas`: of a study, there."""
+    places = [place for each in schemas for place in each.get("oneOf", (each,))]
     if isinstance(given, Mapping):
         rest = [(place.get("properties", {}), place.get("additionalProperties") or {}) for place in places]
-        return {
-            key: from_command_line(value, *(known.get(key, other) for known, other in rest))
-            for key, value in given.items()
-        }
+        return {key: _typed(value, *(known.get(key, other) for known, other in rest)) for key, value in given.items()}
     if isinstance(given, list):
-        return [from_command_line(value, *(place.get("items", {}) for place in places)) for value in given]
+        return [_typed(value, *(place.get("items", {}) for place in places)) for value in given]
     if not isinstance(given, str) or any("string" in place.get("type", ()) for place in places):
         return given
     try:

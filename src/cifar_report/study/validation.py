@@ -169,16 +169,18 @@ def _hint(kind: str, value: Any, expected: str) -> str:
     if kind in ("literal_error", "union_tag_invalid"):
         near = difflib.get_close_matches(value, re.findall("'([^']*)'", expected), n=1)
         return f"; did you mean '{near[0]}'?" if near else ""
-    if kind in ("int_type", "float_type", "float_or_null") and (number := _as_yaml(value)):
+    if kind in ("int_type", "float_type", "float_or_null") and (number := _as_yaml(value, kind == "int_type")):
         return f"; YAML took it for text: write {number}"
     return ""
 
 
-def _as_yaml(text: str) -> str:
+def _as_yaml(text: str, integer: bool) -> str:
     """A number such that YAML takes it for one: with a point, and a sign in the exponent. Empty for what is none."""
     if not (parts := re.fullmatch(r"([+-]?\d+)(\.\d*)?(?:[eE]([+-]?)(\d+))?", text)):
         return ""
     whole, fraction, sign, exponent = parts.groups()
+    if integer and text != whole:
+        return str(int(float(text))) if float(text).is_integer() else ""
     return f"{whole}{fraction or '.0'}e{sign or '+'}{exponent}" if exponent else f"{text} without quotes"
 
 
