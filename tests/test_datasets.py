@@ -202,8 +202,8 @@ def member(name, kind=tarfile.REGTYPE, size=0, link=""):
         (member("train/cat/9.png", tarfile.BLKTYPE), "found a link or device"),
         (member("train/cat/9.png", tarfile.FIFOTYPE), "found a link or device"),
         (member("train/cat/9.png", size=60_000_000), "at most 50,000,000 bytes"),
-        (member("notes.txt", size=1 << 40), "at most 50,000,000 bytes"),
-        (member("notes.txt", size=-(1 << 40)), "at most 50,000,000 bytes"),
+        (member("notes.txt", size=1 << 40), "at most 64,000,000,000 bytes unpacked"),
+        (member("notes.txt", size=-(1 << 40)), "a size of -1,099,511,627,776 bytes"),
         (member("", tarfile.XHDTYPE, size=1 << 40), "headers of at most 1,000,000 bytes"),
         (member("", tarfile.GNUTYPE_LONGNAME, size=1 << 40), "headers of at most 1,000,000 bytes"),
     ],
@@ -267,6 +267,30 @@ def test_links_and_pipes_in_a_folder_are_refused(tmp_path):
     refused(folder, "train/cat/9.png", "found a link or device")
 
 
+@pytest.mark.parametrize("name", ["train", "test/cat", "mine/train/cat", "test/0.png"])
+def test_a_link_that_may_stand_for_a_class_is_refused(tmp_path, name):
+    folder = unpack(tmp_path / "folder", {f"mine/{name}": content for name, content in FILES.items()})
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder / name, ignore_errors=True)
+    (folder / name).symlink_to(tmp_path)
+    refused(folder, f"{name}: expected files and folders alone, found a link")
+
+
+def test_links_and_pipes_that_are_none_of_the_images_are_passed_over(tmp_path):
+    folder = unpack(tmp_path / "folder", FILES)
+    (folder / ".git").mkdir()
+    (folder / "train/cat/.9.png").symlink_to("nowhere")
+    (folder / "latest").symlink_to("train")
+    os.mkfifo(folder / ".git/pipe")
+    assert_right(read(folder))
+    path = tarred(tmp_path / "x.tar", FILES)
+    with tarfile.open(path, "a") as archive:
+        archive.addfile(member("train/.cache", tarfile.SYMTYPE, link="/etc"))
+        archive.addfile(member("._a", tarfile.LNKTYPE, link="nowhere"))
+        archive.addfile(member(".git/pipe", tarfile.FIFOTYPE))
+    assert_right(read(path))
+
+
 def test_a_link_to_the_folder_itself_is_fine(tmp_path):
     unpack(tmp_path / "folder", FILES)
     (tmp_path / "link").symlink_to("folder")
@@ -300,11 +324,12 @@ def test_a_zip_of_ten_million_entries_is_refused_unread(tmp_path, wide):
 
 @pytest.mark.parametrize("packed", PACKED)
 def test_a_file_too_large_for_an_image_is_refused(tmp_path, packed, monkeypatch):
-    path = PACKED[packed](tmp_path / "x", FILES | {"train/cat/notes.txt": bytes(1001)})
-    monkeypatch.setitem(archives.LIMITS, "file", 1001)
-    assert_right(read(path))
+    """And is passed over where its name says that it is none."""
+    path = PACKED[packed](tmp_path / "a", FILES | dict.fromkeys(["train/cat/a.mp4", ".git/a", "a.png"], bytes(1001)))
     monkeypatch.setitem(archives.LIMITS, "file", 1000)
-    refused(path, "train/cat/notes.txt: expected at most 1,000 bytes", "found 1,001; remove it")
+    assert_right(read(path))
+    path = PACKED[packed](tmp_path / "b", FILES | {"train/cat/9.png": bytes(1001)})
+    refused(path, "train/cat/9.png: expected at most 1,000 bytes", "found 1,001; remove it")
 
 
 @pytest.mark.parametrize("packed", PACKED)
@@ -460,6 +485,14 @@ def test_classes_that_do_not_fit_are_refused(tmp_path, change, words):
 def test_a_missing_split_is_refused(tmp_path, split):
     files = {name: content for name, content in FILES.items() if not name.startswith(split)}
     refused(unpack(tmp_path, files), f"expected images at {split}/<class>/*, found none")
+
+
+@pytest.mark.parametrize("packed", PACKED)
+@pytest.mark.parametrize("name", ["deep/0.png", "notes.txt", ".keep"])
+def test_a_class_without_images_of_its_own_is_refused_however_it_is_packed(tmp_path, packed, name):
+    """Where folders have no entries of their own too."""
+    files = FILES | {f"{split}/owl/{name}": FILES["train/cat/0.png"] for split in ("train", "test")}
+    refused(PACKED[packed](tmp_path / "x", files), "test/owl: expected images, found none")
 
 
 def test_an_empty_class_is_refused(tmp_path):
@@ -690,6 +723,17 @@ def test_the_validation_split(digits, tmp_path):
     share = np.bincount(everything.split("train")[1]) * 200 / 1437
     assert (abs(np.bincount(digits.split("validation")[1]) - share) < 1).all()
     assert digits.digests()["test-images"] == everything.digests()["test-images"]
+
+
+def test_a_class_that_would_be_in_the_validation_split_alone_is_refused(tmp_path):
+    """Of one image among nine of the other class, with five taken."""
+    files = {f"{split}/dog/{i}.png": FILES["train/dog/0.png"] for split in ("train", "test") for i in range(9)}
+    files |= {f"{split}/cat/0.png": FILES["train/cat/0.png"] for split in ("train", "test")}
+    source = {"source": "image-folder", "path": str(unpack(tmp_path / "x", files))}
+    datasets.prepare("mine", source, 4, tmp_path / "a", tmp_path)
+    assert set(datasets.load(tmp_path / "a").split("train")[1].tolist()) == {0, 1}
+    with pytest.raises(InputError, match="validation_images: 5, which leaves no training image of the class 'cat'"):
+        datasets.prepare("mine", source, 5, tmp_path / "b", tmp_path)
 
 
 @pytest.mark.parametrize("images", [1428, 100_000, -1])

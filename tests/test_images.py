@@ -8,6 +8,7 @@ import struct
 import tarfile
 import unicodedata
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -151,6 +152,51 @@ def test_opaque_alpha_is_fine(tmp_path, mode, form):
     np.testing.assert_array_equal(first_test_image(content, tmp_path), np.asarray(image.convert("RGB")))
 
 
+def png(depth, colour, row, transparency=None):
+    """16 rows of 16 pixels, after the PNG specification (11.2, 11.3.2)."""
+    chunks = [(b"IHDR", struct.pack(">2L5B", 16, 16, depth, colour, 0, 0, 0))]
+    chunks += [(b"tRNS", transparency)] if transparency else []
+    chunks += [(b"IDAT", zlib.compress((b"\0" + row) * 16)), (b"IEND", b"")]
+    parts = (struct.pack(">L", len(c)) + name + c + struct.pack(">L", zlib.crc32(name + c)) for name, c in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@pytest.mark.parametrize(
+    "depth, colour, row, transparency",
+    [
+        (1, 0, b"\x50" * 2, b"\0\1"),
+        (2, 0, b"\x1b" * 4, b"\0\1"),
+        (4, 0, b"\x12" * 8, b"\0\1"),
+        (16, 2, b"\1\2\3\4\5\6" * 16, b"\1\2\3\4\5\6"),
+        (16, 4, b"\1\2\xff\x00" * 16, None),
+        (16, 6, b"\1\2\3\4\5\6\xff\xfe" * 16, None),
+    ],
+    ids=["1 bit", "2 bits", "4 bits", "RGB of 16", "LA of 16", "RGBA of 16"],
+)
+def test_transparency_of_another_depth_is_refused(tmp_path, depth, colour, row, transparency):
+    """Pillow takes these for opaque: it compares values of two scales, or keeps 8 bits of 16."""
+    with pytest.raises(InputError, match=r"test/ant/0\.png: expected transparency of 8 bits or none.*save the image"):
+        first_test_image(png(depth, colour, row, transparency), tmp_path)
+
+
+def test_colour_of_16_bits_is_read_with_its_upper_eight(tmp_path):
+    seen = first_test_image(png(16, 2, b"\1\xff\3\xff\5\xff" * 16), tmp_path)
+    assert seen.reshape(-1, 3).tolist() == [[1, 3, 5]] * 256
+
+
+@pytest.mark.parametrize(
+    "screen, corner", [((20, 16), (0, 0)), ((20, 20), (2, 2)), ((8, 8), (0, 0)), ((16, 16), (1, 0))]
+)
+def test_a_gif_whose_frame_is_not_its_screen_is_refused(tmp_path, screen, corner):
+    """GIF89a, sections 18 and 20: what is not covered is transparent, what sticks out is cut off by some viewers."""
+    content = bytearray(saved(Image.fromarray(RAMP).quantize(16), "GIF"))
+    place = content.index(struct.pack("<c4H", b",", 0, 0, 16, 16))
+    first_test_image(bytes(content), tmp_path)
+    content[6:10], content[place + 1 : place + 5] = struct.pack("<2H", *screen), struct.pack("<2H", *corner)
+    with pytest.raises(InputError, match=r"test/ant/0\.png: expected a frame that covers the GIF's screen"):
+        first_test_image(bytes(content), tmp_path)
+
+
 @pytest.mark.parametrize("mode, used, unused", [("RGB", tuple(map(int, RAMP[0, 0])), (1, 2, 3)), ("L", 0, 77)])
 def test_a_transparent_colour_is_refused_where_a_pixel_has_it(tmp_path, mode, used, unused):
     """PNG's tRNS without an alpha channel."""
@@ -200,6 +246,8 @@ BESIDE = {
     "train/desktop.ini": "hidden",
     "train/.cache/0.png": "hidden",
     "__MACOSX/train/ant/._0.png": "hidden",
+    "train/@eaDir/0.png": "hidden",
+    "$RECYCLE.BIN/0.png": "hidden",
 }
 
 
@@ -251,6 +299,10 @@ def test_a_name_is_one_however_it_is_composed(tmp_path, pack):
     files |= {f"train/{composed}/0.png": PLAIN, f"train/{apart}/1.png": PLAIN, f"test/{apart}/0.png": PLAIN}
     dataset = prepared(pack(tmp_path / "x", files), tmp_path)
     assert dataset.class_names == [composed, "bee"] and dataset.counts["train"] == 3
+    for names in ({apart: "x"}, {composed: "x"}):
+        assert datasets.printed_names([composed, "bee"], names, "") == ["x", "bee"]
+    with pytest.raises(InputError, match="two classes are printed"):
+        datasets.printed_names([composed, "bee"], {"bee": apart}, "")
 
 
 def test_a_zip_with_backslashes(tmp_path):
@@ -294,20 +346,23 @@ def link(name, target):
 
 
 def test_hard_links_of_a_tar_are_read(tmp_path):
-    """To an image and to a file that is none of them, from before it and from behind it, twice to one."""
+    """To an image, to a file that is none of them, from before and behind it, twice, to a link, composed otherwise."""
     other = saved(Image.fromarray(RAMP[::-1].copy()))
+    accented = unicodedata.normalize("NFD", LETTERS)
     links = [link("train/ant/3.png", "./train/ant/0.png"), link("train/ant/4.png", "all/a.png")]
     with tarfile.open(tmp_path / "x.tar.gz", "w:gz") as archive:
         archive.addfile(links[0])
-        for name, content in (FILES | {"all/a.png": other}).items():
+        for name, content in (FILES | {"all/a.png": other, accented: other}).items():
             member = tarfile.TarInfo(name)
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
         archive.addfile(links[1])
         archive.addfile(link("train/ant/5.png", "all/a.png"))
+        archive.addfile(link("train/ant/6.png", "train/ant/5.png"))
+        archive.addfile(link("train/ant/7.png", unicodedata.normalize("NFC", accented)))
     images, labels = prepared(tmp_path / "x.tar.gz", tmp_path).split("train")
-    assert labels.tolist() == [0] * 6 + [1] * 3
-    expected = [RAMP] * 4 + [RAMP[::-1]] * 2 + [RAMP] * 3
+    assert labels.tolist() == [0] * 8 + [1] * 3
+    expected = [RAMP] * 4 + [RAMP[::-1]] * 4 + [RAMP] * 3
     np.testing.assert_array_equal(images.transpose(0, 2, 3, 1), expected)
 
 
@@ -335,6 +390,9 @@ def test_a_tilde_is_the_home_directory(tmp_path, monkeypatch):
     assert prepared("~/images", tmp_path).counts["train"] == 6
     with pytest.raises(InputError, match="~nobody-of-this-name/images: expected a folder"):
         prepared("~nobody-of-this-name/images", tmp_path)
+    (tmp_path / "c.yaml").write_text("[]")
+    document = yaml.safe_load((ROOT / "config.yaml").read_text())
+    assert Path(config.load(document | {"claims": "~/c.yaml"}).claims) == tmp_path / "c.yaml"
 
 
 def planned(path, results, change=None):
@@ -388,6 +446,11 @@ def test_an_archive_that_changes_is_noticed(tmp_path):
     before, content = planned(path, tmp_path), path.read_bytes()
     replaced(path, content[::-1])
     assert planned(path, tmp_path) != before
+    link = tmp_path / "link"
+    link.symlink_to(path)
+    before = planned(link, tmp_path)
+    path.write_bytes(content)
+    assert planned(link, tmp_path) != before
     named = {"datasets": {"own": {"sha256": "0" * 64}}}  # whose content can be no other
     assert "files" not in json.loads(planned(path, tmp_path, named))
 

@@ -10,7 +10,6 @@ import lzma
 import os
 import stat
 import tarfile
-import unicodedata
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple, NoReturn
 
 from cifar_report.base.errors import InputError
+from cifar_report.base.letters import composed
 
 LIMITS = {
     "entries": 1_000_000,  # of an archive or folder
@@ -49,13 +49,15 @@ class Entry(NamedTuple):
     name: str  # with "/" between its parts, composed as in Unicode's NFC: systems write one name in two ways
     kind: int  # stat.S_IFREG, stat.S_IFDIR, or anything else
     size: int
-    read: Callable[[], bytes] | None  # None for what is no file
+    read: Callable[[], bytes]  # raises InputError where it is no file, or one larger than an image
+    instead: str = "a link or device"  # what it is, where it is neither a file nor a folder
 
 
 def entries(path: Path) -> Iterator[Entry]:
-    """The files and folders of a folder or archive, each to be read before the next is asked for.
+    """What a folder or archive holds, each to be read before the next is asked for.
 
-    Nothing is unpacked to disk and no link is followed, but for a tar's hard links to files that it holds.
+    Nothing is unpacked to disk and no link is followed, but for a tar's hard links to files that it holds. Kind and
+    size are checked where an entry is read: what is passed over by its name may be of any.
 
     Raises:
         InputError: it holds what no image folder has.
@@ -67,20 +69,27 @@ def entries(path: Path) -> Iterator[Entry]:
             raise _too_many(path)
         if entry.name.startswith("/") or ".." in PurePosixPath(entry.name).parts:
             raise InputError(f"{path}: {entry.name}: leads out of the archive, which is refused; pack it anew")
-        if entry.kind not in (stat.S_IFREG, stat.S_IFDIR):
-            raise InputError(
-                f"{path}: {entry.name}: expected files and folders alone, found a link or device; "
-                "put the file itself in its place"
-            )
-        if not 0 <= entry.size <= LIMITS["file"]:
-            raise InputError(
-                f"{path}: {entry.name}: expected at most {LIMITS['file']:,} bytes as an image has, "
-                f"found {entry.size:,}; remove it"
-            )
         unpacked += entry.size
         if unpacked > LIMITS["unpacked"]:
-            raise InputError(f"{path}: expected at most {LIMITS['unpacked']:,} bytes unpacked, found more; use fewer")
-        yield entry._replace(name=unicodedata.normalize("NFC", entry.name))
+            raise InputError(
+                f"{path}: expected at most {LIMITS['unpacked']:,} bytes unpacked, found more at {entry.name}; use fewer"
+            )
+        yield entry._replace(name=composed(entry.name), read=functools.partial(_checked, path, entry))
+
+
+def _checked(path: Path, entry: Entry) -> bytes:
+    """The content of an entry that is a file, and no larger than an image."""
+    if entry.kind != stat.S_IFREG:
+        raise InputError(
+            f"{path}: {entry.name}: expected files and folders alone, found {entry.instead}; "
+            "put the file itself in its place"
+        )
+    if entry.size > LIMITS["file"]:
+        raise InputError(
+            f"{path}: {entry.name}: expected at most {LIMITS['file']:,} bytes as an image has, "
+            f"found {entry.size:,}; remove it"
+        )
+    return entry.read()
 
 
 def located(text: str) -> Path:
@@ -96,10 +105,12 @@ def listing(path: Path) -> dict[str, Any] | None:
 
     A digest of names, sizes and times. The time of a file's last change of state (ctime) is none that a program could
     set back, as `cp -p` does with the other one; those of folders tell that files in them have changed places.
+    Of a path that leads through links, both where it ends and what lies there count.
     """
     if not path.exists():
         return None
-    found = hashlib.sha256()
+    path = path.resolve()
+    found = hashlib.sha256(os.fsencode(path))
     below = itertools.islice(_below(path, onerror=None), LIMITS["entries"] + 1) if path.is_dir() else ()
     files = [path, *sorted(below)]
     for file in files:
@@ -149,10 +160,7 @@ def _folder_entries(path: Path) -> Iterator[Entry]:
     for file in sorted(itertools.islice(_below(path), LIMITS["entries"] + 1)):
         status = file.lstat()
         name, kind = file.relative_to(path).as_posix(), stat.S_IFMT(status.st_mode)
-        if kind == stat.S_IFREG:
-            yield Entry(name, kind, status.st_size, file.read_bytes)
-        else:
-            yield Entry(name, kind, 0, None)
+        yield Entry(name, kind, status.st_size if kind == stat.S_IFREG else 0, file.read_bytes)
 
 
 def _raise(error: OSError) -> NoReturn:
@@ -176,10 +184,11 @@ def _zip_entries(path: Path) -> Iterator[Entry]:
         for info in archive.infolist():
             name = _zip_name(path, info)
             if name.endswith("/"):
-                yield Entry(name, stat.S_IFDIR, 0, None)
+                yield Entry(name, stat.S_IFDIR, 0, bytes)
                 continue
             # Archives made elsewhere than on Unix leave the mode out.
             kind = stat.S_IFMT(info.external_attr >> 16) or stat.S_IFREG
+            kind = kind if kind != stat.S_IFDIR else 0  # which its name denies
             # Opened even where nobody reads it: that verifies its name, which no checksum covers.
             with archive.open(info) as content:
                 # Asked for its size, since one that unpacks to more would fill the memory before it is noticed.
@@ -211,27 +220,32 @@ def _zip_name(path: Path, info: zipfile.ZipInfo) -> str:
 
 def _tar_entries(path: Path, opener: Callable[..., Any]) -> Iterator[Entry]:
     links: dict[PurePosixPath, list[str]] = {}  # by the file that they stand for
+    stands_for: dict[PurePosixPath, PurePosixPath] = {}  # by the link, which a later one may name
     count = 0
     for member, read in _tar_members(path, opener):
         if member.islnk():
-            links.setdefault(PurePosixPath(member.linkname), []).append(member.name)
+            target = _place(member.linkname)
+            target = stands_for[_place(member.name)] = stands_for.get(target, target)
+            links.setdefault(target, []).append(member.name)
             count += 1
             if count > LIMITS["entries"]:
                 raise _too_many(path)
         elif member.isreg():
             yield Entry(member.name, stat.S_IFREG, member.size, read)
         else:
-            yield Entry(member.name, stat.S_IFDIR if member.isdir() else 0, 0, None)
+            yield Entry(member.name, stat.S_IFDIR if member.isdir() else 0, 0, bytes)
     # A second time through the archive, since what was passed is not kept and going back means to unpack it again.
     for member, read in _tar_members(path, opener) if links else ():
         if member.isreg():
-            for name in links.pop(PurePosixPath(member.name), ()):
+            for name in links.pop(_place(member.name), ()):
                 yield Entry(name, stat.S_IFREG, member.size, read)
     for target, names in links.items():
-        raise InputError(
-            f"{path}: {names[0]}: expected a file, found a link or device (a hard link to {target}, which is no file "
-            "of the archive); put the file itself in its place"
-        )
+        for name in names:
+            yield Entry(name, 0, 0, bytes, f"a hard link to {target}, which is no file of the archive")
+
+
+def _place(name: str) -> PurePosixPath:
+    return PurePosixPath(composed(name))
 
 
 def _tar_members(path: Path, opener: Callable[..., Any]) -> Iterator[tuple[tarfile.TarInfo, Callable[[], bytes]]]:
@@ -253,6 +267,8 @@ def _tar_members(path: Path, opener: Callable[..., Any]) -> Iterator[tuple[tarfi
                         "pack it anew without --sparse"
                     )
                 size = member.size if member.isreg() else 0
+                if size < 0:
+                    raise tarfile.ReadError(f"{member.name}: a size of {size:,} bytes")
                 end = member.offset_data + -(-size // TAR_BLOCK) * TAR_BLOCK
                 yield member, functools.cache(functools.partial(_tar_content, file, member))
                 if end > file.tell():

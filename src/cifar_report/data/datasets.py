@@ -9,7 +9,7 @@ import pydantic
 
 from cifar_report.base.errors import InputError
 from cifar_report.base.files import array_digest, atomic, read_json, to_json, write_text
-from cifar_report.base.letters import not_printed
+from cifar_report.base.letters import composed, not_printed
 from cifar_report.base.randomness import Purpose, generator, stratified_indices
 from cifar_report.data import sources
 from cifar_report.data.archives import LIMITS
@@ -168,6 +168,7 @@ def printed_names(class_names: list[str], printed: dict[str, str], key: str) -> 
     Raises:
         InputError: a name cannot be printed, or is not told from another one, or `printed` names no class.
     """
+    printed = {composed(name): composed(text) for name, text in printed.items()}
     if unknown := sorted(set(printed) - set(class_names)):
         known = ", ".join(class_names[:20]) + (", …" if len(class_names) > 20 else "")
         raise InputError(f"config: {key}.printed: '{unknown[0]}' is not among the classes; there are {known}")
@@ -205,6 +206,11 @@ def prepare(name: str, source: dict[str, Any], validation_images: int, folder: P
         )
     held_out = stratified_indices(labels, validation_images, generator(0, Purpose.VALIDATION))
     kept = np.setdiff1d(np.arange(len(labels)), held_out)
+    if lost := sorted(set(labels) - set(labels[kept])):
+        raise InputError(
+            f"config: validation_images: {validation_images}, which leaves no training image of the class "
+            f"'{class_names[lost[0]]}'; choose fewer, or add images of it"
+        )
     splits = {"train": (images[kept], labels[kept]), "validation": (images[held_out], labels[held_out]), "test": test}
     digests = {}
     for split, arrays in splits.items():

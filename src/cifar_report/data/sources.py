@@ -7,6 +7,8 @@ for downloads. Images are uint8 (n, channels, height, width), labels int64.
 import hashlib
 import io
 import itertools
+import stat
+import struct
 import tarfile
 import tempfile
 from collections import Counter
@@ -22,7 +24,7 @@ from cifar_report.base.randomness import stratified_indices
 from cifar_report.data.archives import LIMITS, READ_ERRORS, entries, located
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    from PIL.ImageFile import ImageFile
 
 Arrays = tuple[UInt8[np.ndarray, "n channels height width"], Int[np.ndarray, " n"]]
 
@@ -34,7 +36,7 @@ IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif"
 # Pillow goes by content, not by ending, and has readers that start other programs (EPS).
 IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 # What systems put beside images unasked, besides names that begin with a dot.
-SYSTEM_FILES = ("__macosx", "thumbs.db", "desktop.ini")
+SYSTEM_FILES = ("__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "system volume information")
 
 
 class Contents(NamedTuple):
@@ -123,18 +125,18 @@ class _Image(NamedTuple):
 def _collected(path: Path) -> tuple[dict[str, list[_Image]], set[tuple[str, ...]], dict[str, int]]:
     """The images of train and of test as they come, all folders that stand for a class, and what is passed over."""
     images: dict[str, list[_Image]] = {"train": [], "test": []}
-    folders = set()
+    folders: set[tuple[str, ...]] = set()
     passed_over: Counter[str] = Counter()
     examples: dict[str, str] = {}
     channels = 0
     for entry in entries(path):
         parts = PurePosixPath(entry.name).parts
-        folder = parts[:-1] if entry.read else parts
-        if len(folder) >= 2 and folder[-2] in images and not _hidden(parts):
-            folders.add(folder)
-        if not entry.read:
+        folder = parts if entry.kind == stat.S_IFDIR else parts[:-1]
+        if not _hidden(folder):  # not all archives have entries for the folders themselves
+            folders.update(folder[: i + 2] for i, part in enumerate(folder[:-1]) if part in images)
+        if entry.kind == stat.S_IFDIR:
             continue
-        if reason := _reason_to_pass(parts):
+        if reason := _reason_to_pass(parts, entry.kind == stat.S_IFREG):
             passed_over[reason] += 1
             examples.setdefault(reason, entry.name)
             continue
@@ -154,14 +156,19 @@ def _hidden(parts: tuple[str, ...]) -> bool:
     return any(part.startswith(".") or part.lower() in SYSTEM_FILES for part in parts)
 
 
-def _reason_to_pass(parts: tuple[str, ...]) -> str:
-    """Why a file is none of the images; empty for one that is."""
+def _reason_to_pass(parts: tuple[str, ...], is_file: bool) -> str:
+    """Why a file is none of the images; empty for one that is, and for a link in train or test, which is then refused.
+
+    That might stand for a class's folder, or for train or test themselves.
+    """
     *folders, name = parts
-    places = [place for place, folder in enumerate(folders) if folder in ("train", "test")]
+    places = [place for place, part in enumerate(folders if is_file else parts) if part in ("train", "test")]
     if _hidden(parts):
         return "hidden"
     if not places:
         return "outside train and test"
+    if not is_file:
+        return ""
     if len(folders) - 2 in places:
         return "" if name.lower().endswith(IMAGE_ENDINGS) else "other ending"
     return "deeper folder" if places[0] < len(folders) - 2 else "outside a class"
@@ -216,17 +223,25 @@ def _decoded(content: bytes, name: str, like: _Image | None) -> UInt8[np.ndarray
         raise InputError(f"{name}: expected an image, found a damaged file ({reason}); replace or remove it") from error
 
 
-def _pixels(image: "Image", like: _Image | None) -> UInt8[np.ndarray, "channels height width"]:
-    """What a viewer shows of an opened image, where all viewers show the same; else it is refused.
+def _pixels(image: "ImageFile", like: _Image | None) -> UInt8[np.ndarray, "channels height width"]:
+    """The colours that an opened image stores, turned as its EXIF orientation says; refused where they depend on more.
 
-    It is turned as its EXIF orientation says. Of an MPO, a camera's JPEG with others behind it, the first is read.
+    They are taken for sRGB: colour profiles (ICC), gamma and chromaticities are not applied. Of an MPO, a camera's JPEG
+    with others behind it, the first is read.
     """
     from PIL import ImageOps
 
+    layout = str(image.tile[0].args) if image.tile else ""  # as the file has the pixels, before they are decoded
     if image.mode[0] in "IF":
         raise InputError(f"expected 8 bits a channel, found more (mode {image.mode}); convert the image")
     if getattr(image, "is_animated", False) and image.format != "MPO":
         raise InputError("expected one image, found an animation or pages; save the one you mean")
+    if image.format == "GIF":
+        assert image.fp
+        image.fp.seek(6)
+        screen = struct.unpack("<HH", image.fp.read(4))  # GIF89a, section 18; Pillow makes room for a larger frame
+        if image.tile[0].extents != (0, 0, *screen):
+            raise InputError("expected a frame that covers the GIF's screen, found another; save it as PNG")
     width, height = (like.pixels.shape[2], like.pixels.shape[1]) if like else image.size
     if set(image.size) == {width, height}:  # another size is not worth the decoding
         ImageOps.exif_transpose(image, in_place=True)
@@ -234,6 +249,11 @@ def _pixels(image: "Image", like: _Image | None) -> UInt8[np.ndarray, "channels 
         raise InputError(
             f"expected {width}×{height} pixels as {like.name} has, found {image.size[0]}×{image.size[1]}; "
             "all images need one size"
+        )
+    # Pillow compares PNG's tRNS with pixels that it scaled to 8 bits, and keeps 8 of an alpha of 16.
+    if image.has_transparency_data and image.mode != "P" and (image.mode == "1" or ";" in layout):
+        raise InputError(
+            f"expected transparency of 8 bits or none, found some of another depth ({layout}); save the image without"
         )
     if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema() != (255, 255):
         raise InputError(

@@ -10,6 +10,7 @@ import yaml
 
 from cifar_report.base.errors import InputError
 from cifar_report.base.files import load_yaml, read_yaml
+from cifar_report.data.archives import located
 from cifar_report.study.document import Practical, StudyDocument, schema
 from cifar_report.study.kinds import KINDS
 from cifar_report.study.search import Halving, Search, listed, trial_name
@@ -216,7 +217,7 @@ def load(config: dict[str, Any]) -> Study:
         validation_images=held_out,
         report=report,
         reproduces=practical.datasets != [],
-        claims=document.claims or practical.claims,
+        claims=str(located(claims)) if (claims := document.claims or practical.claims) else "",
         shifts=document.shifts.given(),
         flipped=tuple(document.test_time_flips.variants),
         by_batch_statistics=tuple(document.batch_statistics.variants),
