@@ -361,6 +361,7 @@ VALUES = {
     "run": ["mlp-numpy", "mlp-torch", "mlp-tuned", "vgg"],
     "variants.*.label": "Another name",
     "variants.mlp-torch.like": "vgg",
+    "variants.mlp-bn-torch.like": "mlp-wide",
     "*.like": "mlp-bn-torch",
     "variants.*.search": "other",
     "search.*.seed": 1,
@@ -432,7 +433,13 @@ def test_a_key_reruns_what_depends_on_it_and_nothing_else(before, state, key):
         assert would_rerun(before, state(document)) == with_readers(row(KEYS, key) | {"render_html"})
 
 
-NEEDED = {"nesterov": {"momentum": 0.9}, "alternate_flips": {"flip": True}, "bias_rate": {"batch_norm": "manual"}}
+NEEDED = {
+    "momentum": {"optimiser": "sgd"},
+    "nesterov": {"optimiser": "sgd", "momentum": 0.9},
+    "warmup": {"schedule": "one-cycle"},
+    "alternate_flips": {"flip": True},
+    "bias_rate": {"batch_norm": "manual"},
+}
 
 
 @pytest.mark.parametrize("setting", sorted(set(SETTINGS) - {"kind", "batch_size", "dirac"}))
