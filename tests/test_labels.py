@@ -37,23 +37,11 @@ def test_text_names_code_that_exists():
         pkgutil.resolve_name(f"cifar_report.{name}")
 
 
-def test_macros_of_displays_are_defined_where_they_are_read():
-    """What a display prints is known: its macros are defined in the preamble alone, in the ways that are read."""
-    used = {t for d in displays.of_report(ROOT / "report").values() for t in displays.TOKEN.findall(d.row + d.left)}
-    ways = r"def|gdef|edef|let|(?:re|provide)?newcommand\*?\{?|(?:New|Renew)DocumentCommand\s*\{?"
-    ways += r"|DeclareMathOperator\*?\{?"
-    for path in SECTIONS:
-        tex = displays.without_comments(path.read_text())
-        for way, name in re.findall(rf"\\({ways})\s*(\\[a-zA-Z]+)", tex):
-            read = path.name == "preamble.tex" and way in ("newcommand{", "renewcommand{", "DeclareMathOperator{")
-            assert name not in used or read, (path.name, way, name)
-
-
 MACROS = displays.macros_of(
     r"""\newcommand{\xt}{\tilde{x}}
 \newcommand{\pd}[2]{\frac{\partial #1}{\partial #2}}
 \DeclareMathOperator{\diag}{diag} % \newcommand{\no}{x}
-\newcommand{\half}[1]{\frac{#1}{3}} \renewcommand{\half}[1]{\frac{#1}{2}}"""
+\newcommand{\half}[1]{\frac{#1}{2}}"""
 )
 ROW = r"a &= b \label{eq:a}"
 GOOD = {
@@ -103,6 +91,45 @@ def test_a_label_that_stands_twice_is_refused(tmp_path: Path):
     for name in ("a", "b"):
         (tmp_path / f"{name}.tex").write_text(r"\begin{equation} x = 1 \label{eq:x} \end{equation}")
     with pytest.raises(InputError, match=r"b\.tex: the label eq:x stands twice"):
+        displays.of_report(tmp_path)
+
+
+DISPLAY = r"\begin{equation} \tr \std{1} = \odot \begin{cases} 1, & a \end{cases} \label{eq:x} \end{equation}"
+REDEFINED = {
+    "section.tex": (
+        r"\renewcommand{\tr}{}",
+        r"\newcommand{\tr}{}",
+        r"\def\tr{}",
+        r"\let\odot\oplus",
+        r"\AtBeginDocument{\gdef \std#1{#1}}",
+        r"\RenewDocumentCommand{\std}{m}{#1}",
+        r"\expandafter\let\csname tr\endcsname\relax",
+        r"\renewenvironment{cases}{}{}",
+        r"\DeclareMathSymbol{\odot}{\mathbin}{symbols}{8}",
+        r"\mathcode`+=`-",
+        r"\renewcommand{\top}{}",  # what a macro prints
+    ),
+    "letters.tex": (r"\letters@slot{tr}{65}{A}{0410}", r"\renewcommand*\tr{}"),
+    "preamble.tex": (
+        r"\renewcommand{\tr}{}",
+        r"\newcommand{\tr}{}",
+        r"\newcommand{\odot}[2][x]{}",
+        r"\ExplSyntaxOn \cs_set:Npn \tr {} \ExplSyntaxOff",
+        r"\makeatletter\@namedef{tr}{}",
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "tex"), [(name, tex) for name, texts in REDEFINED.items() for tex in texts])
+def test_another_definition_of_what_displays_print_is_refused(tmp_path: Path, name: str, tex: str):
+    """Whatever defines it, and wherever; other names may be defined."""
+    preamble = "\\newcommand{\\tr}{^{\\top}}\n\\newcommand{\\std}[1]{#1}\n"
+    (tmp_path / "preamble.tex").write_text(preamble)
+    (tmp_path / "section.tex").write_text(DISPLAY + r"\newcommand{\trace}{x}\let\mine\tr\def\tr@mine{}")
+    assert [*displays.of_report(tmp_path)] == ["eq:x"]
+    with (tmp_path / name).open("a") as file:
+        file.write("\n" + tex)
+    with pytest.raises(InputError, match=rf"{name}:\d+: expected that what displays print is defined once"):
         displays.of_report(tmp_path)
 
 

@@ -188,7 +188,10 @@ class Scene:
         raise ValueError(f"no value of {tree[0]}")
 
     def _bound(self, over: Tree, indices: Mapping[str, int]) -> Iterator[dict[str, int]]:
-        """All values of the indices of a sum."""
+        """All values of the indices of a sum, none of which may have a meaning outside of it."""
+        names = [index[1] for index, _, _ in over]
+        if any(name in indices or name in self.values or names.count(name) > 1 for name in names):
+            raise ValueError(f"a sum over {', '.join(names)}, of which one has a meaning outside of it")
         ranges = []
         for index, first, last in over:
             if first is None:
@@ -196,7 +199,7 @@ class Scene:
             else:
                 ranges.append(range(int(self.of(first, indices)), int(self.of(last, indices)) + 1))
         for numbers in itertools.product(*ranges):
-            yield dict(zip((index[1] for index, _, _ in over), numbers, strict=True))
+            yield dict(zip(names, numbers, strict=True))
 
     def _symbol(self, tree: Tree, indices: Mapping[str, int]) -> Any:
         _, name, bold, subscripts, layer = tree

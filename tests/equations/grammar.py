@@ -1,7 +1,8 @@
 r"""The mathematics of the report's displays as syntax trees: what LaTeX prints, read as a mathematician reads it.
 
 A tree is a tuple whose first entry says what it is: `("sum", indices, body)`. A product is read from the left, a sum
-takes the product that follows it, a function the next factor, and bold letters are whole vectors and matrices.
+takes the product that follows it, a function the next factor, and bold letters are whole vectors and matrices. After a
+function whose argument is in no brackets no other factor may stand: readers would differ on whether it belongs to it.
 """
 
 import re
@@ -20,6 +21,7 @@ GREEK = "alpha beta gamma delta epsilon varepsilon zeta eta theta kappa lambda m
 GREEK += " varphi chi psi omega Sigma Omega Gamma Delta"
 RELATIONS = {r"\le": "<=", r"\leq": "<=", r"\ge": ">=", r"\geq": ">=", r"\ne": "!=", r"\neq": "!=", "<": "<", ">": ">"}
 RELATIONS |= {"=": "="}
+FUNCTIONS = ("log", "exp", "cos", "sin")
 
 
 class NotReadable(ValueError):
@@ -140,7 +142,7 @@ def _grammar() -> pp.ParserElement:
     running = bounds | (skip("_") + braced(between)) | over
     total = (command("sum", "max", "min") + running + product).set_parse_action(lambda t: [(t[0][1:], t[1], t[2])])
 
-    functions = command("log", "exp", "cos", "sin")
+    functions = command(*FUNCTIONS)
     function = (functions + (total | factor)).set_parse_action(lambda t: [("function", t[0][1:], (t[1],))])
     several = command("max", "min") + skip("(") + pp.DelimitedList(expression) + skip(")")
     several = several.set_parse_action(lambda t: [("function", t[0][1:], tuple(t[1:]))])
@@ -173,7 +175,7 @@ def _grammar() -> pp.ParserElement:
 
     times = command("odot", "oslash", "cdot", "times") | pp.Literal("/")
     product <<= (factor + pp.ZeroOrMore(pp.Group(pp.Opt(times, default="") + factor))).set_parse_action(
-        lambda t: [("product", t[0], tuple((op.lstrip("\\"), right) for op, right in t[1:]))] if len(t) > 1 else [t[0]]
+        lambda t: [_product(t[0], [(op.lstrip("\\"), right) for op, right in t[1:]])]
     )
     signed = pp.Group(pp.one_of("+ -") + product)
     expression <<= (pp.Group(pp.Opt(pp.one_of("+ -"), default="+") + product) + pp.ZeroOrMore(signed)).set_parse_action(
@@ -192,6 +194,14 @@ def _grammar() -> pp.ParserElement:
     where = (skip("(") + comparison + skip(")") + pp.StringEnd()).set_parse_action(node("where"))
     alone = words + pp.StringEnd()
     return alone | where | along | becomes | equal
+
+
+def _product(first: Tree, rest: list[tuple[str, Tree]]) -> Tree:
+    """Factors from the left; none may follow log, exp, cos or sin of what is in no brackets."""
+    for factor in [first, *(right for _, right in rest)][:-1]:
+        if factor[0] == "function" and factor[1] in FUNCTIONS and factor[2][0][0] != "bracket":
+            raise pp.ParseFatalException(f"a factor behind {factor[1]} of what is in no brackets")
+    return ("product", first, tuple(rest)) if rest else first
 
 
 def _with_scripts(base: Tree, scripts: list[Tree]) -> Tree:

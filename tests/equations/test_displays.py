@@ -80,6 +80,7 @@ TRUE = (
     r"\frac { c } { 4 } = 1 / 2",
     r"1 / c c = 1",  # from the left
     r"\log e ^ { c } = c",
+    r"\log ( e ^ { c } ) c = c \log e ^ { c }",
     r"\sqrt { c + 2 } = c",
     r"[ c > 2 ] = 0",
     r"[ c \ge 2 ] = 1",
@@ -121,6 +122,9 @@ MEANINGLESS = (
     r"c + \bm { x } = c",
     r"\bm { x } \odot \bm { y } = 1",
     r"x _ k = c , \qquad ( k > 5 )",  # for no k
+    r"x _ k = x _ k \sum _ k x _ k / 3",  # k is free too
+    r"\sum _ k \sum _ k x _ k = 9",
+    r"\sum _ { n = 1 } ^ { n } x _ n = 3",
 )
 UNREADABLE = (
     "c",
@@ -129,6 +133,7 @@ UNREADABLE = (
     r"c = c",
     r"( c = c",
     r"\bm { A } _ i _ k = c",
+    r"\log c c = 2 \log c",  # of c, or of its square
 )
 
 

@@ -124,10 +124,19 @@ class _Row:
         return found
 
     def _indices(self) -> Iterator[Change]:
-        """In a subscript: another index, two of them swapped, one left out; all of it left out; another layer."""
+        """In a subscript: another index, two of them swapped, one left out; all of it left out; another layer.
+
+        And the index of a sum or maximum, wherever it stands under it, is another one of the display.
+        """
         letters = list(dict.fromkeys(self.tokens[i] for i in sorted(self._subscripted()) if self._is_name(i)))
         layers = [self.tokens[i : self._argument(i + 1)] for i, t in enumerate(self.tokens) if t == r"\layer"]
         for i, token in enumerate(self.tokens):
+            if token in (r"\sum", r"\max", r"\min") and self.tokens[i + 1] == "_":
+                running, end = self.tokens[i + 2 : self._argument(i + 2)], self._product(i)
+                for index in [name for name in running[: (*running, "=").index("=")] if name in letters]:
+                    for other in letters:
+                        under = [other if name == index else name for name in self.tokens[i:end]]
+                        yield "another index of a sum", i, end, under
             if token == "_":
                 end = self._argument(i + 1)
                 inside = [k for k in range(i + 1, end) if self._is_name(k)]
@@ -171,6 +180,13 @@ class _Row:
             else:
                 break
         return end
+
+    def _product(self, i: int) -> int:
+        """Where the product ends that a sum at i is the first factor of."""
+        closing = {*OPENING.values(), *SEPARATORS, "+", "-"}
+        while i < len(self.tokens) and self.tokens[i] not in closing:
+            i = self._unit(i)
+        return i
 
     def _region(self, start: int, end: int) -> Iterator[Change]:
         """Factors and terms left out, between two separators, and inside of every unit."""

@@ -24,6 +24,7 @@ SLIPS = {
         r"\sum _ { s = 2 } ^ { B } W _ { s k }",
         r"\sum _ { s = 1 } ^ { B } W _ { k s }",
     },
+    r"x_i\sum_k W_{ik}x_k+y_k": {r"x _ i \sum _ i W _ { i i } x _ i + y _ k"},
     r"\frac{a}{b}": {r"\frac { b } { a }", r"\frac { b } { b }"},
     r"\sqrt{a+b}": {"( a + b )", r"\sqrt { a - b }", r"\sqrt { a }", r"\sqrt { b }"},
     r"\max_k x_k": {r"\min _ k x _ k"},

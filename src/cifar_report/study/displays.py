@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,12 @@ LABEL = re.compile(r"\\label\{([^}]*)\}")
 SLUG = re.compile(r"eq:[a-z0-9]+(?:-[a-z0-9]+)*")
 TOKEN = re.compile(r"\\(?:begin|end|operatorname)\{\w+\}|\\text\{[^}]*\}|\\[a-zA-Z]+|\\.|\S")
 COMMAND = re.compile(r"\\[a-zA-Z]+")
-MACRO = re.compile(r"\\(?:re)?newcommand\{(\\\w+)\}(?:\[(\d)\])?\{|\\DeclareMathOperator\{(\\\w+)\}\{")
+MACRO = re.compile(r"\\newcommand\{(\\[a-zA-Z]+)\}(?:\[(\d)\])?\{|\\DeclareMathOperator\{(\\[a-zA-Z]+)\}\{")
+# What gives a command or environment another meaning, and the name that follows; and what changes single characters.
+DEFINITION = re.compile(
+    r"\\(?:[a-zA-Z@]*(?:def|let|cmd|ommands?|Operator|nvironment|Symbol|Accent|Alphabet|Delimiter|Radical|csname|Slot)"
+    r"|letters@slot|(?:cs|tl)_\w+:\w+)(?=\*?\s*\{?\s*\\?([a-zA-Z]+)(?![a-zA-Z@_:]))|\\(?:cat|math|del)code"
+)
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,8 @@ def of_report(folder: Path) -> dict[str, Display]:
     """The displays of all sections by label.
 
     Raises:
-        InputError: a file has a display that `read` refuses, or two have one label.
+        InputError: a file has a display that `read` refuses, two have one label, or something else than the one
+            definition in the preamble that `macros_of` reads gives a meaning to what they print.
     """
     displays: dict[str, Display] = {}
     for path in sorted(folder.rglob("*.tex")):
@@ -92,11 +98,36 @@ def of_report(folder: Path) -> dict[str, Display]:
                 displays[display.label] = display
         except ValueError as error:
             raise InputError(f"{path}: {error}") from error
+    _defined_once(folder, displays.values())
     return displays
 
 
+def _defined_once(folder: Path, displays: Iterable[Display]) -> None:
+    """Refuses what could make LaTeX print something else than `Display.statement`.
+
+    Names that TeX puts together from parts are not followed, nor is what packages do.
+    """
+    preamble = folder / "preamble.tex"
+    macros = macros_of(preamble.read_text()) if preamble.is_file() else {}
+    used = " ".join(part for display in displays for part in (display.row, display.left, display.statement(macros)))
+    names = {"equation", *ROWS, *re.findall(r"\\(?:begin\{)?([a-zA-Z]+)", used)}
+    defined = set()
+    for path in sorted(folder.rglob("*.tex")):
+        tex = without_comments(path.read_text())
+        for found in DEFINITION.finditer(tex):
+            if found[1] and found[1] not in names:
+                continue
+            if path != preamble or found[1] in defined or not MACRO.match(tex, found.start()):
+                line = tex.count("\n", 0, found.start()) + 1
+                raise InputError(
+                    f"{path}:{line}: expected that what displays print is defined once, in preamble.tex by "
+                    rf"\newcommand{{\name}} or \DeclareMathOperator{{\name}}, found {found[0]} {found[1] or ''}"
+                )
+            defined.add(found[1])
+
+
 def macros_of(preamble: str) -> dict[str, tuple[int, str]]:
-    r"""Number of arguments and body of each \newcommand, the last where there are two, and each operator's name."""
+    r"""Number of arguments and body of each \newcommand, and each operator's name."""
     preamble, macros = without_comments(preamble), {}
     for found in MACRO.finditer(preamble):
         name, arguments, operator = found.groups()
