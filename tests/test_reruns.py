@@ -148,7 +148,7 @@ MODULES = {
     "trials": TORCH_MLP,
     "vgg": TORCH_VGG,
     "select_trial": READ | FACTS | {"analysis/selection.py"},
-    "tabulate_search": READ | {"analysis/searches.py"},
+    "tabulate_search": READ | {"analysis/searches.py", "analysis/statistics.py"},
     "summarise_runs": READ | FACTS - {"analysis/searches.py"},
     "write_events": READ | {"rendering/events.py"},
     "measure_shifts": PERTURBED,
@@ -163,7 +163,7 @@ MODULES = {
     "write_tables": READ
     | DATA
     | FACTS
-    | {"analysis/first_loss.py", "analysis/measurements.py", "analysis/selection.py"}
+    | {f"analysis/{name}.py" for name in ("ablations", "first_loss", "measurements", "selection")}
     | {"runs/devices.py", "runs/machine.py"}
     | {f"analysis/claims/{name}.py" for name in ("file", "comparisons", "verdicts")}
     | {f"rendering/{name}.py" for name in ("claims", "latex", "layers", "numbers", "tables", "words")},
