@@ -10,9 +10,7 @@ import torch
 import yaml
 from scipy.stats import binomtest
 
-from cifar_report.models.numpy_nn.mlp import MLP
 from cifar_report.models.numpy_nn.modules import CrossEntropy, LeakyReLU, Linear, Softmax, SoftmaxCrossEntropy
-from cifar_report.models.numpy_nn.sgd import SGD
 from cifar_report.models.torch_nn import vgg
 from cifar_report.models.torch_nn.batchnorm import BatchNormFunction
 from cifar_report.study import config
@@ -207,13 +205,6 @@ def test_convolution_words():
     torch.testing.assert_close(after.roll(-1, dims=2), before)
 
 
-@pytest.mark.erratum("figure-caption")
-def test_figure_caption():
-    """Figure 1's accuracy is the NumPy network's."""
-    (figure_1,) = [v for v in study().variants.values() if v.original_test_accuracy == 0.466]
-    assert figure_1.settings["kind"] == "numpy-mlp" and "NumPy" in figure_1.label
-
-
 # --- the code ---------------------------------------------------------------------------------------------------------
 
 
@@ -221,30 +212,6 @@ def small_batch() -> tuple[np.ndarray, np.ndarray]:
     """A batch of eight points in the plane, and their two classes."""
     rng = np.random.default_rng(0)
     return rng.normal(size=(8, 2)), np.array([0, 1, 1, 0, 1, 0, 1, 1])
-
-
-@pytest.mark.erratum("adam-against-sgd")
-def test_adam_against_sgd():
-    """From the same weights on the same batch, Adam's step is another one than SGD's; ours and PyTorch's SGD agree."""
-    x, targets = small_batch()
-    weight, bias = np.array([[0.3, -0.2], [0.1, 0.4]]), np.zeros(2)
-
-    def trained(optimiser: type[torch.optim.Optimizer]) -> np.ndarray:
-        layer = torch.nn.Linear(2, 2, dtype=torch.float64)
-        layer.load_state_dict({"weight": torch.from_numpy(weight), "bias": torch.from_numpy(bias)})
-        torch.nn.functional.cross_entropy(layer(torch.from_numpy(x)), torch.from_numpy(targets)).backward()
-        optimiser(layer.parameters(), lr=0.002).step()
-        return layer.weight.detach().numpy() - weight
-
-    network = MLP([Linear(weight.copy(), bias.copy())], SLOPE)
-    network.loss_and_gradients(x, targets)
-    SGD(network.parameters()).step(network.gradients(), 0.002)
-    step = network.linears[0].weight - weight
-    assert misses(trained(torch.optim.Adam), step)
-    np.testing.assert_allclose(trained(torch.optim.SGD), step, atol=1e-15)
-    settings = {name: variant.settings for name, variant in study().variants.items()}
-    two_by_two = {(s["optimiser"], s["initial_std"]) for name, s in settings.items() if name.startswith("mlp-torch")}
-    assert two_by_two >= {("sgd", 0.0001), ("sgd", None), ("adam", 0.0001), ("adam", None)}
 
 
 @pytest.mark.erratum("bias-averaged-twice")
@@ -330,17 +297,6 @@ def test_one_batch_accuracy():
     assert one_batch.low < test_accuracy and one_batch.high > test_accuracy + 0.1
     whole_split = binomtest(round(0.84 * 50_000), 50_000).proportion_ci(0.95)
     assert whole_split.low > test_accuracy and whole_split.high - whole_split.low < 0.01
-
-
-@pytest.mark.erratum("vgg-slope")
-def test_vgg_slope():
-    """The network of the VGG's table has no leaky ReLU, so the caption's slope decides nothing."""
-    entry = study().variants["vgg"]
-    assert "slope" not in entry.settings
-    model = vgg.build(entry.resolved(), (3, 32, 32), 10, seed=0)
-    kinds = [type(module) for module in model.modules()]
-    assert torch.nn.LeakyReLU not in kinds and kinds.count(torch.nn.ReLU) == 8
-    assert sum(parameter.numel() for parameter in model.parameters()) == 9_231_114
 
 
 # --- the list itself --------------------------------------------------------------------------------------------------
