@@ -193,7 +193,7 @@ def test_the_readmes_study_of_ones_own_images_says_nothing_of_the_practical():
 @pytest.mark.parametrize(
     ("printed", "message"),
     [
-        ({}, "the class '猫' has '猫' (U+732B), which the report's fonts lack; give it a name in Latin, Greek or Cyr"),
+        ({}, "the class '猫' has '猫' (U+732B), which the report's fonts lack; write it in the letters that docs/"),
         ({"犬": "dog"}, "printed: '犬' is not among the classes; there are cat, 猫"),
         ({"猫": "cat"}, "two classes are printed 'cat'"),
     ],

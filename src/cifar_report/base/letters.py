@@ -10,7 +10,7 @@ _PRINTED = re.compile(
     "\u0218-\u021b–—‘’‚“”„†‡•…‰‹›€™"
     "\u0386\u0388-\u038a\u038c\u038e-\u03a1\u03a3-\u03ce\u0401-\u040c\u040e-\u044f\u0451-\u045c\u045e\u045f\u0490\u0491]"
 )
-WRITE_OTHERWISE = "write it in Latin, Greek or Cyrillic letters"
+WRITE_OTHERWISE = "write it in the letters that docs/template.md lists"
 
 
 def composed(text: str) -> str:

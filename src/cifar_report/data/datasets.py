@@ -9,7 +9,7 @@ import pydantic
 
 from cifar_report.base.errors import InputError
 from cifar_report.base.files import array_digest, atomic, read_json, to_json, write_text
-from cifar_report.base.letters import composed, not_printed
+from cifar_report.base.letters import WRITE_OTHERWISE, composed, not_printed
 from cifar_report.base.randomness import Purpose, generator, stratified_indices
 from cifar_report.data import sources
 from cifar_report.data.archives import LIMITS
@@ -176,8 +176,8 @@ def printed_names(class_names: list[str], printed: dict[str, str], key: str) -> 
     for folder, name in zip(class_names, names, strict=True):
         if lacking := not_printed(name):
             raise InputError(
-                f"config: {key}.printed: the class '{name}' has {lacking}, which the report's fonts lack; give it "
-                f"a name in Latin, Greek or Cyrillic letters: printed: {{{folder}: …}}"
+                f"config: {key}.printed: the class '{name}' has {lacking}, which the report's fonts lack; "
+                f"{WRITE_OTHERWISE}: printed: {{{folder}: …}}"
             )
         if names.count(name) > 1:
             raise InputError(f"config: {key}.printed: two classes are printed '{name}'; give each a name of its own")
