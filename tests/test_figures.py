@@ -369,6 +369,7 @@ def test_a_class_without_a_right_image_keeps_its_place(study, runs, styled):
         (["a sparrowhawk", "a wren"], ["a sparrowh…", "a wren"]),
         (["automobile, red", "automobile, blue", "cat"], ["autom…, red", "autom… blue", "cat"]),
         (["x" * 20 + "1" + "y" * 20, "x" * 20 + "2" + "y" * 20], ["xxxxxxxxx…0", "xxxxxxxxx…1"]),
+        (["x" * 20 + "1" + "y" * 20, "x" * 20 + "2" + "y" * 20, "xxxxxxxxx…1"], [f"xxxxxxxxx…{i}" for i in range(3)]),
     ],
 )
 def test_shortened_labels_fit_and_stay_distinct(labels, shortened):

@@ -176,7 +176,7 @@ def short_labels(labels: list[str], most: int) -> list[str]:
     """Labels of at most so many characters, for where more would overlap; those that differ do so shortened, too.
 
     A label that is too long loses its end; where that makes two alike, its middle, and where that does not tell them
-    apart either, they are numbered by their places.
+    apart either, they are numbered by their places; or all, where another is called as one is numbered.
     """
     cut = [label if len(label) <= most else f"{label[: most - 1]}…" for label in labels]
     alike = {i for i, label in enumerate(cut) if cut.count(label) > 1}
@@ -186,7 +186,9 @@ def short_labels(labels: list[str], most: int) -> list[str]:
         ends = [f"{label[: most - 1 - end]}…{label[-end:]}" if i in alike else cut[i] for i, label in enumerate(labels)]
         if len(set(ends)) == len(labels):
             return ends
-    return [f"{label[: most - 1 - len(str(i))]}…{i}" if i in alike else cut[i] for i, label in enumerate(labels)]
+    numbered = [f"{label[: most - 1 - len(str(i))]}…{i}" for i, label in enumerate(labels)]
+    some = [numbered[i] if i in alike else cut[i] for i in range(len(labels))]
+    return some if len(set(some)) == len(labels) else numbered
 
 
 def in_percent(fraction: float) -> str:
