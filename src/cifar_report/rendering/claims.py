@@ -61,7 +61,7 @@ def table(claims: list[dict[str, Any]]) -> str:
         rows.append(r"\addlinespace")
     return "\n".join(
         [
-            r"\begin{table}[p]",
+            r"\begin{table}[tp]",
             r"  \centering\footnotesize\setlength{\tabcolsep}{4pt}\renewcommand{\arraystretch}{0.9}",
             rf"  \caption{{{_CAPTION}}}",
             r"  \label{tab:claims}",

@@ -25,6 +25,11 @@ def num(value: float, digits: int | None = None) -> str:
     return rf"\num{{{value:g}}}" if isinstance(value, float) else rf"\num{{{value}}}"
 
 
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """A count with its noun, in the plural unless it is one."""
+    return f"{num(count)} {noun if count == 1 else plural or noun + 's'}"
+
+
 def plain(text: str) -> str:
     r"""What `escape` and siunitx's macros made, for a terminal: `\qty{89.6 +- 0.4}{\percent}` is 89.6 +- 0.4 %."""
     text = re.sub(r"\\(?:num|texttt)\{([^{}]*)\}", r"\1", text)

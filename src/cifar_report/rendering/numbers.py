@@ -18,7 +18,7 @@ from cifar_report.analysis.statistics import CALIBRATION_BINS, Interval, t_inter
 from cifar_report.analysis.summary import Facts, paired_differences
 from cifar_report.data import datasets
 from cifar_report.rendering.claims import in_latex
-from cifar_report.rendering.latex import escape, num
+from cifar_report.rendering.latex import counted, escape, num
 from cifar_report.rendering.words import DATA_NOTES, hidden_units, networks, setting_text, shortened, versions
 from cifar_report.runs.devices import guarantee
 from cifar_report.runs.finished import Run
@@ -54,7 +54,7 @@ def numbers(
     compared = {v["name"]: facts[v["name"]].compatibility(v["original_test_accuracy"]) for v in stage["variants"]}
     if found := {name: each for name, each in compared.items() if each is not None}:
         joint = {
-            "compatibility": num(len(found)),
+            "compatibility": counted(len(found), "accuracy", "accuracies"),
             "compatibility.compatible": num(sum(each.compatible for each in found.values())),
             "compatibility.joint": percent(joint_confidence(len(found))),
         }
@@ -141,7 +141,7 @@ def _plan_numbers(stage: dict[str, Any]) -> dict[str, str]:
     report = stage["report"]
     texts = {
         "study": escape(stage["study"]),
-        "study.variants": num(len(stage["variants"])),
+        "study.variants": counted(len(stage["variants"]), "variant"),
         "report.title": escape(report["title"]),
     }
     texts |= {f"report.{key}": escape(report[key]) for key in ("author", "affiliation") if report.get(key)}
@@ -186,7 +186,7 @@ def _run_numbers(runs: list[Run]) -> dict[str, str]:
     earlier = f" and {len(ordered) - 1} earlier" if len(ordered) > 1 else ""
     dirty = any(run.record["commit"]["dirty"] for run in runs)
     texts = {
-        "study.runs": num(len(runs)),
+        "study.runs": counted(len(runs), "run"),
         "commit": ", ".join(ordered) or "none",
         "commit.short": (ordered or ["none"])[-1] + earlier,
         "commit.note": "with changes that were not committed" if dirty else "without uncommitted changes",
@@ -195,7 +195,8 @@ def _run_numbers(runs: list[Run]) -> dict[str, str]:
     texts |= {f"runs.{name}": num(count) for name, count in sorted(Counter(k.family for k in kinds).items())}
     texts |= {f"runs.{name}": num(count) for name, count in sorted(Counter(k.backend for k in kinds).items())}
     if len(origins := {origin(run) for run in runs}) == 1:
-        texts["provenance"] = "All were trained on {}, {}, {}.".format(*map(escape, origins.pop()))
+        device, versions_of, again = map(escape, origins.pop())
+        texts["provenance"] = f"All were trained on {device} ({versions_of}), and give the {again} again."
     else:
         texts["provenance.differs"] = num(len(origins))
     if diverged := sum(not run.completed for run in runs):
@@ -237,7 +238,7 @@ def _variant_numbers(variant: dict[str, Any], facts: Facts) -> dict[str, Number]
         means["gap"] = interval(facts.gap)
         means["test-accuracy-binomial"] = fine_percent(facts.test_accuracy_binomial)
     if facts.seeds > 1:
-        means["test-accuracy-std"] = fine_percent(facts.test_accuracy_std)
+        means["test-accuracy-std"] = f"{num(100 * facts.test_accuracy_std, 2)} percentage points"
     entries = (
         _from(planned, "plan/stages/tables.json")
         | _from(counts, *facts.sources("seeds"))
@@ -268,9 +269,10 @@ def _measured_numbers(facts: Facts) -> dict[str, Number]:
         texts = {
             "batch-statistics-accuracy": interval(facts.batch_statistics_accuracy),
             "batch-statistics-difference": interval(facts.batch_statistics_difference),
-            "batch-statistics-batch": num(int(measured["batch_size"])),
-            "batch-statistics-last-batch": num(int(measured["last_batch"])),
+            "batch-statistics-batch": num(int(min(measured["batch_size"], measured["images"]))),
         }
+        if measured["last_batch"] < min(measured["batch_size"], measured["images"]):
+            texts["batch-statistics-last-batch"] = num(int(measured["last_batch"]))
         if not math.isnan(low):
             texts |= {
                 "batch-statistics-prediction-low": percent(low),
@@ -389,7 +391,7 @@ def _claim_numbers(claims: list[dict[str, Any]]) -> dict[str, str]:
         return {}
     verdicts = [claim["verdict"] for claim in claims]
     names = ("supported", "refuted", "mixed", "inconclusive", "untested")
-    texts = {"claims": num(len(claims)), **{f"claims.{name}": num(verdicts.count(name)) for name in names}}
+    texts = {"claims": counted(len(claims), "claim"), **{f"claims.{name}": num(verdicts.count(name)) for name in names}}
     texts["claims.sampled"] = num(sum(claim["sampled"] and claim["verdict"] != "untested" for claim in claims))
     if changed := sum(claim["changed"] is not None for claim in claims):
         texts["claims.changed"] = num(changed)

@@ -174,17 +174,17 @@ def compatibility_table(stage: dict[str, Any], facts: dict[str, Facts]) -> str:
 def _compatibility_row(
     label: str, original: float, ours: Interval, seeds: int, found: Compatibility | None
 ) -> dict[str, str]:
-    row = {"Network": label, "{Original}": _cell(original, 1), "{$n$}": str(seeds), "{Mean}": _cell(ours.mean, 2)}
+    row = {"Network": label, "{Original}": _cell(original, 1), "{Runs}": str(seeds), "{Mean}": _cell(ours.mean, 2)}
     if found is None:
-        missing = ("{$s$}", "{One new run}", r"{$\pm$}", "{Detectable}", "{$p$}")
+        missing = ("{SD}", "{One new run}", r"{$\pm$}", "{Detectable}", "{p-value}")
         return row | dict.fromkeys(missing, "{--}") | {"Compatible?": "unknown"}
     low, high = (f"{100 * limit:.1f}" for limit in (found.prediction.low, found.prediction.high))
     return row | {
-        "{$s$}": _cell(found.std, 2),
+        "{SD}": _cell(found.std, 2),
         "{One new run}": rf"{{{low} to {high}}}",
         r"{$\pm$}": _cell(found.prediction.half, 1),
         "{Detectable}": _cell(found.detectable, 1),
-        "{$p$}": f"{found.p:.3f}",
+        "{p-value}": f"{found.p:.3f}",
         "Compatible?": "compatible" if found.compatible else "incompatible",
     }
 
@@ -260,7 +260,7 @@ def best_table(stage: dict[str, Any], facts: dict[str, Facts]) -> str:
             ours = facts[reproduced].accuracy["test"]
         rows.append(
             {
-                "Reproduced": escape(variants[reproduced]["label"]) if known else "",
+                "Network": escape(variants[reproduced]["label"]) if known else "",
                 "{Original}": _cell(math.nan if original is None else original, 1) if known else "",
                 "{Here}": _cell(ours.mean, 2) if known else "",
                 r"{$\pm$}": _cell(ours.half, 2) if known else "",
