@@ -27,7 +27,7 @@ SPREAD = 0.1  # of one run
 TRUTH = {
     "above": {"inside": 3.0, "bound": BOUND, "outside": -1.0},
     "below": {"inside": -1.0, "bound": BOUND, "outside": 3.0},
-    "within": {"inside": 0.0, "bound": BOUND, "outside": 3.0},
+    "within": {"inside": 0.0, "bound": BOUND, "other bound": -BOUND, "outside": 3.0},
 }
 Noise = Callable[..., np.ndarray]
 Seeds = list[tuple[int, float]]
@@ -75,8 +75,10 @@ def cases() -> Iterator[Case]:
             for verdict, (what, truths, limit) in wrong.items():
                 yield Case(f"{rule}, {told}: {what}", rule, direction, truths, (verdict,), together, limit)
         if not rest:
-            both = ("supported", "refuted")
-            yield Case(f"all, {told}: supported or refuted", "all", direction, ("bound",), both, together, TWO_SIDED)
+            for bound in (name for name in TRUTH[direction] if "bound" in name):
+                at = "" if bound == "bound" else f" at its {bound}"
+                name, both = f"all, {told}: supported or refuted{at}", ("supported", "refuted")
+                yield Case(name, "all", direction, (bound,), both, together, TWO_SIDED)
     name = "all, above, 1 part and a premise: supported, the premise at its bound"
     yield Case(name, "all", "above", ("inside",), ("supported", "refuted"), 0.0, premise="bound")
 

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +114,13 @@ def test_the_shipped_claims_are_those_of_the_study_and_name_variants_of_its_cata
     assert [entry.id for entry in file.load(SHIPPED, catalogue)] == STUDY_IDS + OWN_IDS
 
 
+def test_the_recipe_that_a_claim_says_changes_eleven_settings_changes_so_many():
+    recipe = yaml.safe_load((ROOT / "config.yaml").read_text())["variants"]["mlp-numpy-best"]
+    assert recipe["like"] == "mlp-numpy" and len(recipe.keys() - {"label", "like", "seeds", "evaluate_every"}) == 11
+    statement = {entry.id: entry.statement for entry in file.load(SHIPPED)}["recipe-over-size"]
+    assert "changes eleven settings at once" in statement
+
+
 def test_a_paired_contrast_is_scipys_paired_t_interval(study):
     a, b = [0.50, 0.53, 0.49, 0.55], [0.48, 0.50, 0.485, 0.51]
     study.runs("a", a)
@@ -162,6 +170,28 @@ def test_the_gap_between_the_original_networks_is_told_along_both_paths(study):
     expected = stats.ttest_1samp(gains[:10], 0).confidence_interval(0.95)
     assert interval_of(part["within-sgd"]["known"]) == pytest.approx(tuple(expected))
     assert (found["verdict"], found["changed"]["fresh"]) == ("mixed", True)
+    told = found["sentence"].partition("What sets the two trainings apart in PyTorch, ")[2]
+    numbers = [float(number) for number in re.findall(r"-?\d+\.\d+(?= percentage)", told)]
+    assert len(numbers) == 5 and numbers[0] == round(100 * gap, 2)
+    assert numbers[1] - numbers[2] == pytest.approx(numbers[0], abs=0.011)
+    assert numbers[3] + numbers[4] == pytest.approx(numbers[0], abs=0.011)
+    wider = [part | {"ci95_low": -0.2, "ci95_high": 0.2} if part["id"] == "whole" else part for part in found["parts"]]
+    alike = verdicts.sentence(found | {"parts": wider}).partition("What sets the two trainings apart in PyTorch, ")[2]
+    assert re.findall(r"-?[\d.]+(?= percentage)", alike) == [
+        f"{number:.0f}"
+        for number in 100
+        * np.array(
+            [
+                part[name]["estimate"]
+                for name in ("whole", "within-sgd", "adam-at-default", "sgd-at-small", "within-adam")
+            ]
+        )
+    ]
+    (rule,) = [line for line in latex.changed_rules([found]).split("\n") if line.startswith(r"\textbf")]
+    assert r"fresh seeds alone decide; fixed by commit 487e087 & " in rule
+    assert (
+        r"& if the test accuracy of NumPy's MLP minus that of PyTorch's above \num{1} percentage point, each:" in rule
+    )
     assert "within SGD, " in found["sentence"] and "within Adam, " in found["sentence"]
 
 
@@ -276,6 +306,13 @@ def test_one_printed_run_is_refuted_by_the_prediction_interval_and_supported_by_
     assert found["parts"][0]["next_run"]["estimate"] == pytest.approx(0.51)
 
 
+def test_independent_samples_are_counted_one_by_one(study):
+    for name, accuracies in {"a": [0.5, 0.6, 0.7], "b": [0.4], "c": [0.3, 0.4]}.items():
+        study.runs(name, accuracies)
+    (found,) = study.evaluate(claim(CONTRAST | {"weights": {"a": 1, "b": -2, "c": 1}, "paired": False}))
+    assert found["reason"].startswith("there is one completed seed of b and two completed seeds of c, and a verdict")
+
+
 def test_one_seed_or_a_variant_that_is_not_run_leaves_a_claim_untested(study):
     study.runs("a", [0.5])
     study.runs("b", [0.4])
@@ -340,6 +377,7 @@ def test_the_image_interval_is_that_of_the_mean_difference_over_images(study):
 def test_implementations_agree_where_no_loss_or_gradient_differs_by_more_than_the_bound(study):
     comparison = {"kind": "gradient-agreement", "variants": ["a", "b"], "metric": "loss", "split": "train"}
     entry = claim(comparison, 1e-9, direction="below")
+    del entry["sentences"]["inconclusive"]
     study.run("a", 0)
     assert study.evaluate(entry)[0]["reason"] == "this study does not run b"
     study.run("b", 0)
@@ -357,6 +395,7 @@ def test_implementations_agree_where_no_loss_or_gradient_differs_by_more_than_th
     assert (agree["verdict"], agree["estimate"], agree["pairs"], agree["ci95_low"]) == ("supported", 3e-15, 2, None)
     assert agree["reason"] == "3e-15 lies below 1e-9" and agree["sentence"] == "supported: 3e-15"
     assert found([1e-16, 2e-9], [3e-15, 2e-15])["verdict"] == "refuted"
+    assert found([1e-16, 1e-9], [3e-15, 2e-15])["verdict"] == "supported"  # the bound itself is decided
     disagree = found([1e-16, 2e-16], [3e-15, 2.5e-3])
     assert (disagree["verdict"], disagree["reason"]) == ("refuted", "2.5e-3 does not lie below 1e-9")
     assert r"\num{2.5e-3} &  & $<$\,\num{1e-9}" in latex.table([disagree])
@@ -478,6 +517,10 @@ def test_shift_tolerance_is_the_difference_of_the_points_lost(study):
     a, b = np.array(lost["a"]) / 0.8, np.array(lost["b"]) / 0.5
     expected = stats.ttest_ind(b, a, equal_var=False).confidence_interval(0.95)
     assert interval_of(share) == pytest.approx(tuple(expected)) and share["unit"] == "percent"
+    table[(table["variant"] == "a") | (table["seed"] < 2)].to_csv(study.folder / "shifts.csv", index=False)
+    (few,) = study.evaluate(entry)
+    assert few["reason"].startswith("there are two completed seeds of b, and a verdict takes at least three")
+    assert "So far a\\_b is \\num{6.00} percentage points." in latex.paragraph(few)
     table[table["variant"] == "a"].to_csv(study.folder / "shifts.csv", index=False)
     assert study.evaluate(entry)[0]["reason"] == "the accuracy on shifted images was not measured for b"
 
@@ -538,6 +581,28 @@ TEXT = """\
         ("id: other", "id: own", "16: claim 'a-claim': parts.1.id: 'own' is the id of"),
         ("decides: all", "decides: both", "4: claim 'a-claim': decides: expected one of all, each, found 'both'"),
         ("decides: all", "decides: each", "1: claim 'a-claim': expected sentences.mixed with decides: each, and with"),
+        (
+            "paired: true",
+            "paired: true\n        fresh_seeds: [1, 2]",
+            "14: claim 'a-claim': parts.0.comparison.fresh_seeds: list should have at least 3 items",
+        ),
+        (
+            "paired: true",
+            "paired: true\n        fresh_seeds: [1, 2, 2]",
+            "14: claim 'a-claim': parts.0.comparison.fresh_seeds: has 2 twice",
+        ),
+        (
+            "{kind: setting-effect, variant: a, metric: accuracy, split: validation,\n"
+            "                   weights: {hidden: 1}}",
+            "{kind: gradient-agreement, variants: [a, b], metric: loss, split: train}\n"
+            "      smallest_effect: 1.0e-9\n      why: so",
+            "16: claim 'a-claim': parts.1: expected the direction below of gradient-agreement, found above",
+        ),
+        (
+            '    inconclusive: "Perhaps."\n',
+            "",
+            "1: claim 'a-claim': expected sentences.inconclusive, but not where gradient-agreement alone decides",
+        ),
         ("role: shown", "role: premis", "17: claim 'a-claim': parts.1.role: expected one of decides, premise, shown, "),
         ("role: shown", "role: premise", "16: claim 'a-claim': parts.1: expected smallest_effect of a part with the"),
         (
@@ -638,7 +703,8 @@ def test_a_changed_rule_is_told_with_both_verdicts_and_whether_seen_data_decide(
         ((0.4, 0.5), [0, 1, 2], "supported"),
         ((0.4, 0.6), [0, 1, 2], "refuted"),
         ((0.4, 0.52), [0, 1, 2], "inconclusive"),
-        ((0.4, 0.4), [0], "untested"),
+        ((0.4, 0.4), [0], None),  # too few to tell
+        ((0.4, 0.5), [0, 1, 2, 9], None),  # one of them is not run here
         ((), [0], None),
     ],
 )
@@ -651,6 +717,13 @@ def test_a_former_rule_is_told_again_on_the_seeds_that_were_known(study, marks, 
     change = {"rule": "R.", "reason": "S.", "verdict": "mixed", "parts": parts}
     (found,) = study.evaluate(claim(comparison, changed=change))
     assert found["changed"]["known"] == expected
+    if expected == "supported":  # but not of what a search chose otherwise
+        for run, width in itertools.product(sorted(study.folder.glob("runs/a/*/run.json")), ([500], [100])):
+            run.write_text(json.dumps(json.loads(run.read_text()) | {"settings": {"hidden": width}}))
+        other = change | {"parts": [part | {"settings": {"hidden": [500]}} for part in parts]}
+        assert study.evaluate(claim(comparison, changed=other))[0]["changed"]["known"] is None
+        other = change | {"parts": [part | {"settings": {"hidden": [100]}} for part in parts]}
+        assert study.evaluate(claim(comparison, changed=other))[0]["changed"]["known"] == expected
     told = latex.changed_rules([found])
     assert rf"R.\newline \emph{{{expected or 'mixed (as recorded)'}}} &" in told
 

@@ -87,9 +87,14 @@ def changed_rules(claims: list[dict[str, Any]]) -> str:
     for claim in claims:
         if (changed := claim["changed"]) is None:
             continue
-        bounds = [f"{escape(part['label'])} {_bound(part)}" for part in claim["parts"] if part["role"] == "decides"]
+        bounds, premises = (
+            [f"{escape(part['label'])} {_bound(part)}" for part in claim["parts"] if part["role"] == role]
+            for role in ("decides", "premise")
+        )
         conjunction = {"all": "all of: ", "each": "each: "}[claim["decides"]] if len(bounds) > 1 else ""
+        conjunction = f"if {' and '.join(premises)}, {conjunction}" if premises else conjunction
         data = "fresh seeds alone decide" if changed["fresh"] else "rule chosen after seeing data"
+        data += f"; fixed by commit {escape(changed['frozen'])}" if changed["frozen"] else ""
         cells = [
             rf"\textbf{{{escape(claim['title'])}}}\newline {data}",
             rf"{escape(changed['rule'])}\newline \emph{{{changed['known'] or changed['verdict'] + ' (as recorded)'}}}",
@@ -158,12 +163,15 @@ def paragraph(claim: dict[str, Any]) -> str:
         rf"\emph{{{escape(claim['statement'])}}}",
         sentence(claim, _LATEX),
     ]
+    if not is_tested and told["estimate"] is not None:
+        sentences.append(f"So far {escape(told['label'])} is {quantity(told, 'estimate', _LATEX)}.")
     if claim["image_level"] is not None:
         shown = told | claim["image_level"]
         low, high = number(shown, "ci95_low", _LATEX), quantity(shown, "ci95_high", _LATEX)
-        alone = rf"So far {escape(told['label'])} is {quantity(shown, 'estimate', _LATEX)}, and resampling"
-        opening = "Resampling" if is_tested else alone
-        sentences.append(f"{opening} the test images instead of the seeds gives {low} to {high}.")
+        resampled = "Resampling the test images instead of the seeds gives"
+        sentences.append(f"{resampled} {low} to {high} for {escape(told['label'])}.")
+    if told["next_run"] is not None:
+        sentences.append(r"\WithResult{data.copy}{\result{data.copy}}")
     if told["known"] is not None and told["known"]["estimate"] is not None:
         known = told | told["known"]
         limits = f" ({number(known, 'ci95_low', _LATEX)} to {quantity(known, 'ci95_high', _LATEX)})"

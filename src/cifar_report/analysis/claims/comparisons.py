@@ -4,7 +4,7 @@ Accuracies are fractions, losses nats, and differences of them too.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -139,14 +139,20 @@ def _contrast(comparison: Contrast, evidence: Evidence, enters: Callable[[int], 
         unit,
         pairs,
         sum(map(len, values.values())),
-        _too_few(pairs, "completed seed", weights),
+        _too_few({_listed(weights): pairs} if comparison.paired else {name: len(values[name]) for name in weights}),
         _diverged(weights, evidence, enters),
         images,
     )
 
 
-def former(part: FormerPart, evidence: Evidence) -> Measured:
-    """A part of a former rule, over the seeds that were known when it was changed."""
+def former(part: FormerPart, evidence: Evidence) -> Measured | None:
+    """A part of a former rule, over the seeds that were known when it was changed; None where these are not run."""
+    for name in part.comparison.weights:
+        if not set(part.seeds) <= set(evidence.variants.get(name, {"seeds": []})["seeds"]):
+            return None
+        of_runs = [run.record["settings"] for run in evidence.facts[name].runs if part.settings]
+        if any(settings[key] != value for settings in of_runs for key, value in part.settings.items()):
+            return None
     return _contrast(part.comparison, evidence, frozenset(part.seeds).__contains__)
 
 
@@ -194,7 +200,7 @@ def setting_effect(comparison: SettingEffect, evidence: Evidence) -> Measured:
     estimate = searches.main_effects(trials, comparison.weights)
     each = searches.configurations(trials)
     replicates = int((each["trials"] - each["diverged"]).min())
-    lacks = _too_few(replicates, "completed trial", ["a configuration"])
+    lacks = _too_few({"a configuration": replicates}, "completed trial")
     return Measured(estimate, "points", replicates, len(trials) - len(left_out), lacks, left_out)
 
 
@@ -225,7 +231,7 @@ def setting_progress(comparison: SettingProgress, evidence: Evidence) -> Measure
         if len(differences := _along(large, small)):
             logs.setdefault(tuple(pair[others]), []).append(float(np.mean(differences)))
             runs += 2
-    lacks = _too_few(len(logs), "pair", [f"configurations that differ in {comparison.setting} alone"])
+    lacks = _too_few({f"configurations that differ in {comparison.setting} alone": len(logs)}, "pair")
     estimate = LogEstimate(*mean_estimate([float(np.mean(seeds)) for seeds in logs.values()]))
     return Measured(estimate, "percent", len(logs), runs, lacks, tuple(left_out))
 
@@ -258,7 +264,7 @@ def shift_tolerance(comparison: ShiftTolerance, evidence: Evidence) -> Measured:
         return Measured(unit=unit, lacks=f"the accuracy on shifted images was not measured for {_listed(missing)}")
     first, second = (loss[name].to_numpy() for name in names)
     estimate, count = welch_estimate([(1, second), (-1, first)]), min(len(first), len(second))
-    lacks = _too_few(count, "completed seed", names)
+    lacks = _too_few(dict(zip(names, map(len, (first, second)), strict=True)))
     return Measured(estimate, unit, count, len(first) + len(second), lacks, _diverged(names, evidence))
 
 
@@ -320,12 +326,16 @@ def _not_fresh(fresh: Iterable[int], planned: Iterable[int]) -> str:
     return f"seeds {whole} decide it, and this study does not run {len(missing)} of them" if missing else ""
 
 
-def _too_few(count: int, what: str, of: Iterable[str]) -> str:
-    if count >= FEWEST:
+def _too_few(counts: Mapping[str, int], what: str = "completed seed") -> str:
+    """That some samples are too small for a verdict, each with its size."""
+    few = {of: count for of, count in counts.items() if count < FEWEST}
+    if not few:
         return ""
-    there = ("there is no {}", "there is one {}", "there are two {}s")[count].format(what)
-    unknown = ", so that what other seeds would change is unknown" if count else ""
-    return f"{there} of {_listed(of)}, and a verdict takes at least three{unknown}"
+    told = _listed(f"{('no', 'one', 'two')[n]} {what}{'s' * (n > 1)} of {of}" for of, n in few.items())
+    unknown = ", so that what other seeds would change is unknown" if min(few.values()) else ""
+    return (
+        f"there {'are' if next(iter(few.values())) > 1 else 'is'} {told}, and a verdict takes at least three{unknown}"
+    )
 
 
 def _diverged(

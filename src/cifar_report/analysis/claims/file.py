@@ -179,6 +179,8 @@ class Part(_Model):
             raise refused("expected smallest_effect beside direction, found none")
         if self.smallest_effect is None and self.role != "shown":
             raise refused(f"expected smallest_effect of a part with the role {self.role}, found none")
+        if self.smallest_effect is not None and not self.comparison.sampled and self.direction != "below":
+            raise refused(f"expected the direction below of {self.comparison.kind}, found {self.direction}")
         if self.smallest_effect is not None and self.direction == "within" and self.smallest_effect <= 0:
             raise refused(f"expected a smallest_effect above 0 with the direction within, found {self.smallest_effect}")
         return self
@@ -198,12 +200,14 @@ class Sentences(_Model):
     """What the report says for each verdict: templates of PLACEHOLDERS and LISTS.
 
     A placeholder stands for the part that the verdict is told by, and behind a part's id and a dot for that part.
+    `beside` follows each but untested; its estimates are rounded alike.
     """
 
     supported: Template
     refuted: Template
     mixed: Template | None = None  # where each part decides
-    inconclusive: Template
+    inconclusive: Template | None = None  # where something is left to chance, or a premise
+    beside: Template | None = None
     untested: Annotated[Template, AfterValidator(_with_reason)]
 
     def parts(self) -> Iterator[tuple[str, str]]:
@@ -220,6 +224,7 @@ class FormerPart(_Model):
     comparison: Contrast
     seeds: Annotated[list[int], Field(min_length=1)]
     smallest_effect: float
+    settings: dict[str, Any] = {}  # that a search had chosen then: with others, they are other networks
 
 
 class Change(_Model):
@@ -228,6 +233,7 @@ class Change(_Model):
     rule: Text  # the former one
     reason: Text
     verdict: Verdict  # what the former one gave in the first reference
+    frozen: Text | None = None  # the commit that fixed the present one, before the fresh seeds were trained
     parts: list[FormerPart] = []  # the former one, where it can be computed from runs: all had to lie above
 
 
@@ -256,6 +262,10 @@ class Claim(_Model):
             raise refused("expected a part with the role decides, found none")
         if (self.decides == "each") != (self.sentences.mixed is not None):
             raise refused("expected sentences.mixed with decides: each, and with it alone")
+        counting = [part for part in self.parts if part.role != "shown"]
+        is_open = any(part.role == "premise" or part.comparison.sampled for part in counting)
+        if is_open != (self.sentences.inconclusive is not None):
+            raise refused("expected sentences.inconclusive, but not where gradient-agreement alone decides")
         return self
 
 

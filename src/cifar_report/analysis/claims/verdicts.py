@@ -81,7 +81,7 @@ def judge(measured: Measured, smallest: float, direction: Direction, of: int = 1
             case "above":
                 return low > smallest, high < smallest
             case "below":
-                return high < smallest, low > smallest
+                return high <= smallest, low > smallest  # with the bound, so that what is exact is decided
             case "within":
                 return (-smallest < low) & (high < smallest), (low > smallest) | (high < -smallest)
 
@@ -131,6 +131,7 @@ def _tested(claim: Claim, evidence: Evidence) -> dict[str, Any]:
     told = _told_by(verdict, deciding, premises)
     parts = [entry for _, entry, _ in found]
     template = getattr(claim.sentences, verdict)
+    beside = None if verdict == "untested" else claim.sentences.beside
     tested = {
         "id": claim.id,
         "statement": claim.statement,
@@ -144,6 +145,7 @@ def _tested(claim: Claim, evidence: Evidence) -> dict[str, Any]:
         "part": told["id"],
         "parts": parts,
         "template": template,
+        "beside": beside,
         "changed": claim.changed
         and {
             **claim.changed.model_dump(exclude={"parts"}),
@@ -174,17 +176,21 @@ def former_verdict(change: Change, evidence: Evidence) -> Verdict | None:
     """What the former rule says of this study's runs of the seeds that were known; None where it is not computed.
 
     It asked for 95 % intervals above the smallest effects, and fell with one that lay below. Two seeds were enough.
+    Nothing is computed where the study does not run what was known, or has too little of it to tell.
     """
     if not change.parts:
         return None
     found = []
     for part in change.parts:
         measured = former(part, evidence)
+        if measured is None:
+            return None
         _, low, high = measured.estimate.interval()
         found.append(
             Judged(low > part.smallest_effect, refutes=high < part.smallest_effect, untested=measured.pairs < 2)
         )
-    return decide("all", found)
+    verdict = decide("all", found)
+    return None if verdict == "untested" else verdict
 
 
 def _is_fresh(claim: Claim) -> bool:
@@ -273,9 +279,17 @@ PLAIN = Notation()
 
 
 def sentence(claim: dict[str, Any], notation: Notation = PLAIN) -> str:
-    """A claim's template with its parts' values in the place of `file.PLACEHOLDERS` and `file.LISTS`."""
+    """A claim's templates with its parts' values in the place of `file.PLACEHOLDERS` and `file.LISTS`."""
     parts = {part["id"]: part for part in claim["parts"]}
+    told = _filled(claim["template"], claim, parts, notation)
+    if claim["beside"] is None:
+        return told
+    named = {field.rpartition(".")[0] for _, field, _, _ in string.Formatter().parse(claim["beside"]) if field}
+    alike = {"decimals": min((_decimals(parts[each]) for each in named if each), default=2)}
+    return f"{told} {_filled(claim['beside'], claim, {key: part | alike for key, part in parts.items()}, notation)}"
 
+
+def _filled(template: str, claim: dict[str, Any], parts: dict[str, dict[str, Any]], notation: Notation) -> str:
     def value(field: str) -> str:
         part, _, name = field.rpartition(".")
         if name in ("supporting", "refuting"):
@@ -286,7 +300,7 @@ def sentence(claim: dict[str, Any], notation: Notation = PLAIN) -> str:
             return notation.words(claim["reason"])
         return _values(parts[part or claim["part"]], notation)[name]
 
-    pieces = string.Formatter().parse(claim["template"])
+    pieces = string.Formatter().parse(template)
     return "".join(notation.words(text) + (value(field) if field else "") for text, field, _, _ in pieces)
 
 
@@ -344,6 +358,8 @@ def _digits(part: dict[str, Any], key: str) -> str:
 
 
 def _decimals(part: dict[str, Any]) -> int:
+    if "decimals" in part:
+        return int(part["decimals"])
     if part["ci95_low"] is None or part["ci95_low"] == part["ci95_high"]:
         return 2
     half = _SCALES[part["unit"]] * (part["ci95_high"] - part["ci95_low"]) / 2
