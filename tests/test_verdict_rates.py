@@ -1,6 +1,8 @@
 """The short form of simulate_verdicts.py: few studies a case, so that only gross errors of the rules show."""
 
 import dataclasses
+import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from simulate_verdicts import ONE_SIDED, cases, normal, of_a_printed_run, rate, 
 from cifar_report.analysis.searches import main_effects
 from cifar_report.study import config
 
+ROOT = Path(__file__).parent.parent
 STUDIES = 400
 
 
@@ -42,7 +45,7 @@ def test_an_effect_in_the_shipped_grid_errs_as_rarely_although_initial_weights_c
 
     Were seeds shared by configurations, one study in five would err, not one in twenty.
     """
-    document = yaml.safe_load((Path(__file__).parent.parent / "config.yaml").read_text())
+    document = yaml.safe_load((ROOT / "config.yaml").read_text())
     grid = config.load(document).searches["mlp-grid"]
     outside = []
     for study in range(150):
@@ -64,3 +67,12 @@ def test_an_effect_in_the_shipped_grid_errs_as_rarely_although_initial_weights_c
         _, low, high = main_effects(table, {"hidden": 1, "batch_size": 1}).interval()
         outside.append(low > 0 or high < 0)
     assert np.mean(outside) < 0.05 + 3.5 * np.sqrt(0.05 * 0.95 / len(outside))
+
+
+def test_the_text_has_the_rates_of_what_intervals_do_not_promise():
+    rows = json.loads((ROOT / "benchmarks/verdicts.json").read_text())
+    free = [row for row in rows if row["limit"] is None]
+    worst = [max(100 * row["value"] for row in free if told in row["name"]) for told in ("skewed", " times the spread")]
+    text = (ROOT / "report/sections/findings.tex").read_text()
+    told = re.search(r"up to \\qty\{(.*?)\}.*err with skewed noise, and up to \\qty\{(.*?)\}", text, re.DOTALL)
+    assert told and list(told.groups()) == [f"{each:.1f}" for each in worst]
