@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import re
 import shutil
 import tarfile
 from pathlib import Path
@@ -10,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from runs import obtain, requested, settings
-from safetensors.numpy import save
+from safetensors.numpy import load, save
 
 from cifar_report import cli
 from cifar_report.base.files import read_json, to_json, write_text
 from cifar_report.data import datasets
 from cifar_report.runs import store
+from cifar_report.runs.consistency import contradiction
 from cifar_report.runs.exchange import export, import_runs
 from cifar_report.runs.record import record_digest
 from cifar_report.study.identity import code_digest, run_identity
@@ -163,7 +165,7 @@ def other_samples(run):
     [
         (other_status, "run.json: status completed, but step 1 of 4"),
         (other_accuracy, "curve.csv: its last step is not that of run.json"),
-        (other_samples, "run.json: step 4 of 4, samples_seen"),
+        (other_samples, "run.json: samples_seen: expected 128"),
         (settings_changed, "identity: is not that of its settings"),
         (other_seed, "identity: is not that of its settings, seed"),
         (other_study, "settings: steps: differ"),
@@ -193,54 +195,131 @@ def test_one_altered_file_stops_its_run_alone(exported, tmp_path, capsys):
     assert "2 run(s) imported" in told.out and "model.safetensors: expected SHA-256" in told.err
 
 
-def with_arrays(change):
-    """Members with other logits or weights, to which the digests in run.json are made to fit."""
+def with_files(change):
+    """Members where runs with logits are changed, to which identity and digests in run.json are made to fit."""
 
     def edit(members):
         out = dict(members)
-        for name in members:
-            if (folder := name.removesuffix("/test-logits.npy")) != name:
-                kept = {file: members[f"{folder}/{file}"] for file in store.RUN_FILES} | change(members[name])
-                run = json.loads(members[f"{folder}/run.json"])
-                run["digests"] = {file: hashlib.sha256(content).hexdigest() for file, content in kept.items()}
-                run["sha256"] = record_digest(run)
-                out |= {f"{folder}/{file}": content for file, content in kept.items()}
-                out[f"{folder}/run.json"] = to_json(run).encode()
+        for folder in {name.partition("/")[0] for name in members if name.endswith("/test-logits.npy")}:
+            files = {file: out.pop(f"{folder}/{file}") for file in store.RUN_FILES}
+            run = json.loads(out.pop(f"{folder}/run.json"))
+            change(run, files)
+            run["digests"] = {file: hashlib.sha256(content).hexdigest() for file, content in files.items()}
+            run["sha256"] = record_digest(run)
+            files["run.json"] = to_json(run).encode()
+            out |= {f"{folder}/{file}": content for file, content in files.items()}
         return out
 
     return edit
 
 
-def as_logits(change):
-    def edit(content):
+def logits(change):
+    def edit(run, files):
         file = io.BytesIO()
-        np.save(file, change(np.load(io.BytesIO(content))))
-        return {"test-logits.npy": file.getvalue()}
+        np.save(file, change(np.load(io.BytesIO(files["test-logits.npy"]))))
+        files["test-logits.npy"] = file.getvalue()
 
     return edit
 
 
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [
-        (as_logits(lambda logits: logits[::-1]), "test-logits.npy: its logits give the test loss"),
-        (as_logits(lambda logits: logits[1:]), "test-logits.npy: expected a row for each of the"),
-        (as_logits(lambda logits: logits.astype(np.float64)), "test-logits.npy: expected float32"),
-        (
-            lambda _: {"model.safetensors": save({"w": np.full(3, np.nan, np.float32)})},
-            "model.safetensors: holds values",
-        ),
-        (lambda _: {"model.safetensors": save({"w": np.zeros(3)})}, "model.safetensors: expected float32"),
-        (lambda _: {"model.safetensors": b"no weights"}, "model.safetensors: cannot be read"),
-    ],
-    ids=["other order", "a row lost", "float64", "no numbers", "weights of float64", "no weights"],
-)
-def test_what_can_be_recomputed_is(trained, exported, tmp_path, change, named):
+def weights(change):
+    return lambda run, files: files.update({"model.safetensors": save(change(load(files["model.safetensors"])))})
+
+
+def curve(old, new):
+    """A pattern of curve.csv, which must be there, replaced."""
+
+    def edit(run, files):
+        text, count = re.subn(old, new, files["curve.csv"].decode())
+        assert count
+        files["curve.csv"] = text.encode()
+
+    return edit
+
+
+def told(**changes):
+    return lambda run, files: run.update(changes)
+
+
+def final(split, metric, change):
+    """A value of `final`, and of the curve's last step, so that these go together."""
+
+    def edit(run, files):
+        before, after = run["final"][split][metric], change(run["final"][split][metric])
+        run["final"][split][metric] = after
+        head, last = files["curve.csv"].decode().rsplit(f"{run['step']},{run['samples_seen']},{split},", 1)
+        last = last.replace(repr(before), "" if after is None else repr(after), 1)
+        files["curve.csv"] = f"{head}{run['step']},{run['samples_seen']},{split},{last}".encode()
+
+    return edit
+
+
+def without_logits(run, files):
+    del files["test-logits.npy"], run["final"]["test"]
+
+
+def renamed(arrays):
+    return {f"x{name}": array for name, array in arrays.items()}
+
+
+def no_file(name, content):
+    return lambda run, files: files.update({name: content})
+
+
+CONTRADICTIONS = {
+    "other order": (logits(lambda x: x[::-1]), "test-logits.npy: its logits give the test loss"),
+    "a row lost": (logits(lambda x: x[1:]), "test-logits.npy: expected float32 logits, a row for each of 360 test"),
+    "columns more": (logits(lambda x: np.pad(x, ((0, 0), (0, 3)), constant_values=-1e9)), "of shape (360, 13)"),
+    "float64": (logits(lambda x: x.astype(np.float64)), "found float64"),
+    "no array": (no_file("test-logits.npy", b"garbage"), "test-logits.npy: expected a file of logits"),
+    "half a header": (no_file("test-logits.npy", b"\x93NUMPY\x01\x00v\x00{'descr"), "expected a file of logits"),
+    "a pickle": (logits(lambda x: np.array([{}], object)), "test-logits.npy: expected a file of logits"),
+    "no logits": (without_logits, "run.json: digests: expected those of curve.csv"),
+    "no numbers": (weights(lambda w: {n: a * np.nan for n, a in w.items()}), "values that are no numbers"),
+    "other names": (weights(renamed), "model.safetensors: linear.0.bias: expected float32 of shape (5,)"),
+    "transposed": (weights(lambda w: {n: np.ascontiguousarray(a.T) for n, a in w.items()}), "found float32 of shape"),
+    "wider": (weights(lambda w: {n: a.astype(np.float64) for n, a in w.items()}), "found float64 of shape"),
+    "no weights": (no_file("model.safetensors", b"no weights"), "model.safetensors: cannot be read"),
+    "test loss": (final("test", "loss", lambda x: x * 1.00009), "its logits give the test loss"),
+    "an image more": (final("test", "accuracy", lambda x: x + 1 / 360), "its logits give the test loss"),
+    "part of an image": (final("train", "accuracy", lambda x: x + 1e-4), "no whole number of images"),
+    "a loss that is none": (final("train", "loss", lambda _: None), "run.json: status completed"),
+    "diverged": (told(status="diverged"), "run.json: status diverged"),
+    "samples of the curve": (curve(r"(?m)^2,64,", "2,65,"), "curve.csv: expected a row each 2 steps"),
+    "rows lost": (curve(r"(?m)^2,64,.*\n", ""), "curve.csv: expected a row each 2 steps"),
+    "first accuracy": (curve(r"(?m)^(0,0,train,.*),.*$", r"\1,0.123456"), "no whole number of images"),
+    "threads": (told(threads=99), "run.json: threads: expected 1"),
+    "parameters": (told(parameters=7), "run.json: parameters: expected"),
+    "operations": (told(forward_flops=0), "run.json: forward_flops: expected"),
+    "subsets": (told(evaluation_subsets={}), "run.json: evaluation_subsets: expected"),
+    "no device": (lambda run, files: run.pop("device"), "run.json: the key 'device' is missing"),
+}
+
+
+@pytest.mark.parametrize("case", CONTRADICTIONS)
+def test_what_can_be_recomputed_is(trained, exported, tmp_path, case):
     """A run whose digests fit, and whose files contradict each other, never enters the store."""
-    changed = repacked(exported, tmp_path / "changed.tar", with_arrays(change))
+    change, named = CONTRADICTIONS[case]
+    changed = repacked(exported, tmp_path / "changed.tar", with_files(change))
     counts, refused = import_runs(changed, tmp_path / "store", trained / "results/small")
     assert (counts["imported"], len(refused)) == (1, 2)  # the trial has no logits, and was not changed
     assert all(named in message for message in refused)
+
+
+def test_a_run_that_diverged_is_taken(dataset, tmp_path):
+    wild = settings(steps=6, learning_rate=1e6)
+    finished = obtain(wild, 0, dataset, tmp_path / "store")
+    run = read_json(finished / "run.json")
+    assert run["status"] == "diverged"
+    assert contradiction(finished, run, dataset, dataset.split("test")[1]) == ""
+
+
+@pytest.mark.parametrize("kind", ["torch-mlp", "torch-vgg"])
+def test_runs_of_pytorch_are_taken(dataset, tmp_path, kind):
+    averaged = {"average_decay": 0.9, "batch_norm": "torch", "train_on": "train+validation"}
+    chosen = settings(steps=3, kind=kind, hidden=(5,) if kind == "torch-mlp" else (), **averaged)
+    finished = obtain(chosen, 0, dataset, tmp_path / "store")
+    assert contradiction(finished, read_json(finished / "run.json"), dataset, dataset.split("test")[1]) == ""
 
 
 @pytest.mark.parametrize("lost", ["curve.csv", "run.json"])

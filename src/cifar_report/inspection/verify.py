@@ -15,7 +15,7 @@ from cifar_report.data import datasets
 from cifar_report.inspection.explain import plan_of, planned_identity, planned_runs
 from cifar_report.inspection.frames import finished_runs
 from cifar_report.rendering import tables
-from cifar_report.runs.finished import Run, against_labels
+from cifar_report.runs.finished import Run, against_labels, read_logits
 from cifar_report.runs.record import record_digest
 from cifar_report.runs.store import RUN_FILES
 from cifar_report.study import plan
@@ -210,8 +210,9 @@ def _against_store(path: Path, store: Path) -> str:
 
 def _against_logits(path: Path, results: Path) -> str:
     """Whether the test loss and accuracy are those of the stored logits."""
-    final = read_json(path / "run.json")["final"]["test"]
-    return against_labels(np.load(path / "test-logits.npy"), final, np.load(results / "dataset/test-labels.npy"))
+    data, final = datasets.load(results / "dataset"), read_json(path / "run.json")["final"]["test"]
+    labels, size = np.load(results / "dataset/test-labels.npy"), (data.counts["test"], len(data.class_names))
+    return against_labels(read_logits(path / "test-logits.npy"), final, labels, size)
 
 
 def _stored(store: Path) -> Iterator[Check]:

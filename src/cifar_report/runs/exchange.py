@@ -14,15 +14,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
-
 from cifar_report.base.errors import InputError
 from cifar_report.base.files import atomic, read_json, sha256
 from cifar_report.data import datasets
-from cifar_report.runs.finished import against_labels, read_curve
-from cifar_report.runs.record import read_record, record_digest
+from cifar_report.runs.consistency import contradiction
+from cifar_report.runs.record import RunRecord, read_record, record_digest
 from cifar_report.runs.store import RUN_FILES, identity_of, locked
 from cifar_report.study import plan
 from cifar_report.study.identity import code_digest, run_identity
@@ -30,7 +26,7 @@ from cifar_report.study.kinds import KINDS
 from cifar_report.study.settings import Settings
 
 MEMBER = re.compile(r"([0-9a-f]{64})/(run\.json|curve\.csv|model\.safetensors|test-logits\.npy)")
-NEEDED = ("identity", "code", "settings", "data", "digests", "commit", "step", "samples_seen", "sha256")
+NEEDED = sorted(set(RunRecord.model_fields) - {"variant"})
 
 
 def export(results: Path, store: Path, output: Path) -> tuple[int, int]:
@@ -87,12 +83,14 @@ def import_runs(source: Path, store: Path, results: Path | None = None) -> tuple
         unpacked = _unpack(source, Path(scratch))
         codes = {kind: code_digest(kind) for kind in KINDS}
         study = _study(results) if results else None
-        for folder in unpacked:
+        good = []
+        for folder in unpacked:  # all are examined before the first one enters
             try:
                 _verify(folder, codes, study)
+                good.append(folder)
             except InputError as error:
                 refused.append(f"{source}: {folder.name[:12]}: {error}")
-                continue
+        for folder in good:
             with locked(store / folder.name):
                 finished = store / folder.name / "finished"
                 if (finished / "run.json").is_file():
@@ -201,50 +199,8 @@ def _verify(folder: Path, codes: dict[str, str], study: dict[str, Any] | None) -
                 f"settings: {', '.join(differ)}: differ from those of every variant and trial of this study, of the "
                 "nearest in these; change the configuration, or import without --results"
             )
-    if contradiction := _contradiction(folder, run, study["labels"] if study else None):
-        raise InputError(f"{contradiction}; what its files say does not go together: export anew")
-
-
-def _contradiction(folder: Path, run: dict[str, Any], labels: np.ndarray | None) -> str:
-    """What in a run's files contradicts its run.json, as far as it can be computed; empty where nothing does.
-
-    Args:
-        labels: of the test split, where the study is known.
-    """
-    completed, step, settings = run["status"] == "completed", run["step"], run["settings"]
-    if run["samples_seen"] != step * settings["batch_size"] or step > settings["steps"]:
-        return f"run.json: step {step} of {settings['steps']}, samples_seen {run['samples_seen']}"
-    if completed and step != settings["steps"]:
-        return f"run.json: status completed, but step {step} of {settings['steps']}"
-    curve = read_curve(folder / "curve.csv")
-    last = curve[curve["step"] == step].set_index("split")[["loss", "accuracy"]]
-    told = {
-        split: [np.nan if final["loss"] is None else final["loss"], final["accuracy"]]
-        for split, final in run["final"].items()
-    }
-    found = {split: list(row) for split, row in zip(last.index, last.to_numpy(), strict=True)}
-    if curve["step"].iloc[-1] != step or not _equal(told, found):
-        return f"curve.csv: its last step is not that of run.json's step {step} and final"
-    try:
-        weights = load_file(folder / "model.safetensors")
-    except (SafetensorError, ValueError, OSError) as error:
-        return f"model.safetensors: cannot be read ({error})"
-    arrays = {"model.safetensors": list(weights.values())}
-    if "test-logits.npy" in run["digests"]:
-        logits = np.load(folder / "test-logits.npy", allow_pickle=False)
-        arrays["test-logits.npy"] = [logits]
-        if problem := against_labels(logits, run["final"].get("test"), labels):
-            return f"test-logits.npy: {problem}"
-    for name, values in arrays.items():
-        if not values or any(array.dtype.kind == "f" and array.dtype != np.float32 for array in values):
-            return f"{name}: expected float32"
-        if completed and not all(np.isfinite(array).all() for array in values):
-            return f"{name}: holds values that are no numbers, but run.json says that the run was completed"
-    return ""
-
-
-def _equal(a: dict[str, list[float]], b: dict[str, list[float]]) -> bool:
-    return a.keys() == b.keys() and all(np.array_equal(a[split], b[split], equal_nan=True) for split in a)
+    if problem := contradiction(folder, run, *((study["dataset"], study["labels"]) if study else (None, None))):
+        raise InputError(f"{problem}; what its files say does not go together: export anew")
 
 
 def _study(results: Path) -> dict[str, Any]:
@@ -265,7 +221,7 @@ def _study(results: Path) -> dict[str, Any]:
     data = datasets.load(results / "dataset")
     # Where the arrays are not there yet, nothing is recomputed from them.
     labels = data.split("test")[1] if (results / "dataset/test-labels.npy").is_file() else None
-    return {"settings": settings, "data": data.digests(), "labels": labels}
+    return {"settings": settings, "data": data.digests(), "dataset": data, "labels": labels}
 
 
 def _filled(found: dict[str, Any], planned: dict[str, Any], chosen: list[str]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from cifar_report.base.errors import InputError
 from cifar_report.base.files import read_json, read_table, sha256
 from cifar_report.runs.record import read_record, record_digest
 from cifar_report.training.batches import scores
+from cifar_report.training.loop import LARGEST_LOSS
 
 COLUMNS = {"step": "int64", "samples_seen": "int64", "split": str, "loss": "float64", "accuracy": "float64"}
 SPLITS = ("train", "validation", "test")
@@ -61,7 +62,7 @@ class Run:
         Raises:
             InputError: they are missing, were altered, or are not those of so many images.
         """
-        logits = np.load(self._unaltered("test-logits.npy"))
+        logits = read_logits(self._unaltered("test-logits.npy"))
         if images not in (None, len(logits)):
             raise InputError(
                 f"{self.folder / 'test-logits.npy'}: expected a row for each of the {images} test images, found "
@@ -89,22 +90,42 @@ class Run:
         return path
 
 
-def against_labels(logits: np.ndarray, final: dict[str, Any] | None, labels: Int[np.ndarray, " n"] | None) -> str:
+def read_logits(path: Path) -> Float[np.ndarray, "n classes"]:
+    """A test-logits.npy, mapped into memory; nothing in it is run.
+
+    Raises:
+        InputError: it is missing or no such file.
+    """
+    try:
+        return np.asarray(np.lib.format.open_memmap(path, mode="c"))
+    except Exception as error:  # NumPy's reader of headers raises errors of many kinds, such as TokenError
+        raise InputError(
+            f"{path}: expected a file of logits, found a damaged one or none ({error}); {_AGAIN}"
+        ) from error
+
+
+def against_labels(
+    logits: np.ndarray, final: dict[str, Any], labels: Int[np.ndarray, " n"] | None, size: tuple[int, int]
+) -> str:
     """How logits, which are rounded to float32, differ from the test loss and accuracy that a run tells; or empty.
 
     Args:
         labels: of the test split; without them only the form is looked at.
+        size: how many test images and classes there are.
     """
-    if logits.ndim != 2 or logits.dtype != np.float32 or final is None:
-        return f"expected float32 logits of a run with a test split, found {logits.dtype} of shape {logits.shape}"
+    if logits.shape != size or logits.dtype != np.float32:
+        return (
+            f"expected float32 logits, a row for each of {size[0]} test images and a column for each of {size[1]} "
+            f"classes, found {logits.dtype} of shape {logits.shape}"
+        )
     if labels is None:
         return ""
-    if len(logits) != len(labels) or logits.shape[1] <= labels.max():
-        return f"expected a row for each of the {len(labels)} test images, and a column a class, found {logits.shape}"
     loss, accuracy = scores(logits, labels)
-    same = abs(accuracy - final["accuracy"]) < 1.5 / len(labels)
-    if final["loss"] is not None:  # of a run that diverged
-        same &= math.isclose(loss, final["loss"], rel_tol=1e-4)
+    same = round(accuracy * len(labels)) == round(final["accuracy"] * len(labels))
+    if final["loss"] is None or not math.isfinite(loss):  # of a run that diverged; rounding alone may overflow
+        same &= not math.isfinite(loss) and (final["loss"] or math.inf) > LARGEST_LOSS
+    else:
+        same &= math.isclose(loss, final["loss"], rel_tol=1e-5, abs_tol=1e-6)
     return "" if same else f"its logits give the test loss {loss:.6g} and accuracy {accuracy:.4f}, run.json has others"
 
 
