@@ -29,6 +29,31 @@ def test_display_is_true(label: str):
         scene.check(statement)
 
 
+@pytest.mark.parametrize("label", SCENES)
+def test_draws_differ(label: str):
+    """Each scalar, size and number of layers has two values at least, and whole numbers differ from one another.
+
+    But Adam's means and shares are two by definition.
+    """
+    seen: dict[object, set] = {}
+    for scene in scenes(label):
+        whole = [value for value in scene.values.values() if isinstance(value, int)]
+        assert len(whole) == len(set(whole)), scene.values
+        for name, value in scene.values.items():
+            array = value.array if isinstance(value, Indexed) else value
+            if isinstance(array, dict):
+                seen.setdefault((name, "layers"), set()).add(tuple(array))
+            elif isinstance(array, int | float):
+                seen.setdefault(name, set()).add(array)
+                assert array not in (0, 1) or name in ("h", "v", "tau", "kappa") or isinstance(name, tuple), name
+            elif isinstance(array, np.ndarray) and name not in ("zeta", "psi", "hat psi"):
+                for axis, size in enumerate(array.shape):
+                    seen.setdefault((name, "axis", axis), set()).add(size)
+        for name, values in scene.ranges.items():
+            seen.setdefault((name, "range"), set()).add(values)
+    assert [name for name, found in seen.items() if len(found) < 2] == []
+
+
 def test_every_display_is_evaluated_or_written_for():
     """A new display needs a scene, or a test that names its digest; a scene or a mark of no display is idle."""
     written = {arguments[0] for source in SOURCES for arguments, _, _ in marks(source, "written_for")}
