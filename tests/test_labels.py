@@ -107,6 +107,7 @@ REDEFINED = {
         r"\renewenvironment{cases}{}{}",
         r"\DeclareMathSymbol{\odot}{\mathbin}{symbols}{8}",
         r"\mathcode`+=`-",
+        r"\newcount\top",
         r"\renewcommand{\top}{}",  # what a macro prints
     ),
     "letters.tex": (r"\letters@slot{tr}{65}{A}{0410}", r"\renewcommand*\tr{}"),
@@ -125,7 +126,7 @@ def test_another_definition_of_what_displays_print_is_refused(tmp_path: Path, na
     """Whatever defines it, and wherever; other names may be defined."""
     preamble = "\\newcommand{\\tr}{^{\\top}}\n\\newcommand{\\std}[1]{#1}\n"
     (tmp_path / "preamble.tex").write_text(preamble)
-    (tmp_path / "section.tex").write_text(DISPLAY + r"\newcommand{\trace}{x}\let\mine\tr\def\tr@mine{}")
+    (tmp_path / "section.tex").write_text(DISPLAY + r"\newcommand{\trace}{x}\let\mine\tr\def\tr@mine{}\fontcases")
     assert [*displays.of_report(tmp_path)] == ["eq:x"]
     with (tmp_path / name).open("a") as file:
         file.write("\n" + tex)

@@ -23,8 +23,9 @@ COMMAND = re.compile(r"\\[a-zA-Z]+")
 MACRO = re.compile(r"\\newcommand\{(\\[a-zA-Z]+)\}(?:\[(\d)\])?\{|\\DeclareMathOperator\{(\\[a-zA-Z]+)\}\{")
 # What gives a command or environment another meaning, and the name that follows; and what changes single characters.
 DEFINITION = re.compile(
-    r"\\(?:[a-zA-Z@]*(?:def|let|cmd|ommands?|Operator|nvironment|Symbol|Accent|Alphabet|Delimiter|Radical|csname|Slot)"
-    r"|letters@slot|(?:cs|tl)_\w+:\w+)(?=\*?\s*\{?\s*\\?([a-zA-Z]+)(?![a-zA-Z@_:]))|\\(?:cat|math|del)code"
+    r"\\(?:[a-zA-Z@]*(?:def|let|cmd|ommands?|Operator|nvironment|Symbol|Accent|Alphabet|Delimiter|Radical|csname)"
+    r"|letters@slot|letcs|font|new[a-z]+|(?:cs|tl)_\w+:\w+)(?![a-zA-Z@])"
+    r"(?=\*?\s*\{?\s*\\?([a-zA-Z]+)(?![a-zA-Z@_:]))|\\(?:cat|math|del)code"
 )
 
 
