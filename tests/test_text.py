@@ -13,6 +13,7 @@ from cifar_report.analysis import first_loss
 from cifar_report.analysis.claims.verdicts import VERDICTS
 from cifar_report.models.torch_nn import vgg
 from cifar_report.rendering import claims
+from cifar_report.rendering.latex import counted
 from cifar_report.rendering.layers import layers
 from cifar_report.study import config
 
@@ -44,6 +45,28 @@ def test_sentences_of_verdicts_are_whole():
         if CLAIMS[claim]["decides"] == "all" and "mixed" in missing:
             missing.remove("mixed")  # of cases alone
         assert not missing, (name, claim, missing)
+
+
+def test_sentences_of_verdicts_stand_by_themselves():
+    """None goes on from another one, which another verdict may have chosen."""
+    sentences = [
+        sentence
+        for text in SECTIONS.values()
+        for match in re.finditer(r"\\ByVerdict\{[\w-]+\}\s*\{", text)
+        for sentence in re.findall(rf"(?:{'|'.join(VERDICTS)})=\{{(.*)", braced(text, match.end() - 1))
+    ]
+    assert len(sentences) > 40
+    for sentence in sentences:
+        assert not re.match(r"(And|Nor|But|Also|It also|So|Of th|How much of that)\b", sentence), sentence
+
+
+def test_counts_fit_one_as_well_as_many():
+    """No verb in the plural follows a number of claims, accuracies, runs or variants."""
+    for name, text in SECTIONS.items():
+        assert not re.search(
+            r"\\result\{(?:claims|compatibility|study)[.\w-]*\}\s+(?:are|were|claims|runs|variants)\b", text
+        ), name
+    assert (counted(1, "run"), counted(2, "accuracy", "accuracies")) == (r"\num{1} run", r"\num{2} accuracies")
 
 
 def test_numbers_of_claims_are_of_parts_that_exist():
