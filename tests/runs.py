@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import yaml
 
 from cifar_report.base.files import sha256, to_json
@@ -43,7 +44,7 @@ def obtain(chosen, seed, dataset, folder, name="a run", test=True):
 CURVE = "step,samples_seen,split,loss,accuracy\n0,0,train,2.3,0.1\n"
 
 
-def write_run(results, folder, digests, accuracy=0.5, status="completed", document=None, **record):
+def write_run(results, folder, digests, accuracy=0.5, status="completed", document=None, logits=None, **record):
     """Writes runs/<variant>/seed-<n> or search/<search>/<trial> below a study's folder, by its plan or `document`."""
     document = json.loads((results / (document or plan_of(folder))).read_text())
     search = document.get("search")
@@ -58,6 +59,8 @@ def write_run(results, folder, digests, accuracy=0.5, status="completed", docume
     if of_study:
         for name in ("model.safetensors", "test-logits.npy"):
             (path / name).write_text(f"{name} of {folder}")
+    if logits is not None:
+        np.save(path / "test-logits.npy", logits)
     final = {split: {"loss": 1.0, "accuracy": accuracy} for split in ("train", "validation", "test")}
     record = {
         "variant": document["variant"],

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cifar_report.base.errors import InputError
+from cifar_report.rendering.pages import equations_table
 from cifar_report.study import displays
 
 ROOT = Path(__file__).parents[1]
@@ -142,3 +143,15 @@ def test_digest_is_of_what_is_printed():
 
     assert digest(r"\xt = -1") == digest("% why\n  \\xt =\n - 1 ") == digest(r"\tilde{x} = -1")
     assert len({digest(r"\xt = -1"), digest(r"\xt = 1"), digest(r"\xt = -1", {r"\xt": (0, r"\hat{x}")})}) == 3
+
+
+def test_the_table_of_checks_has_a_row_a_check():
+    check = {"label": "eq:a", "test": "test_x.py::test_one", "what": "100 % of a_i", "how": "both", "outcome": "failed"}
+    row = dict(equations_table([check]).loc[0])
+    assert row == {
+        "Equation": "a",
+        "Check": "100 % of a_i",
+        "Kind": "both",
+        "Test": "test_x.py::test_one",
+        "Outcome": "failed",
+    }

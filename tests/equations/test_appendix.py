@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cifar_report.base.errors import InputError
-from cifar_report.rendering import equations, pages
+from cifar_report.rendering import equations
 
 TESTS = '''
 import pytest
@@ -121,10 +121,6 @@ def test_marks_and_table(tmp_path: Path, report: Path):
     assert written[0] == written[1]
     marks = "\\setmark{eq:a}{\\writtenmark}\n\\setmark{eq:b}{\\evaluatedmark}\n"
     assert (tmp_path / "tables" / "equations.tex").read_text() == marks
-    listed = pages.equations_table(equations.read(tmp_path / "checks.json"))
-    assert listed["Equation"].tolist() == ["a", "a", "b", "b", "c", "c"]
-    assert listed["Check"][0] == "100 % of a_i & b^2, {x} ~ #1 $ \\"
-    assert listed["Outcome"].tolist() == ["passed"] * 5 + ["failed"]
 
 
 def test_a_mark_is_of_what_is_displayed(tmp_path: Path, report: Path):
