@@ -8,6 +8,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 import mutate_displays
 from display_mutants import generate
+from equations.grammar import parse
+from equations.labels import statements
+from equations.scenes import scenes
 
 from cifar_report.study.displays import Display, macros_of
 
@@ -55,3 +58,36 @@ def test_equivalent_mutants_are_mutants():
     """A name of none is out of date, as after a change of the display."""
     names = {mutant.name for mutant in mutate_displays.mutants()}
     assert sorted(mutate_displays.equivalents().keys() - names) == []
+
+
+# Shifting by any number changes no softmax, Nesterov's m falls out of the row, and a sum that is zero has any mean.
+ANYTHING = {("eq:softmax-invariance", "xi"), ("eq:nesterov-cancelled", "m"), ("eq:bn-zero-mean", "B")}
+
+
+def test_nothing_stands_for_a_letter():
+    """A number that a letter has in a draw, or another letter, in its place: a display is not true of both draws."""
+    survivors, tried = set(), 0
+    for label in mutate_displays.SCENES:
+        tree, every = parse(statements()[label]), scenes(label)
+        letters = {name for scene in every for name, v in scene.values.items() if isinstance(v, int | float)}
+        letters = {name for name in letters if isinstance(name, str)}
+        for name in letters:
+            symbols = [("symbol", other, False, (), None) for other in letters - {name}]
+            for instead in [*symbols, *(("number", scene.values[name]) for scene in (every[0], every[-1]))]:
+                changed = _replaced(tree, ("symbol", name, False, (), None), instead)
+                if changed != tree:
+                    tried += 1
+                    try:
+                        for scene in every:
+                            scene.check(changed)
+                        survivors.add((label, name))
+                    except (AssertionError, ValueError):
+                        pass
+    assert survivors == ANYTHING
+    assert tried > 300
+
+
+def _replaced(tree, symbol, instead):
+    if tree == symbol or not isinstance(tree, tuple):
+        return instead if tree == symbol else tree
+    return tuple(_replaced(part, symbol, instead) for part in tree)
