@@ -1,7 +1,9 @@
 """Runs are forgotten on purpose, all of a variant's, and nothing else ever is."""
 
 import json
+import os
 import shutil
+import socket
 
 import pytest
 from runs import requested, settings
@@ -56,7 +58,7 @@ def test_while_a_run_is_trained_nothing_is_forgotten(study, capsys, seed):
     home = next(home for home, run in runs.items() if (run["seed"], run["settings"]["steps"]) == (seed, 2))
     with store.locked(home):
         assert main(call) == 1
-    assert "is being trained now" in capsys.readouterr().err
+    assert f"process {os.getpid()} on {socket.gethostname()} trains a run now" in capsys.readouterr().err
     assert sorted(folder.rglob("*")) == before and len(list(results.glob("runs/mlp/*/run.json"))) == 2
 
 
@@ -68,4 +70,34 @@ def test_no_path_is_made_from_what_a_run_json_says(study, tmp_path, capsys, iden
     before = sorted(tmp_path.rglob("*"))
     assert main(call) == 1
     assert "identity: expected 64 hexadecimal digits" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def another_identity(run, other):
+    run["identity"] = other["identity"]
+
+
+def another_run(run, other):
+    run.update(other | {"variant": run["variant"]})
+
+
+@pytest.mark.parametrize("change", [another_identity, another_run])
+def test_what_another_variant_trained_is_not_forgotten(study, tmp_path, capsys, change):
+    """Whatever a run.json says, with a digest of its own that fits or not: what is deleted is what the plan has."""
+    results, _, call = study
+    path = results / "runs/mlp/seed-0/run.json"
+    run = json.loads(path.read_text())
+    change(run, json.loads((results / "runs/other/seed-0/run.json").read_text()))
+    path.write_text(to_json(run))
+    before = sorted(tmp_path.rglob("*"))
+    assert main(call) == 1
+    assert "mlp/seed-0/run.json: expected the run of mlp, seed-0" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["../runs/mlp", "../../results/runs/mlp", ".", "mlp/", ""])
+def test_a_path_is_no_variant(study, tmp_path, capsys, name):
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["forget", name, *study[2][2:]]) == 1
+    assert "name a variant that has run" in capsys.readouterr().err
     assert sorted(tmp_path.rglob("*")) == before

@@ -228,18 +228,18 @@ def take_lock(path: Path, wait: bool = True) -> IO[bytes] | None:
 
 
 def lock_holder(path: Path) -> str:
-    """Who has locked a file: as is said there (`process 1 on host`) or soon will be, else as Linux tells."""
-    for _ in range(20):
+    """Who has locked a file: as Linux tells, or where that has no process, what is said there (`process 1 on host`)."""
+    for _ in range(20):  # until the holder has said so
+        with suppress(OSError):
+            inode = f":{path.stat().st_ino}"
+            for _, kind, _, _, process, file, *_ in map(str.split, Path("/proc/locks").read_text().splitlines()):
+                if kind == "FLOCK" and file.endswith(inode) and process.isdecimal() and int(process):
+                    return f"process {process} on {socket.gethostname()}"
         with suppress(OSError):
             said = path.read_bytes().decode(errors="replace")
             if re.fullmatch(r"process \d+ on \S+", said):
                 return said
         time.sleep(0.05)
-    with suppress(OSError):
-        inode = f":{path.stat().st_ino}"
-        for _, kind, _, _, process, file, *_ in map(str.split, Path("/proc/locks").read_text().splitlines()):
-            if kind == "FLOCK" and file.endswith(inode):
-                return f"process {process} on {socket.gethostname()}"
     return f"a process that has {path} open"
 
 

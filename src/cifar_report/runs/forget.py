@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from cifar_report.base.errors import InputError
-from cifar_report.base.files import read_json
+from cifar_report.base.files import lock_holder, read_json
+from cifar_report.runs.record import record_digest
 from cifar_report.runs.store import identity_of, locked
 from cifar_report.study import plan
 from cifar_report.study.identity import run_identity
@@ -21,10 +22,13 @@ def forget(results: Path, store: Path, variant: str) -> int:
         How many runs there were.
 
     Raises:
-        InputError: there are none, one is being trained, or a run.json names no run; nothing was removed.
+        InputError: there are none, one is being trained, or a run.json is not that of its place in the plan; nothing
+            was removed.
     """
-    published = sorted((results / "runs" / variant).glob("seed-*/run.json"))
-    identities = {identity_of(path) for path in published} | _planned(results, variant)
+    known = {path.name for path in results.glob("runs/*")} | {path.stem for path in results.glob("plan/*.json")}
+    published = sorted((results / "runs" / variant).glob("seed-*/run.json")) if variant in known else []
+    planned = _planned(results, variant, published) if variant in known else {}
+    identities = {_identity(path, variant, planned) for path in published} | set(planned.values())
     homes = [store / identity for identity in sorted(identities) if (store / identity).is_dir()]
     if not published and not homes:
         raise InputError(
@@ -34,8 +38,8 @@ def forget(results: Path, store: Path, variant: str) -> int:
         for home in homes:
             if not locks.enter_context(locked(home, wait=False)):
                 raise InputError(
-                    f"{variant}: a run is being trained now ({home}), so nothing was forgotten; wait until it ends, or "
-                    "stop Snakemake, then call again"
+                    f"{variant}: {lock_holder(home / 'lock')} trains a run now ({home}), so nothing was forgotten; "
+                    "wait until it ends, or stop Snakemake, then call again"
                 )
         for folder in (*homes, *(path.parent for path in published)):
             shutil.rmtree(folder)
@@ -44,22 +48,39 @@ def forget(results: Path, store: Path, variant: str) -> int:
     return len(identities)
 
 
-def _planned(results: Path, variant: str) -> set[str]:
-    """The identities that the plan's seeds of a variant have, as far as its data and its search's choice are known."""
+def _identity(path: Path, variant: str, planned: dict[str, str]) -> str:
+    """The identity of a published run, once its run.json is seen to be that of its folder, and unaltered."""
+    identity, run, folder = identity_of(path), read_json(path), path.parent.name
+    whole = run.get("sha256") in (None, record_digest(run))
+    if not whole or run.get("variant") != variant or planned.get(folder, identity) != identity:
+        raise InputError(
+            f"{path}: expected the run of {variant}, {folder}, as it is planned, found an altered one or another one; "
+            "nothing was forgotten; call Snakemake, which makes it again, or remove its folder"
+        )
+    return identity
+
+
+def _planned(results: Path, variant: str, published: list[Path]) -> dict[str, str]:
+    """By `seed-<n>`, the identities of the plan's and the published seeds; none where data or choice are not known."""
     needed = [
         results / f"plan/{variant}.json",
         results / "plan/stages/summarise.json",
         results / "dataset/dataset.json",
     ]
     if not all(path.is_file() for path in needed):
-        return set()
+        return {}
     document, summarised, dataset = read_json(needed[0]), plan.stage(needed[1]), read_json(needed[2])
     selected: dict[str, Any] = {}
     if document["search"]:
         choice = results / f"search/{document['search']}/selected.yaml"
         if not choice.is_file():
-            return set()
+            return {}
         selected = plan.selected_settings(choice)
     settings = plan.settings_of(document, selected)
     seeds = [seed for entry in summarised["variants"] if entry["name"] == variant for seed in entry["seeds"]]
-    return {run_identity(settings, seed, dataset["sha256"], document["code"]) for seed in seeds}
+    names = {f"seed-{seed}" for seed in seeds} | {path.parent.name for path in published}
+    return {
+        name: run_identity(settings, int(name.removeprefix("seed-")), dataset["sha256"], document["code"])
+        for name in names
+        if name.removeprefix("seed-").isdecimal()
+    }
