@@ -569,7 +569,9 @@ def study(tmp_path_factory):
         (results.parent / file).write_text(file)
     (results / "search/mlp-grid/selected.yaml").write_text("settings: {batch_size: 20}\n")
     digests = {path.stem: path.name for path in (results / "dataset").glob("*.npy")}
-    (results / "dataset/dataset.json").write_text(json.dumps({"sha256": digests}))
+    counts = {"train": 1237, "validation": 200, "test": 360}
+    description = {"name": "digits", "source": "digits", "class_names": list("0123456789"), "shape": [1, 32, 32]}
+    (results / "dataset/dataset.json").write_text(json.dumps(description | {"counts": counts, "sha256": digests}))
     for file, rule in made.items():
         if rule in ("train_variant", "train_trial") and file.endswith("run.json"):
             write_run(results, file.removeprefix("small/").removesuffix("/run.json"), digests)
