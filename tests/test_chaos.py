@@ -68,10 +68,12 @@ def test_a_second_snakemake_is_refused_and_names_the_first(study):
     second = chaos.Study(study.folder, study.targets, OVERLAY)
     second.log = study.log.with_name("second.log")
     lock, results = study.folder / "results/.locks/chaos", study.folder / "results/chaos"
+    aside = lock.parent.with_name("aside")
     for spoil in (
         lambda: None,
         lambda: lock.write_bytes(b"\xff\xfe"),
-        lambda: results.rename(results.with_name("gone")),
+        lambda: lock.parent.rename(aside),
+        lambda: (aside.rename(lock.parent), results.rename(results.with_name("gone"))),
     ):
         spoil()
         second.start()

@@ -83,6 +83,20 @@ def test_a_plan_that_was_damaged_is_written_again(study):
         assert json.loads(path.read_text()) == files.read_json(path) == {"settings": {}}
 
 
+def test_what_another_program_reads_is_compared_first(study, capsys):
+    """As LaTeX does. A digest that cannot be read counts as another one."""
+    call = ["check-digests", *(str(study / name) for name in TEXTS)]
+    assert main(call) == 0
+    (study / "deep/er/a.csv").write_text("variant,x\na,0.6\n")
+    assert main(call) == 1 and "deep/er/a.csv: was altered" in capsys.readouterr().err
+    kept = study / ".sha256/a.json"
+    kept.unlink()
+    kept.mkdir()
+    assert files.is_altered(study / "a.json") and study / "a.json" in files.digested(study)
+    files.write_text(study / "a.json", TEXTS["a.json"])
+    assert not files.is_altered(study / "a.json")
+
+
 def test_outside_of_a_study_no_digest_is_kept(tmp_path):
     files.write_text(tmp_path / "store/run.json", "{}")
     (tmp_path / "store/run.json").write_text("[]")

@@ -285,6 +285,14 @@ def keep_digests(files: list[Path]) -> None:
         keep_digest(path)
 
 
+def check_digests(files: list[Path]) -> None:
+    """Compares files with the digests that were kept of them, for a program that reads them and does not."""
+    from cifar_report.base.files import unaltered
+
+    for path in files:
+        unaltered(path)
+
+
 def write_tables(stage: Path, results: Path) -> None:
     """Writes the tables and the numbers of the LaTeX report."""
     from cifar_report.rendering import tables
@@ -407,7 +415,9 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
         import_runs: ("store",),
     }
     trains: tuple[Callable[..., None], ...] = (train_variant, train_trial)
-    for function in sorted((*paths, *trains, compare, keep_digests), key=lambda function: function.__name__):
+    for function in sorted(
+        (*paths, *trains, compare, keep_digests, check_digests), key=lambda function: function.__name__
+    ):
         text, name = function.__doc__, function.__name__.replace("_", "-")
         commands.add_parser(name, help=text, description=text).set_defaults(command=function)
 
@@ -433,6 +443,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     sub = commands.choices["test-claims"]
     sub.add_argument("--claims", type=Path, nargs="?", help="the file of the claims; a study without one has none")
     commands.choices["keep-digests"].add_argument("files", type=Path, nargs="+", help="files of a study")
+    commands.choices["check-digests"].add_argument("files", type=Path, nargs="+", help="files of a study")
     commands.choices["explain"].add_argument("what", help="a result's key, a table or figure by its name, or a file")
     sub = commands.choices["verify"]
     sub.add_argument("--reference", type=Path, help=PATHS["reference"] + "; without it, every digest is recomputed")

@@ -10,9 +10,10 @@ import yaml
 
 from cifar_report.base import files
 
-LOCK = Path(
-    "results/.locks", STUDY.name
-)  # not in the study's folder, which may be removed
+# Two, so that neither the study's folder nor the other can be removed and let a second one in.
+LOCKS = (Path(RESULTS, ".lock"), Path("results/.locks", STUDY.name))
+# The one that was tried last, and so the one that another process holds, if one does.
+LOCK = LOCKS[0]
 PARENT = "CIFAR_REPORT_PARENT"  # see workflow/scripts/bash
 # A Snakemake that a job of another runs, for the HTML report or on a cluster: the lock is with that other one.
 INNER = not workflow.is_main_process or os.environ.get(PARENT, str(os.getpid())) != str(
@@ -22,17 +23,24 @@ os.environ[PARENT] = str(os.getpid())
 
 
 def hold_lock():
-    """The open file that holds the study's lock; none where another process does.
+    """The open files that hold the study's locks; none where another process holds one.
 
     Raises:
         InputError: there can be no such file.
     """
+    global LOCK
+    held = []
     try:
-        if file := files.take_lock(LOCK, wait=False):
+        for LOCK in LOCKS:
+            file = files.take_lock(LOCK, wait=False)
+            if not file:
+                return None
+            held.append(file)
+        for file in held:
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
             file.flush()
-        return file
+        return held
     except OSError as error:
         raise InputError(
             f"{LOCK}: expected to write here, found: {error.strerror}; make room or the folder writable, then call again"
@@ -134,13 +142,16 @@ def name_reports():
 
 
 def tell_of_store():
-    """Says that a run that is forced comes from the store all the same, and how to have it trained anew."""
-    trains = ("train_", "search_halving", f"{RESULTS}/runs/", f"{RESULTS}/search/")
+    """Says that a run that is forced comes from the store all the same, and how to have it trained anew.
+
+    Whatever is forced, since any file or rule may pull training along.
+    """
     settings = workflow.dag_settings
-    if settings.forceall or any(name.startswith(trains) for name in settings.forcerun):
+    if not INNER and (settings.forceall or settings.forcetargets or settings.forcerun):
         logger.warning(
             f"{STORE}: runs that are finished are not trained anew, also where they are forced, but taken from here; "
-            f"`cifar-report forget VARIANT --results {RESULTS} --store {STORE}` has those of a variant trained anew."
+            f"`cifar-report forget VARIANT --results {RESULTS} --store {STORE}` has those of a variant trained anew. A "
+            "search's trial is, once you remove the folder here that bears the identity in its run.json."
         )
 
 

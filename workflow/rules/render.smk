@@ -98,7 +98,8 @@ rule render_report:
     params:
         results=subpath(output[0], parent=True),
     shell:
-        "workflow/scripts/bash -c 'exec {input.script} report {params.results} {output} > {log} 2>&1'"
+        "cifar-report check-digests {input} > {log} 2>&1"
+        "; workflow/scripts/bash -c 'exec {input.script} report {params.results} {output} >> {log} 2>&1'"
         "; grep '^Warning: ' {log} >&2 || true"
         "; exec cifar-report keep-digests {output} >> {log} 2>&1"
 
@@ -150,8 +151,11 @@ rule render_html:
         f"{RESULTS}/timings/render_html.tsv"
     conda:
         "../../environment.yml"
+    params:
+        shown=[*SEARCH, *(f"{RESULTS}/figures/{name}.svg" for name in NAMES)],
     shell:
-        "exec > {log} 2>&1; workflow/scripts/bash -c 'exec snakemake all --nolock --configfile {input.config}"
+        "exec > {log} 2>&1; cifar-report check-digests {input} {params.shown}"
+        "; workflow/scripts/bash -c 'exec snakemake all --nolock --configfile {input.config}"
         " --report {output} --report-stylesheet {input.style}'; exec cifar-report keep-digests {output}"
 
 

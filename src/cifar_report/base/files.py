@@ -12,6 +12,7 @@ import json
 import math
 import os
 import re
+import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -180,15 +181,20 @@ def unaltered(path: Path) -> Path:
 def is_altered(path: Path) -> bool:
     """Whether a study keeps another digest of a file than it has; of a file that is not there, none differs."""
     study = _study_of(path)
-    if study is None or not path.exists() or not (kept := _place_of_digest(path, study)).is_file():
+    if study is None or not path.exists() or not os.path.lexists(kept := _place_of_digest(path, study)):
         return False
-    return not path.is_file() or kept.read_bytes()[:64] != sha256(path).encode()
+    try:
+        known = kept.read_bytes()[:64]
+    except OSError:  # a folder or a broken link: what was kept cannot be told
+        return True
+    return not path.is_file() or known != sha256(path).encode()
 
 
 def digested(study: Path) -> list[Path]:
     """The files, there or not, whose digests a study keeps."""
     folder = study / DIGESTS
-    return [study / path.relative_to(folder) for path in sorted(folder.rglob("[!.]*")) if path.is_file()]
+    kept = {path: study / path.relative_to(folder) for path in sorted(folder.rglob("[!.]*"))}
+    return [path for digest, path in kept.items() if not digest.is_dir() or path.is_file()]
 
 
 def keep_digest(path: Path) -> None:
@@ -275,6 +281,8 @@ def _keep_digest(path: Path, content: Path) -> None:
         if place.is_file() and place.read_bytes() == line.encode():
             return
         place.parent.mkdir(parents=True, exist_ok=True)
+        if place.is_dir():
+            shutil.rmtree(place)
         temporary = place.with_name(f".{os.getpid()}.tmp")
         temporary.write_text(line)
         temporary.replace(place)
