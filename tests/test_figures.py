@@ -55,7 +55,10 @@ VARIANTS = [
     {"name": "vgg", "label": "VGG", "seeds": [0], "search": None, "original_test_accuracy": None},
 ]
 DIVERGED = {("mlp-numpy", 2), ("mlp-hot", 0)}
-STAGE = {"variants": VARIANTS, "searches": {"grid": {"grid": GRID, "trials": [f"{i:016x}" for i in range(8)]}}}
+STAGE = {
+    "variants": VARIANTS,
+    "searches": {"grid": {"grid": GRID, "trials": {f"{i:016x}": 100 + i % 2 for i in range(8)}}},
+}
 
 
 def write_run(folder: Path, variant: str, seed: int, kind: str, splits: list[str], rng, diverged=False, **settings):
