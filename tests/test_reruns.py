@@ -131,12 +131,13 @@ TORCH_MLP = TORCH | {"models/torch_nn/mlp.py", "models/torch_nn/batchnorm.py"}
 TORCH_VGG = TORCH | {"models/torch_nn/vgg.py"}
 STUDY = {f"study/{name}.py" for name in ("kinds", "settings", "validation")}
 READ = BASE | STUDY | {"runs/finished.py", "runs/record.py"}
+READ |= {f"training/{name}.py" for name in ("batches", "loop", "splits")}
 DATA = BASE | {
     "base/randomness.py",
     "base/letters.py",
     *(f"data/{name}.py" for name in ("archives", "datasets", "downloads", "sources")),
 }
-TRAINED = {"runs/devices.py", "runs/machine.py", *(f"training/{name}.py" for name in ("batches", "loop", "splits"))}
+TRAINED = {"runs/devices.py", "runs/machine.py"}
 PERTURBED = READ | DATA | TRAINED | {"analysis/perturbed.py", "analysis/measurements.py"}
 FACTS = {f"analysis/{name}.py" for name in ("compatibility", "noise", "searches", "statistics", "summary")}
 FACTS |= {"base/randomness.py"}

@@ -160,8 +160,8 @@ def test_a_failure_ends_with_its_log_and_warnings_stay(handler, tmp_path):
     assert handler.display.left["draw_figures"] == 1
 
 
-def test_as_many_jobs_as_fit(handler, tmp_path, monkeypatch):
-    monkeypatch.setenv("LINES", "10")
+def test_as_many_jobs_as_fit(handler, tmp_path):
+    handler.display.console.height = 10
     for number in range(20):
         handler.emit(job_info(number, "train_variant", tmp_path / f"{number}.log", variant="a", seed=str(number)))
     (tmp_path / "17.log").write_text("begun\n")  # on a cluster others wait

@@ -57,6 +57,8 @@ LITERALS = [
     ("sections/checks.tex", "$10^{-9}$", "the tolerance of the checks"),
     ("sections/front.tex", r"{multicols}{2}", "layout of the contents"),
     ("sections/findings.tex", r"\num{0.05} false", "the same"),
+    ("sections/findings.tex", r"\qty{6.8}{\percent}", "a simulated rate, compared with verdicts.json by a test"),
+    ("sections/findings.tex", r"\qty{5.8}{\percent}", "the same"),
     ("sections/erratum.tex", r"\log(x_\tau+10^{-9})", "quotation of the original's code"),
     ("sections/erratum.tex", r"\frac{1}{x_\tau+10^{-9}}", "the same"),
     ("sections/erratum.tex", r"far below $10^{-9}$", "the same"),
