@@ -16,9 +16,10 @@ help: ## List the targets
 setup: $(READY) ## Make .venv from the lock file, and a TeX engine where none is (TEX=no: none is installed)
 
 # $(call install,LOCK): uv names what is large, and in a terminal shows how far it is.
+# It trusts the certificates that the system trusts, as pip does.
 define install
 	@echo "Installing the $$(grep -c == $(1)) packages of $(1) into .venv: about 6 GB, nearly all of it PyTorch with its GPU libraries"
-	@VIRTUAL_ENV=.venv .venv/bin/uv pip sync --compile-bytecode --require-hashes $(1)
+	@VIRTUAL_ENV=.venv .venv/bin/uv pip sync --system-certs --compile-bytecode --require-hashes $(1)
 	@VIRTUAL_ENV=.venv .venv/bin/uv pip install --quiet --no-deps --no-build-isolation --editable .
 endef
 
