@@ -23,7 +23,7 @@ from cifar_report.rendering.figures import predictions
 from cifar_report.rendering.figures.accuracy import originals
 from cifar_report.rendering.figures.searches import batch_sizes, search_effects
 from cifar_report.rendering.figures.shifts import shift_losses
-from cifar_report.rendering.figures.style import SKY, VERMILLION, short_labels
+from cifar_report.rendering.figures.style import SKY, VERMILLION, save, short_labels
 from cifar_report.rendering.figures.weights import SHADES, first_layer
 from cifar_report.runs.finished import load_runs
 from cifar_report.study.settings import Settings
@@ -392,6 +392,18 @@ def test_confusion_matrix_is_scikit_learns(runs, study, styled):
         shares = 100 * confusion_matrix(targets, logits.argmax(axis=1), labels=range(4), normalize="true")
         shown = {(round(t.get_position()[1]), round(t.get_position()[0])): t.get_text() for t in axes.texts}
         assert shown == {index: f"{share:.0f}" for index, share in np.ndenumerate(shares) if share > 0.5}
+
+
+def test_titles_above_images_are_not_cut(runs, styled, tmp_path):
+    """As saved, where the layout is done once: in points from the lower edge of the page."""
+    run = runs["vgg"][0]
+    targets = np.arange(10).repeat(2)
+    answers = [("One", run, np.eye(10)[targets]), ("Other", run, np.eye(10)[targets[::-1]])]
+    drawing = predictions.confusion(answers, targets, list("0123456789"))
+    save(drawing, "confusion", tmp_path)
+    height = drawing.figure.get_figheight() * drawing.figure.dpi
+    boxes = [axes.title.get_window_extent() for axes in drawing.figure.axes]
+    assert len(boxes) == 2 and all(box.y1 <= height for box in boxes)
 
 
 def test_first_layer_is_the_lowest_numbered_matrix_in_one_scale(runs, styled):

@@ -1,6 +1,7 @@
 """Every number of the report's text by a key: as LaTeX prints it, and the files that it was computed from."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Collection
 from typing import Any
@@ -409,7 +410,8 @@ def _figure_numbers(figures: list[dict[str, Any]]) -> dict[str, str]:
     for figure in figures:
         name = figure["name"]
         facts = "; ".join(f"{key.replace('-', ' ')}: {value}" for key, value in figure["facts"].items())
-        texts[f"figures.{name}"] = escape(figure["caption"]).replace(r" \%", r"\,\%")
+        caption = escape(figure["caption"]).replace(r" \%", r"\,\%")
+        texts[f"figures.{name}"] = re.sub(r"(?<![\w.])-(?=\d)", "$-$", caption)
         texts[f"alternative.{name}"] = escape(f"{figure['title']}. {facts}".strip())
     return texts
 

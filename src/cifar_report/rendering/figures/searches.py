@@ -312,7 +312,7 @@ def batch_sizes(name: str, table: "pd.DataFrame", trials: Path) -> Drawing:
             axes.plot(loss[against], loss["loss"], color=colour, linestyle=line, label=f"batches of {size}")
             axes.plot(loss[against].iloc[-1:], loss["loss"].iloc[-1:], marker=marker, color=colour, clip_on=False)
         lowest, highest = min(lowest, loss["loss"].min()), max(highest, loss["loss"].max())
-        facts[f"final-training-loss-{size}"] = f"{loss['loss'].iloc[-1]:.3f}"
+        facts[f"final-training-loss-{size}"] = f"{loss['loss'].iloc[-1]:.3g}"
     scale_loss(left, lowest, highest)
     left.set_ylabel("training loss (nats)")
     left.set_xlabel("step")

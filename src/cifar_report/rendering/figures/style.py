@@ -91,6 +91,8 @@ def save(drawing: Drawing, name: str, folder: Path) -> None:
     """Writes `<name>.pdf` and `<name>.svg`, the same bytes for the same drawing."""
     import matplotlib
 
+    # A layout knows how large what it lays out is after a first drawing alone: titles above images were cut.
+    drawing.figure.draw_without_rendering()
     # The salt makes the identifiers in an SVG differ from those of other figures, and the same each time.
     with matplotlib.rc_context({"svg.hashsalt": name}):
         for ending, undated in (("pdf", "CreationDate"), ("svg", "Date")):
