@@ -213,7 +213,7 @@ def _footer(reached: Iterable[str], study: FinishedStudy) -> list[str]:
 
 def _run(folder: Path) -> dict[str, Any] | None:
     path = folder / "run.json"
-    return read_json(path) if path.is_file() and read_record(path) else None
+    return read_record(path) if path.is_file() else None
 
 
 def _fate(folder: str, run: dict[str, Any] | None, study: FinishedStudy) -> str:

@@ -235,10 +235,9 @@ def _differing(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
 
 def _record(path: Path) -> dict[str, Any]:
     """A run.json that has all that an import compares, and names no other files than a run's."""
-    known = read_record(path)
-    if missing := [name for name in NEEDED if getattr(known, name) is None]:
+    run = read_record(path)
+    if missing := [name for name in NEEDED if name not in run]:
         raise InputError(f"run.json: the key '{missing[0]}' is missing; export anew")
-    run = read_json(path)
     if "kind" not in run["settings"]:
         raise InputError("run.json: settings: the key 'kind' is missing; export anew")
     if not {*RUN_FILES[:2]} <= set(run["digests"]) <= set(RUN_FILES):

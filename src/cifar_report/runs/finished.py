@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from safetensors.numpy import load_file
 
 from cifar_report.base.errors import InputError
-from cifar_report.base.files import read_json, read_table, sha256
+from cifar_report.base.files import read_table, sha256
 from cifar_report.runs.record import read_record, record_digest
 from cifar_report.training.batches import scores
 from cifar_report.training.loop import LARGEST_LOSS
@@ -84,8 +84,7 @@ class Run:
             raise InputError(f"{path}: expected a file of the run, found none; call Snakemake again, it is made again")
         if self.record.get("digests", {}).get(name) not in (None, sha256(path)):
             raise InputError(
-                f"{path}: was altered since the run was trained, as its SHA-256 is not the one in run.json; delete it, "
-                "it is made again"
+                f"{path}: was altered since the run was trained, as its SHA-256 is not the one in run.json; {_AGAIN}"
             )
         return path
 
@@ -136,19 +135,16 @@ def load_run(folder: Path) -> Run:
         InputError: a file is missing or is not what it should be.
     """
     path = folder / "run.json"
-    record = read_json(path)
-    curve, known = read_curve(folder / "curve.csv"), read_record(path)
-    if known.variant is None:
+    record, curve = read_record(path), read_curve(folder / "curve.csv")
+    if "variant" not in record:
         raise InputError(f"{path}: the key 'variant' is missing; train it again")
     # Runs of earlier versions say less.
-    if known.sha256 not in (None, record_digest(record)):
+    if record.get("sha256") not in (None, record_digest(record)):
         raise InputError(f"{path}: was altered since the run was trained, as its own digest tells; {_AGAIN}")
-    if (known.digests or {}).get("curve.csv") not in (None, sha256(folder / "curve.csv")):
-        raise InputError(
-            f"{folder / 'curve.csv'}: was altered since the run was trained, as run.json has another SHA-256; {_AGAIN}"
-        )
     parts = {key: _Record(part, path) if isinstance(part, dict) else part for key, part in record.items()}
-    return Run(record["variant"], record["seed"], _Record(parts, path), curve, folder)
+    run = Run(record["variant"], record["seed"], _Record(parts, path), curve, folder)
+    run._unaltered("curve.csv")
+    return run
 
 
 def read_curve(path: Path) -> pd.DataFrame:

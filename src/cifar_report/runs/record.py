@@ -130,8 +130,8 @@ def write_record(path: Path, run: dict[str, Any]) -> None:
     write_text(path, to_json(sealed))
 
 
-def read_record(path: Path) -> RunRecord:
-    """A run.json.
+def read_record(path: Path) -> dict[str, Any]:
+    """A run.json, as `RunRecord` has it; what is missing in it is not added.
 
     Raises:
         InputError: it is missing or not what it should be.
@@ -140,9 +140,10 @@ def read_record(path: Path) -> RunRecord:
     if empty := [name for name, value in document.items() if value is None] if isinstance(document, dict) else []:
         raise InputError(f"{path}: {empty[0]}: expected a value, found null; train it again")
     try:
-        return RunRecord.model_validate(document)
+        RunRecord.model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         what = f"the key '{where}' is missing" if first["type"] == "missing" else f"{where}: {first['msg']}"
         raise InputError(f"{path}: {what.removeprefix(': ')}; train it again") from error
+    return document
