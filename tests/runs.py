@@ -6,7 +6,7 @@ import numpy as np
 import yaml
 
 from cifar_report.base.files import sha256, to_json
-from cifar_report.inspection.explain import plan_of
+from cifar_report.runs.planned import plan_of
 from cifar_report.runs.store import Request, Store
 from cifar_report.study import plan
 from cifar_report.study.identity import code_digest, run_identity

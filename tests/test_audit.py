@@ -18,6 +18,7 @@ from cifar_report.cli import main
 from cifar_report.data import datasets
 from cifar_report.inspection import explain, verify
 from cifar_report.rendering import tables
+from cifar_report.runs.planned import plan_of, planned_runs
 from cifar_report.runs.record import read_record
 from cifar_report.study import config, plan
 
@@ -51,7 +52,7 @@ def written(tmp_path_factory):
     (results / "summary.csv").write_text("variant\n")
     tabulate({}, results)
     rng = np.random.default_rng(0)
-    for name in explain.planned_runs(results):
+    for name in planned_runs(results):
         write_run(results, name, data.digests())
         path = results / name
         if name.startswith("runs/"):
@@ -61,7 +62,7 @@ def written(tmp_path_factory):
             final = {"test": {"loss": loss, "accuracy": float((logits.argmax(1) == labels).mean())}}
             digests = {file.name: sha256(file) for file in sorted(path.iterdir()) if file.name != "run.json"}
             rewrite(path / "run.json", final=final, digests=digests)
-        inputs = [f"results/small/{file}" for file in ("dataset/dataset.json", explain.plan_of(name))]
+        inputs = [f"results/small/{file}" for file in ("dataset/dataset.json", plan_of(name))]
         write_records(
             results, "train_variant", inputs, [f"results/small/{name}/{file.name}" for file in path.iterdir()]
         )
@@ -288,5 +289,5 @@ def test_a_null_in_a_record_is_refused_by_its_key(results, key):
 
 
 def test_a_plan_that_is_missing_is_noticed(results):
-    (results / explain.plan_of(RUN)).unlink()
+    (results / plan_of(RUN)).unlink()
     assert f"{RUN}: plan" in problems(results)

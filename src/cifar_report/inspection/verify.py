@@ -12,10 +12,10 @@ from scipy import stats
 from cifar_report.base.errors import InputError
 from cifar_report.base.files import DIGESTS, digested, is_altered, read_json, sha256
 from cifar_report.data import datasets
-from cifar_report.inspection.explain import plan_of, planned_identity, planned_runs
 from cifar_report.inspection.frames import finished_runs
 from cifar_report.rendering import tables
 from cifar_report.runs.finished import Run, against_labels, read_logits
+from cifar_report.runs.planned import plan_of, planned_identity, planned_runs
 from cifar_report.runs.record import record_digest
 from cifar_report.runs.store import RUN_FILES
 from cifar_report.study import plan

@@ -18,6 +18,7 @@ from cifar_report.base.errors import InputError
 from cifar_report.base.files import atomic, read_json, sha256
 from cifar_report.data import datasets
 from cifar_report.runs.consistency import contradiction
+from cifar_report.runs.planned import planned_runs
 from cifar_report.runs.record import RunRecord, read_record, record_digest
 from cifar_report.runs.store import RUN_FILES, identity_of, locked
 from cifar_report.study import plan
@@ -104,13 +105,7 @@ def import_runs(source: Path, store: Path, results: Path | None = None) -> tuple
 
 def _finished(results: Path) -> tuple[set[str], int]:
     """The identities of a study's finished runs, and how many of its runs and trials are not finished."""
-    variants = plan.stage(results / "plan/stages/summarise.json")["variants"]
-    records = [results / "runs" / v["name"] / f"seed-{seed}" / "run.json" for v in variants for seed in v["seeds"]]
-    for search, known in plan.stage(results / "plan/stages/search.json").items():
-        folder = results / "search" / search
-        listed = folder / "trials.json"  # of a search that draws its trials
-        drawn = [trial["trial"] for trial in read_json(listed)["trials"]] if listed.is_file() else []
-        records += [folder / trial / "run.json" for trial in known.get("trials", drawn)]
+    records = [results / folder / "run.json" for folder in planned_runs(results)]
     there = [path for path in records if path.is_file()]
     return {identity_of(path) for path in there}, len(records) - len(there)
 

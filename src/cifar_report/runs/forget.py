@@ -3,10 +3,10 @@
 import shutil
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from cifar_report.base.errors import InputError
 from cifar_report.base.files import lock_holder, read_json
+from cifar_report.runs.planned import planned_settings
 from cifar_report.runs.record import record_digest
 from cifar_report.runs.store import identity_of, locked
 from cifar_report.study import plan
@@ -70,13 +70,9 @@ def _planned(results: Path, variant: str, published: list[Path]) -> dict[str, st
     if not all(path.is_file() for path in needed):
         return {}
     document, summarised, dataset = read_json(needed[0]), plan.stage(needed[1]), read_json(needed[2])
-    selected: dict[str, Any] = {}
-    if document["search"]:
-        choice = results / f"search/{document['search']}/selected.yaml"
-        if not choice.is_file():
-            return {}
-        selected = plan.selected_settings(choice)
-    settings = plan.settings_of(document, selected)
+    if (search := document["search"]) and not (results / f"search/{search}/selected.yaml").is_file():
+        return {}
+    settings = planned_settings(f"runs/{variant}", results)
     seeds = [seed for entry in summarised["variants"] if entry["name"] == variant for seed in entry["seeds"]]
     names = {f"seed-{seed}" for seed in seeds} | {path.parent.name for path in published}
     return {
