@@ -175,6 +175,13 @@ def test_a_row_of_the_summary_without_runs_is_named(studies, tmp_path):
         compare.read(str(tmp_path))
 
 
+def test_a_damaged_configuration_is_named(studies, tmp_path):
+    shutil.copytree(studies[0], tmp_path, dirs_exist_ok=True)
+    (tmp_path / "plan/config.yaml").write_text("seeds: [0")
+    with pytest.raises(InputError, match=r"plan/config\.yaml: expected YAML"):
+        compare.read(str(tmp_path))
+
+
 def test_a_study_is_like_itself():
     same = compare.compare(compare.read(str(REFERENCE)), compare.read(str(REFERENCE)))
     assert same.drawn == [] and [table.title for table in same.tables] == ["Test accuracy", "What made them"]

@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from cifar_report.analysis.statistics import Interval, t_interval, welch_estimate
 from cifar_report.base.errors import InputError
+from cifar_report.base.files import read_yaml
 from cifar_report.inspection.frames import load_study
 from cifar_report.runs.finished import Run
 from cifar_report.study.settings import NEUTRAL
@@ -117,7 +117,7 @@ def _read(name: str, about: str, folder: Path) -> Side:
         study.by_variant,
         summary,
         study.claims.set_index("id"),
-        yaml.safe_load(config.read_text()) if config.is_file() else None,
+        read_yaml(config) if config.is_file() else None,
     )
 
 
