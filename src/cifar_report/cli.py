@@ -160,6 +160,13 @@ def _train(
     publish(Store(store).share(wanted, others, at_most), output, wanted, name)
 
 
+def _planned(stage: Path) -> Any:
+    """What the plan says of a stage."""
+    from cifar_report.study import plan
+
+    return plan.stage(stage)
+
+
 def _begin(document_of_job: Path) -> dict[str, Any]:
     """The plan of a job that trains; before it imports what computes: is the code that of the plan?"""
     die_with_parent()
@@ -181,87 +188,77 @@ def search_halving(stage: Path, dataset: Path, store: Path, output: Path) -> Non
 def select_trial(stage: Path, search: Path, output: Path) -> None:
     """Chooses the trial of a search with the best validation accuracy."""
     from cifar_report.analysis import selection
-    from cifar_report.study import plan
 
-    selection.select(plan.stage(stage), search, output)
+    selection.select(_planned(stage), search, output)
 
 
 def tabulate_search(stage: Path, search: Path, output: Path) -> None:
     """Writes a row for each trial of all searches."""
     from cifar_report.analysis import searches
-    from cifar_report.study import plan
 
-    searches.write(plan.stage(stage), search, output)
+    searches.write(_planned(stage), search, output)
 
 
 def summarise_runs(stage: Path, runs: Path, summary: Path, costs: Path) -> None:
     """Writes a row for each variant: accuracies with intervals, and what it cost."""
     from cifar_report.analysis.summary import write_summary
-    from cifar_report.study import plan
 
-    write_summary(plan.stage(stage), runs, summary, costs)
+    write_summary(_planned(stage), runs, summary, costs)
 
 
 def measure_shifts(stage: Path, runs: Path, dataset: Path, output: Path) -> None:
     """Measures test accuracy on shifted images."""
     die_with_parent()
     from cifar_report.analysis.perturbed import measure_shifts
-    from cifar_report.study import plan
 
-    measure_shifts(plan.stage(stage), runs, dataset, output)
+    measure_shifts(_planned(stage), runs, dataset, output)
 
 
 def measure_flips(stage: Path, runs: Path, dataset: Path, output: Path) -> None:
     """Measures test accuracy with test-time flips."""
     die_with_parent()
     from cifar_report.analysis.perturbed import measure_flips
-    from cifar_report.study import plan
 
-    measure_flips(plan.stage(stage), runs, dataset, output)
+    measure_flips(_planned(stage), runs, dataset, output)
 
 
 def measure_batch_statistics(stage: Path, runs: Path, dataset: Path, output: Path) -> None:
     """Measures test accuracy where batch norm takes the statistics of each batch of test images."""
     die_with_parent()
     from cifar_report.analysis.perturbed import measure_batch_statistics
-    from cifar_report.study import plan
 
-    measure_batch_statistics(plan.stage(stage), runs, dataset, output)
+    measure_batch_statistics(_planned(stage), runs, dataset, output)
 
 
 def measure_agreement(stage: Path, dataset: Path, output: Path) -> None:
     """Compares two implementations of one network, step by step in float64."""
     die_with_parent()
     from cifar_report.analysis import agreement
-    from cifar_report.study import plan
 
-    agreement.write(plan.stage(stage), dataset, output)
+    agreement.write(_planned(stage), dataset, output)
 
 
 def write_events(stage: Path, runs: Path, output: Path) -> None:
     """Writes TensorBoard event files of all runs."""
     from cifar_report.rendering import events
-    from cifar_report.study import plan
 
-    events.write(plan.stage(stage), runs, output)
+    events.write(_planned(stage), runs, output)
 
 
 def test_claims(stage: Path, results: Path, claims: Path | None) -> None:
     """Tests the claims and writes their verdicts, as JSON and LaTeX."""
     from cifar_report.analysis.claims import verdicts
     from cifar_report.rendering import claims as latex
-    from cifar_report.study import plan
 
-    verdicts.write(plan.stage(stage), results, claims)
+    verdicts.write(_planned(stage), results, claims)
     latex.write(results)
 
 
 def draw_figures(stage: Path, results: Path) -> None:
     """Draws the figures."""
     from cifar_report.rendering import figures
-    from cifar_report.study import plan
 
-    settings = plan.stage(stage)
+    settings = _planned(stage)
     search = results / "search.csv" if settings["searches"] else None
     shifts = results / "shifts.csv" if settings["shifted"] else None
     figures.write(settings, results / "runs", results / "dataset", search, results / "figures", shifts)
@@ -270,9 +267,8 @@ def draw_figures(stage: Path, results: Path) -> None:
 def check_equations(stage: Path, kept: Path, checks: Path, output: Path) -> None:
     """Checks the equations as the report displays them; writes their marks and the table of the checks."""
     from cifar_report.rendering import equations
-    from cifar_report.study import plan
 
-    plan.stage(stage)  # what the plan did not write names nothing that has passed
+    _planned(stage)  # what the plan did not write names nothing that has passed
     equations.run(stage, kept, checks)
     equations.write(checks, Path("report"), output)
 
@@ -296,17 +292,15 @@ def check_digests(files: list[Path]) -> None:
 def write_tables(stage: Path, results: Path) -> None:
     """Writes the tables and the numbers of the LaTeX report."""
     from cifar_report.rendering import tables
-    from cifar_report.study import plan
 
-    tables.write(plan.stage(stage), results)
+    tables.write(_planned(stage), results)
 
 
 def write_pages(stage: Path, results: Path, templates: Path, output: Path) -> None:
     """Writes the tables of the HTML report as pages, and its captions."""
     from cifar_report.rendering import pages
-    from cifar_report.study import plan
 
-    pages.write(plan.stage(stage), results, templates, output)
+    pages.write(_planned(stage), results, templates, output)
 
 
 def explain(results: Path, what: str) -> None:
