@@ -29,14 +29,13 @@ def contradiction(folder: Path, run: dict[str, Any], data: Dataset | None, label
     Raises:
         InputError: curve.csv or test-logits.npy is not what it should be.
     """
-    settings = Settings.from_mapping(run["settings"])
-    tested = "test-images" in run["data"]["digests"]
-    return next(_contradictions(folder, run, settings, tested, data, labels), "")
+    return next(_contradictions(folder, run, data, labels), "")
 
 
 def _contradictions(
-    folder: Path, run: dict[str, Any], settings: Settings, tested: bool, data: Dataset | None, labels: np.ndarray | None
+    folder: Path, run: dict[str, Any], data: Dataset | None, labels: np.ndarray | None
 ) -> Iterator[str]:
+    settings, tested = Settings.from_mapping(run["settings"]), "test-images" in run["data"]["digests"]
     files = RUN_FILES if tested else RUN_FILES[:2]
     if set(run["digests"]) != set(files):
         yield f"run.json: digests: expected those of {', '.join(files)}, found those of {', '.join(run['digests'])}"
@@ -117,10 +116,8 @@ def _of_curve(
         yield f"curve.csv: expected a row each {every} steps, at step {step} and a split, of its samples; found others"
         return
     before, last = curve[: -len(whole)], curve[-len(whole) :]
-    told = [(split, final["loss"], final["accuracy"]) for split, final in run["final"].items()]
-    if sorted(map(repr, told)) != sorted(
-        repr((row.split, row.loss if math.isfinite(row.loss) else None, row.accuracy)) for row in last.itertuples()
-    ):
+    final = {row.split: (row.loss if math.isfinite(row.loss) else None, row.accuracy) for row in last.itertuples()}
+    if final != {split: (told["loss"], told["accuracy"]) for split, told in run["final"].items()}:
         yield f"curve.csv: its last step is not that of run.json's step {step} and final"
     if not (before["loss"] <= LARGEST_LOSS).all():
         yield f"curve.csv: goes on after the loss had exploded, before step {step}"

@@ -83,7 +83,7 @@ def import_runs(source: Path, store: Path, results: Path | None = None) -> tuple
     with tempfile.TemporaryDirectory(prefix=".import-", dir=store) as scratch:
         unpacked = _unpack(source, Path(scratch))
         codes = {kind: code_digest(kind) for kind in KINDS}
-        study = _study(results) if results else None
+        study = _study(results) if results else {}
         good = []
         for folder in unpacked:  # all are examined before the first one enters
             try:
@@ -153,7 +153,7 @@ def _unpack(source: Path, scratch: Path) -> list[Path]:
     return sorted(scratch.iterdir())
 
 
-def _verify(folder: Path, codes: dict[str, str], study: dict[str, Any] | None) -> None:
+def _verify(folder: Path, codes: dict[str, str], study: dict[str, Any]) -> None:
     """Raises InputError naming what differs, where a run is not what this checkout would have trained."""
     run = _record(folder / "run.json")
     expected = {"run.json", *run["digests"]}
@@ -176,7 +176,7 @@ def _verify(folder: Path, codes: dict[str, str], study: dict[str, Any] | None) -
             f"code: what trains a {settings.kind} differs between this checkout and the one that trained it, commit "
             f"{run['commit'].get('hash')}; check that commit out, or train again"
         )
-    if study and (differ := _differing(data, study["data"])):
+    if study and (differ := _differing(data, study["data"].digests())):
         raise InputError(
             f"data: {', '.join(differ)}: the run of '{run['data']['name']}' saw other arrays than those of this study; "
             "prepare the same data on both machines"
@@ -194,12 +194,12 @@ def _verify(folder: Path, codes: dict[str, str], study: dict[str, Any] | None) -
                 f"settings: {', '.join(differ)}: differ from those of every variant and trial of this study, of the "
                 "nearest in these; change the configuration, or import without --results"
             )
-    if problem := contradiction(folder, run, *((study["dataset"], study["labels"]) if study else (None, None))):
+    if problem := contradiction(folder, run, study.get("data"), study.get("labels")):
         raise InputError(f"{problem}; what its files say does not go together: export anew")
 
 
 def _study(results: Path) -> dict[str, Any]:
-    """The data digests and test labels of a study, and the settings of its variants and trials, with what is chosen."""
+    """The data and test labels of a study, and the settings of its variants and trials, with what is chosen."""
     settings: list[tuple[dict[str, Any], list[str]]] = []
     searches = plan.stage(results / "plan/stages/search.json")
     for variant in plan.stage(results / "plan/stages/summarise.json")["variants"]:
@@ -216,7 +216,7 @@ def _study(results: Path) -> dict[str, Any]:
     data = datasets.load(results / "dataset")
     # Where the arrays are not there yet, nothing is recomputed from them.
     labels = data.split("test")[1] if (results / "dataset/test-labels.npy").is_file() else None
-    return {"settings": settings, "data": data.digests(), "dataset": data, "labels": labels}
+    return {"settings": settings, "data": data, "labels": labels}
 
 
 def _filled(found: dict[str, Any], planned: dict[str, Any], chosen: list[str]) -> dict[str, Any]:

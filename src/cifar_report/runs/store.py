@@ -255,9 +255,7 @@ def _believed(finished: Path, request: Request) -> Path:
         altered += ["run.json"] if run["sha256"] != record_digest(run) else []
     except (InputError, KeyError, TypeError, ValueError, AttributeError, OSError) as error:
         raise InputError(f"{finished}: expected a finished run, found a damaged one ({error}); {_ANEW}") from error
-    asked = {
-        **{"settings": request.settings.full(), "seed": request.seed, "data": request.digests, "code": request.code},
-    }
+    asked = {"settings": request.settings.full(), "seed": request.seed, "data": request.digests, "code": request.code}
     # A setting that came to be after the run was trained is neutral in it.
     found["settings"] = NEUTRAL_SETTINGS | found["settings"]
     if run["identity"] != request.identity or asked != found:
