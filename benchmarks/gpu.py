@@ -54,11 +54,12 @@ def main() -> None:
     base = _settings(study, "vgg", options.quick)
     _plain_against_ours(base, data, note, output)
     _determinism(base, data, note)
-    for precision in ("tf32", "bf16") if "vgg" in (options.variants or ["vgg"]) else ():
+    wanted = options.variants or study.variants
+    for precision in ("tf32", "bf16") if "vgg" in wanted else ():
         runs = _runs(dataclasses.replace(base, precision=precision), 1 if options.quick else 3, data, output / "store")
         note(f"vgg {precision}: test accuracy", _accuracy(runs).mean)
     for name, variant in study.variants.items():
-        if variant.settings["kind"] == "numpy-mlp" or variant.search or name not in (options.variants or [name]):
+        if variant.settings["kind"] == "numpy-mlp" or variant.search or name not in wanted:
             continue
         settings = _settings(study, name, options.quick)
         seeds = 5 if name not in ("vgg", "vgg-no-bn", "vgg-long", "vgg-160k") else 3
@@ -80,15 +81,8 @@ def _study(images: Path | None) -> studies.Study:
     config, overlay = (yaml.safe_load((ROOT / name).read_text()) for name in ("config.yaml", "config/bf16.yaml"))
     for name, changes in overlay["variants"].items():
         config["variants"][name] |= changes
-    config |= (
-        {"dataset": "cifar10-jpeg"}
-        if images
-        else {
-            "dataset": "digits",
-            "validation_images": 200,
-            "report": {"title": "The networks on the digits"},
-        }
-    )
+    digits = {"dataset": "digits", "validation_images": 200, "report": {"title": "The networks on the digits"}}
+    config |= {"dataset": "cifar10-jpeg"} if images else digits
     return studies.load(config)
 
 
