@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Bool, Float, Int
 
-from cifar_report.analysis.measurements import AGREEMENT
-from cifar_report.base.files import write_text
+from cifar_report.analysis import measurements
 from cifar_report.data import datasets
 from cifar_report.study.kinds import KINDS
 from cifar_report.study.settings import Settings
@@ -45,7 +43,7 @@ def write(stage: dict[str, Any], dataset: Path, output: Path) -> None:
         signs, of = sum(step.sign_changes for step in steps), sum(step.pre_activations for step in steps)
         print(f"{pair['first']} and {pair['second']}: they differ by {largest:.1e} at most", end="; ")
         print(f"{signs} of {of} pre-activations have another sign", flush=True)
-    write_text(output, pd.DataFrame(rows, columns=AGREEMENT).to_csv(index=False, lineterminator="\n"))
+    measurements.write(output, measurements.AGREEMENT, rows)
 
 
 class Row(NamedTuple):

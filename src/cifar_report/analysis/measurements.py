@@ -1,11 +1,12 @@
-"""The tables of what was measured on networks beside their runs: the columns of each, and how it is read."""
+"""The tables of what was measured on networks beside their runs: the columns of each, written and read."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 
 from cifar_report.base.errors import InputError
-from cifar_report.base.files import read_table
+from cifar_report.base.files import read_table, write_text
 
 SHIFTS = ["variant", "seed", "shift", "images", "accuracy"]
 FLIPS = ["variant", "seed", "images", "loss", "loss_flipped", "accuracy", "accuracy_flipped"]
@@ -15,6 +16,11 @@ AGREEMENT = [
     *("gradient_difference", "tensor", "tensors", "skipped", "sign_changes", "pre_activations"),
 ]
 SHIFTED = range(5)  # pixels that images are moved by
+
+
+def write(path: Path, columns: list[str], rows: Iterable[tuple]) -> None:
+    """Writes a table; it has its columns without a row, too."""
+    write_text(path, pd.DataFrame(rows, columns=columns).to_csv(index=False, lineterminator="\n"))
 
 
 def read(path: Path, columns: list[str]) -> pd.DataFrame:

@@ -1,14 +1,14 @@
 """Trained networks, measured otherwise than in their runs: on moved or mirrored images, or by a batch's statistics."""
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Float
 
+from cifar_report.analysis import measurements
 from cifar_report.analysis.measurements import BATCH_STATISTICS, FLIPS, SHIFTED, SHIFTS
-from cifar_report.base.files import write_text
 from cifar_report.base.randomness import Purpose, generator, stratified_indices
 from cifar_report.data import datasets
 from cifar_report.runs import devices
@@ -39,17 +39,15 @@ def measure_shifts(stage: dict[str, Any], runs: Path, dataset: Path, output: Pat
     if stage.get("images", len(labels)) < len(labels):
         index = stratified_indices(labels, stage["images"], generator(0, Purpose.SHIFT))
         images, labels = images[index], labels[index]
-    rows = []
-    for name, members in load_runs(runs, stage["variants"]).items():
-        for run in (run for run in members if run.completed):
-            model = trained(run, data)
-            for pixels in SHIFTED:
-                moves = {(pixels * down, pixels * right) for down, right in DIRECTIONS}
-                accuracy = np.mean([scores(model.logits(shifted(images, *move)), labels)[1] for move in sorted(moves)])
-                rows.append((name, run.seed, pixels, len(labels), accuracy))
-            unmoved, moved = rows[-len(SHIFTED)][-1], rows[-1][-1]
-            print(f"{name} seed {run.seed}: {unmoved:.3f} unmoved, {moved:.3f} moved by {SHIFTED[-1]}", flush=True)
-    write_text(output, pd.DataFrame(rows, columns=SHIFTS).to_csv(index=False, lineterminator="\n"))
+
+    def measured(run: Run) -> Iterator[tuple]:
+        model = trained(run, data)
+        for pixels in SHIFTED:
+            moves = {(pixels * down, pixels * right) for down, right in DIRECTIONS}
+            accuracy = np.mean([scores(model.logits(shifted(images, *move)), labels)[1] for move in sorted(moves)])
+            yield pixels, len(labels), accuracy
+
+    _measure(stage, runs, output, SHIFTS, measured)
 
 
 def measure_flips(stage: dict[str, Any], runs: Path, dataset: Path, output: Path) -> None:
@@ -67,15 +65,14 @@ def measure_flips(stage: dict[str, Any], runs: Path, dataset: Path, output: Path
     data = datasets.load(dataset)
     images, labels = data.split("test")
     mirrored = np.ascontiguousarray(images[..., ::-1])
-    rows = []
-    for name, members in load_runs(runs, stage["variants"]).items():
-        for run in (run for run in members if run.completed):
-            plain = run.test_logits(len(labels))
-            both = mean_answer(plain, trained(run, data).logits(mirrored))
-            (loss, accuracy), (loss_flipped, accuracy_flipped) = scores(plain, labels), scores(both, labels)
-            rows.append((name, run.seed, len(labels), loss, loss_flipped, accuracy, accuracy_flipped))
-            print(f"{name} seed {run.seed}: {accuracy:.4f}, with flips {accuracy_flipped:.4f}", flush=True)
-    write_text(output, pd.DataFrame(rows, columns=FLIPS).to_csv(index=False, lineterminator="\n"))
+
+    def measured(run: Run) -> Iterator[tuple]:
+        plain = run.test_logits(len(labels))
+        both = mean_answer(plain, trained(run, data).logits(mirrored))
+        (loss, accuracy), (loss_flipped, accuracy_flipped) = scores(plain, labels), scores(both, labels)
+        yield len(labels), loss, loss_flipped, accuracy, accuracy_flipped
+
+    _measure(stage, runs, output, FLIPS, measured)
 
 
 def measure_batch_statistics(stage: dict[str, Any], runs: Path, dataset: Path, output: Path) -> None:
@@ -85,8 +82,8 @@ def measure_batch_statistics(stage: dict[str, Any], runs: Path, dataset: Path, o
     mean and variance of the batch that they are shown. The running statistics, which they go on updating, have no part
     in that. Dropout is off. Batches are BATCH images of the test split, in an order that is drawn once and for all
     runs, as a split may be sorted by class; the last one is what is left, and an image that would be left alone, and
-    has no variance, joins the batch before. Beside it stands the accuracy in
-    evaluation mode, as the run reports it. Runs that diverged, and variants without batch norm, have no row.
+    has no variance, joins the batch before. Beside it stands the accuracy in evaluation mode, as the run reports it.
+    Runs that diverged, and variants without batch norm, have no row.
 
     Args:
         stage: {"variants": [{"name", "seeds", …}]}.
@@ -99,16 +96,27 @@ def measure_batch_statistics(stage: dict[str, Any], runs: Path, dataset: Path, o
     images, labels = images[order], labels[order]
     starts = np.arange(BATCH, len(labels) - 1, BATCH)
     batches = np.split(images, starts)
-    rows = []
-    for name, members in load_runs(runs, stage["variants"]).items():
-        for run in (run for run in members if run.completed and run.record["settings"]["batch_norm"] != "none"):
+
+    def measured(run: Run) -> Iterator[tuple]:
+        if run.record["settings"]["batch_norm"] != "none":
             model = trained(run, data)
             keep_batch_statistics(model.model)
             accuracy = scores(np.concatenate([model.logits(batch) for batch in batches]), labels)[1]
-            evaluated = run.final("test", "accuracy")
-            rows.append((name, run.seed, len(labels), BATCH, len(batches[-1]), accuracy, evaluated))
-            print(f"{name} seed {run.seed}: {accuracy:.4f}, in evaluation mode {evaluated:.4f}", flush=True)
-    write_text(output, pd.DataFrame(rows, columns=BATCH_STATISTICS).to_csv(index=False, lineterminator="\n"))
+            yield len(labels), BATCH, len(batches[-1]), accuracy, run.final("test", "accuracy")
+
+    _measure(stage, runs, output, BATCH_STATISTICS, measured)
+
+
+def _measure(
+    stage: dict[str, Any], runs: Path, output: Path, columns: list[str], measured: Callable[[Run], Iterator[tuple]]
+) -> None:
+    """Writes what is measured of each completed run, a row a tuple, behind its variant and seed."""
+    rows = []
+    for run in (run for members in load_runs(runs, stage["variants"]).values() for run in members if run.completed):
+        for values in measured(run):
+            rows.append((run.variant, run.seed, *values))
+            print(", ".join(f"{name} {value}" for name, value in zip(columns, rows[-1], strict=True)), flush=True)
+    measurements.write(output, columns, rows)
 
 
 def keep_batch_statistics(model: Any) -> None:
