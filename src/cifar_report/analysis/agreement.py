@@ -16,7 +16,7 @@ from cifar_report.analysis import measurements
 from cifar_report.data import datasets
 from cifar_report.study.kinds import KINDS
 from cifar_report.study.settings import Settings
-from cifar_report.training.loop import Trainer, build_trainer
+from cifar_report.training.loop import Trainer, build_trainer, place
 from cifar_report.training.splits import Split, splits_of
 
 STEPS = 50
@@ -142,9 +142,7 @@ class Observed:
 
     def place(self, weights: list[Float[np.ndarray, "..."]], step: int) -> None:
         """Takes over the trained tensors of another implementation at a step."""
-        prefix = "model." if self.is_torch else ""
-        named = {prefix + name: array for name, array in zip(self._names(), weights, strict=True)}
-        self.trainer.restore(self.trainer.state() | named, step)
+        place(self.trainer, dict(zip(self._names(), weights, strict=True)), step)
 
     def signs(self) -> Bool[np.ndarray, " pre_activations"]:
         """Which pre-activations of the step's batch are positive, from the first layer to the last."""

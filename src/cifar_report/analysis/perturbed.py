@@ -16,7 +16,7 @@ from cifar_report.runs.finished import Run, load_runs
 from cifar_report.study.kinds import KINDS
 from cifar_report.study.settings import Settings
 from cifar_report.training.batches import Images, scores
-from cifar_report.training.loop import build_trainer
+from cifar_report.training.loop import build_trainer, place
 from cifar_report.training.splits import splits_of
 
 BATCH = 32  # images, as the original measured its VGG
@@ -129,15 +129,13 @@ def keep_batch_statistics(model: Any) -> None:
 
 def trained(run: Run, data: datasets.Dataset) -> Any:
     """The run's trainer, with its trained weights in place of the initial ones; its `logits` takes uint8 images."""
-    without_state = {"average_decay": 0.0, "momentum": 0.0, "nesterov": False}
-    settings = Settings.from_mapping(run.record["settings"] | without_state)
+    # What a run with an average leaves are the averaged weights.
+    settings = Settings.from_mapping(run.record["settings"] | {"average_decay": 0.0})
     split = splits_of(settings, data.arrays(test=False))["train"]
-    backend = KINDS[settings.kind].backend
-    if backend == "torch":
+    if KINDS[settings.kind].backend == "torch":
         devices.require_gpu()
     trainer = build_trainer(settings, split, len(data.class_names), run.seed)
-    prefix = "model." if backend == "torch" else ""
-    trainer.restore({prefix + name: array for name, array in run.weights().items()}, run.record["step"])
+    place(trainer, run.weights(), run.record["step"])
     return trainer
 
 
@@ -153,10 +151,6 @@ def mean_answer(
     first: Float[np.ndarray, "n classes"], second: Float[np.ndarray, "n classes"]
 ) -> Float[np.ndarray, "n classes"]:
     """The logarithm of the mean of two softmaxes, float64; their own logits, as they sum to one."""
-    return np.logaddexp(_log_softmax(first), _log_softmax(second)) - np.log(2)
+    from scipy.special import log_softmax
 
-
-def _log_softmax(logits: Float[np.ndarray, "n classes"]) -> Float[np.ndarray, "n classes"]:
-    x = logits.astype(np.float64)
-    x -= x.max(axis=1, keepdims=True)
-    return x - np.log(np.exp(x).sum(axis=1, keepdims=True))
+    return np.logaddexp(*(log_softmax(each.astype(np.float64), axis=1) for each in (first, second))) - np.log(2)

@@ -98,6 +98,13 @@ def build_trainer(settings: "Settings", split: Split, classes: int, seed: int) -
     return trainer(build, settings, split.images, split.labels, classes, seed)
 
 
+def place(trainer: Trainer, weights: dict[str, np.ndarray], step: int) -> None:
+    """Gives the model of a trainer other weights, by their names in it; the rest of its state stays."""
+    state = trainer.state()
+    names = {name.removeprefix("model."): name for name in state}
+    trainer.restore(state | {names[name]: array for name, array in weights.items()}, step)
+
+
 def train(
     settings: "Settings",
     seed: int,
