@@ -27,7 +27,6 @@ from cifar_report.rendering.words import (
     ranges,
     setting_text,
 )
-from cifar_report.rendering.words import shortened as shortened  # `explain` asks this module for it
 from cifar_report.runs.finished import Run, load_runs
 from cifar_report.study.settings import Settings
 
@@ -145,26 +144,16 @@ def compatibility_table(stage: dict[str, Any], facts: dict[str, Facts]) -> str:
         if original is None:
             continue
         label = escape(variant["label"])
-        if not each.is_measured_as_the_original:
-            rows.append(
-                _compatibility_row(label, original, each.accuracy["test"], each.seeds, each.compatibility(original))
-            )
-            continue
-        rows.append(
-            _compatibility_row(
+        if each.is_measured_as_the_original:
+            name, count = (
                 rf"{label}\newline by batch statistics, as the original",
-                original,
-                each.batch_statistics_accuracy,
                 len(each.measured_by_batch_statistics),
-                each.compatibility(original),
             )
-        )
-        evaluated = each.compatibility(original, evaluated=True)
-        rows.append(
-            _compatibility_row(
-                rf"{label}\newline in evaluation mode", original, each.accuracy["test"], each.seeds, evaluated
-            )
-        )
+            found = each.compatibility(original)
+            rows.append(_compatibility_row(name, original, each.batch_statistics_accuracy, count, found))
+            label = rf"{label}\newline in evaluation mode"
+        found = each.compatibility(original, evaluated=True)
+        rows.append(_compatibility_row(label, original, each.accuracy["test"], each.seeds, found))
     if not rows:
         return "% No accuracy was printed of the study's variants.\n"
     formats = _numeric("2.1", "2.0", "2.2", "1.2"), _numeric("2.1", "2.1", "1.3")
@@ -516,11 +505,6 @@ def provenance_table(stage: dict[str, Any], runs: dict[str, list[Run]]) -> str:
     heads = ("Device", "Threads and versions", "Again", "Variants")
     rows = [(*map(escape, origins), "; ".join(names)) for origins, names in alike.items()]
     return _latex(pd.DataFrame(rows, columns=heads), f"{_wrapped(0.9, 0.9)} l {_wrapped(1.2)}", wide=True)
-
-
-def of_original(stage: dict[str, Any]) -> list[dict[str, Any]]:
-    """The variants that reproduce one of the original, in its order."""
-    return [variant for variant in stage["variants"] if variant["original_test_accuracy"] is not None]
 
 
 def _labels(stage: dict[str, Any]) -> dict[str, str]:

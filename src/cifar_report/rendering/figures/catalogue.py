@@ -30,10 +30,9 @@ def names(stage: dict[str, Any]) -> list[str]:
     """The names of a study's figures, in the order of the report, known before anything is trained.
 
     Args:
-        stage: {"variants": [{"name", "label", "seeds", "search", "original_test_accuracy",
-            "original_figure"}, …]} and, where
-            figures of more than main effects are wanted, "searches": {search: {"method", "grid": {setting: values or
-            range}}}, and "shifted": names of the variants that are measured on shifted images.
+        stage: {"variants": [{"name", "label", "seeds", "search", "original_test_accuracy", "original_figure"}, …]}
+            and, where figures of more than main effects are wanted, "searches": {search: {"method", "grid": {setting:
+            values or range}}}, and "shifted": names of the variants that are measured on shifted images.
     """
     figures = [f"curves-{variant['name']}" for variant in stage["variants"]] + ["comparison"]
     if _of_original(stage):
