@@ -69,7 +69,7 @@ SLOTS = "letters.tex"  # numbers of letters in fonts
 # Commands whose first argument is a name, not text.
 NAMING = (
     r"label|[Cc]ref|eqref|ref|result|IfResult|WithResult|ByVerdict|sources|theirs|input|InputIfFileExists|cite\w*|code|"
-    r"resultfigures?"
+    r"resultfigure"
 )
 LENGTH = r"\d*\.?\d+(pt|mm|em|ex|\\linewidth|\\textwidth|\\baselineskip)\b"
 
