@@ -461,6 +461,8 @@ def test_a_setting_effect_needs_a_search_that_varies_it_and_seeds_in_each_config
     assert (found["pairs"], found["runs"], found["parts"][0]["left_out"]) == (2, 35, [f"trial {0:016x} (diverged)"])
     (fresh,) = study.evaluate(claim(EFFECT | {"weights": {"hidden": 1}, "fresh_seeds": [100, 101, 103]}))
     assert fresh["reason"] == "seeds 100, 101 and 103 decide it, and this study does not run 1 of them"
+    study.search(rows[3:])  # without one configuration
+    assert study.evaluate(entry)[0]["reason"] == "the search grid is no full grid"
     study.search(grid(study, seeds=4))
     (fresh,) = study.evaluate(claim(EFFECT | {"weights": {"hidden": 1}, "fresh_seeds": [100, 101, 103]}))
     assert (fresh["pairs"], fresh["runs"]) == (3, 36)
