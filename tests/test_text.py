@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from cifar_report.analysis import first_loss
-from cifar_report.analysis.claims.verdicts import VERDICTS
+from cifar_report.analysis.claims.file import VERDICTS
 from cifar_report.models.torch_nn import vgg
 from cifar_report.rendering import claims
 from cifar_report.rendering.latex import counted

@@ -70,7 +70,7 @@ class Facts:
         files = ["test-logits.npy" if quantity in _OF_LOGITS else "run.json"]
         if quantity in _OF_CURVES:
             files.append("curve.csv")
-        return [f"runs/{run.variant}/seed-{run.seed}/{file}" for run in runs for file in files]
+        return [run.source(file) for run in runs for file in files]
 
     @cached_property
     def completed(self) -> list[Run]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from cifar_report.analysis.claims.verdicts import Notation, number, quantity, sentence, with_interval
+from cifar_report.analysis.claims.verdicts import SIDES, Notation, number, quantity, sentence, with_interval
 from cifar_report.base.files import read_json, write_text
 from cifar_report.rendering.latex import escape
 
@@ -215,8 +215,7 @@ def _row(part: dict[str, Any], with_verdict: bool) -> str:
 
 
 def _bound(part: dict[str, Any]) -> str:
-    side = {"above": "above", "below": "below", "within": "within plus or minus"}[part["direction"]]
-    return f"{side} {quantity(part, 'smallest_effect', _LATEX)}"
+    return f"{SIDES[part['direction']]} {quantity(part, 'smallest_effect', _LATEX)}"
 
 
 def _verdict(judged: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from cifar_report.analysis import searches
 from cifar_report.analysis.ablations import worths
+from cifar_report.analysis.claims.file import VERDICTS
 from cifar_report.analysis.compatibility import Compatibility, joint_confidence
 from cifar_report.analysis.first_loss import deviations, largest_of, root_mean_squares
 from cifar_report.analysis.selection import family, main_models
@@ -123,7 +124,7 @@ def _mean(texts: dict[str, str], *files: str) -> dict[str, Number]:
 
 def records_of(runs: list[Run]) -> list[str]:
     """The run.json of each run, named from the study's folder."""
-    return [f"runs/{run.variant}/seed-{run.seed}/run.json" for run in runs]
+    return [run.source("run.json") for run in runs]
 
 
 def compared_files(stage: dict[str, Any], facts: dict[str, Facts]) -> list[str]:
@@ -135,7 +136,7 @@ def compared_files(stage: dict[str, Any], facts: dict[str, Facts]) -> list[str]:
 
 def logits_of(runs: list[Run]) -> list[str]:
     """The test logits of each completed run, named from the study's folder."""
-    return [f"runs/{run.variant}/seed-{run.seed}/test-logits.npy" for run in runs if run.completed]
+    return [run.source("test-logits.npy") for run in runs if run.completed]
 
 
 def _plan_numbers(stage: dict[str, Any]) -> dict[str, str]:
@@ -391,8 +392,10 @@ def _claim_numbers(claims: list[dict[str, Any]]) -> dict[str, str]:
     if not claims:
         return {}
     verdicts = [claim["verdict"] for claim in claims]
-    names = ("supported", "refuted", "mixed", "inconclusive", "untested")
-    texts = {"claims": counted(len(claims), "claim"), **{f"claims.{name}": num(verdicts.count(name)) for name in names}}
+    texts = {
+        "claims": counted(len(claims), "claim"),
+        **{f"claims.{name}": num(verdicts.count(name)) for name in VERDICTS},
+    }
     texts["claims.sampled"] = num(sum(claim["sampled"] and claim["verdict"] != "untested" for claim in claims))
     if changed := sum(claim["changed"] is not None for claim in claims):
         texts["claims.changed"] = num(changed)

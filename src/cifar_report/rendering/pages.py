@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 import pandas as pd
 
+from cifar_report.analysis.claims.file import VERDICTS
 from cifar_report.base.files import read_json, read_table, write_text
 from cifar_report.rendering import equations
 
@@ -238,5 +239,4 @@ def _slowest(costs: pd.DataFrame, labels: dict[str, str]) -> dict[str, str]:
 def _verdicts(claims: list[dict[str, Any]]) -> str:
     """How many claims have each verdict, in words."""
     counts = pd.Series([claim["verdict"] for claim in claims]).value_counts()
-    verdicts = ("supported", "refuted", "mixed", "inconclusive", "untested")
-    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in verdicts if verdict in counts)
+    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if verdict in counts)

@@ -51,6 +51,10 @@ class Run:
         """Whether it reached its last step with finite losses."""
         return self.record["status"] == "completed"
 
+    def source(self, file: str) -> str:
+        """One of its files, named from the study's folder."""
+        return f"runs/{self.variant}/seed-{self.seed}/{file}"
+
     def final(self, split: str, metric: str) -> float:
         """Loss (nats) or accuracy (a fraction) of a whole split at the last step; NaN where the run has none."""
         value = self.record["final"].get(split, {}).get(metric)

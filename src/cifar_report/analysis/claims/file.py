@@ -7,7 +7,7 @@ import re
 import string
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
@@ -22,6 +22,7 @@ PLACEHOLDERS = ("part", "interval", "estimate", "low", "high", "smallest", "pair
 LISTS = ("supporting", "refuting")  # of the deciding parts, each with its interval
 
 Verdict = Literal["supported", "refuted", "mixed", "inconclusive", "untested"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 Role = Literal["decides", "premise", "shown"]
 Direction = Literal["above", "below", "within"]
 Split = Literal["train", "validation", "test"]

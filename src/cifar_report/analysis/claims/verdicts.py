@@ -7,17 +7,16 @@ import math
 import string
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 from cifar_report.analysis.claims.comparisons import Evidence, Measured, former, measure
 from cifar_report.analysis.claims.file import Change, Claim, Direction, Part, Verdict, load
 from cifar_report.analysis.statistics import Interval
 from cifar_report.base.files import to_json, write_text
 
-VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
-
 _SCALES = {"points": 100, "percent": 100, "nats": 1, "share": 1}
 _WORDS = {"points": " percentage points", "nats": " nats", "share": ""}
+SIDES: dict[Direction, str] = {"above": "above", "below": "below", "within": "within plus or minus"}
 
 
 def write(stage: dict[str, Any], results: Path, claims: Path | None) -> None:
@@ -249,7 +248,7 @@ def _grounds(part: dict[str, Any]) -> str:
     interval = f"the interval {number(part, 'ci95_low')} to {quantity(part, 'ci95_high')}"
     if part["verdict"] is None:
         return f"{interval}, not judged"
-    side = {"above": "above", "below": "below", "within": "within plus or minus"}[part["direction"]]
+    side = SIDES[part["direction"]]
     if part["ci95_low"] is None:
         place = "lies" if part["verdict"] == "supported" else "does not lie"
         return f"{quantity(part, 'estimate')} {place} {side} {number(part, 'smallest_effect')}"

@@ -215,4 +215,4 @@ def completed_runs(runs: list["Run"]) -> list["Run"]:
 
 def files_of(runs: list["Run"], *files: str) -> list[str]:
     """These files of each run as a drawing's sources, named from the study's folder."""
-    return [f"runs/{run.variant}/seed-{run.seed}/{file}" for run in runs for file in files]
+    return [run.source(file) for run in runs for file in files]
