@@ -183,12 +183,14 @@ def test_verify_elsewhere_takes_the_prediction_interval(tmp_path, ours, expected
 
 def test_a_torn_run_is_named(tmp_path):
     write_run(tmp_path / "mlp")
+    record = (tmp_path / "mlp/run.json").read_bytes()
     (tmp_path / "mlp/run.json").write_text('{"variant": "ml')
     with pytest.raises(InputError, match=r"run\.json.*expected JSON"):
         load_run(tmp_path / "mlp")
     (tmp_path / "mlp/run.json").write_text("{}")
     with pytest.raises(InputError, match="'seed' is missing"):
         load_run(tmp_path / "mlp")
+    (tmp_path / "mlp/run.json").write_bytes(record)
     (tmp_path / "mlp/curve.csv").write_text("step,loss\n")
     with pytest.raises(InputError, match="expected the columns"):
         load_run(tmp_path / "mlp")
