@@ -1,5 +1,6 @@
 """Summary, selection, numbers and verification, on runs written by hand."""
 
+import csv
 import hashlib
 import json
 
@@ -212,6 +213,16 @@ def test_search_csv_has_a_row_a_trial_and_leads_to_its_curve(tmp_path):
     assert [pd.read_csv(tmp_path.parent / c)["step"].max() for c in table["curve"]] == list(table["step"])
     assert list(table["validation_accuracy"]) == [0.5, 0.6] and list(table["selected"]) == [False, True]
     assert searches.settings(table) == ["learning_rate"] and list(table["learning_rate"]) == ["0.1", "0.2"]
+
+
+def test_a_whole_number_stays_one_beside_a_search_that_does_not_vary_it(tmp_path):
+    write_run(tmp_path / "sizes/a", 0, 0.5, "completed", split="validation", settings={"batch_size": 50})
+    sizes = {"grid": {"batch_size": [50]}, "trials": {"a": 0}}
+    rates = search_with(tmp_path / "rates", {"b": (0.5, "completed", 0.1)})
+    searches.write({"sizes": sizes, "rates": rates}, tmp_path, tmp_path / "search.csv")
+    with (tmp_path / "search.csv").open() as file:
+        rows = [(row["batch_size"], row["learning_rate"], row["rung"]) for row in csv.DictReader(file)]
+    assert rows == [("50", "", "1"), ("", "0.1", "1")]
 
 
 def test_search_csv_is_refused_without_a_column_or_a_search(tmp_path):

@@ -150,6 +150,12 @@ def test_a_study_costs_what_is_not_in_the_store(study, monkeypatch, capsys):
     assert "without 7 job(s) of kinds that no earlier run tells of" in shown  # four trials, two of their choice, a VGG
 
 
+def test_of_a_finished_study_nothing_is_left_to_train():
+    finished = dataclasses.replace(task("train/1", 0), finished=True)
+    assert forecast.report([finished], 2).endswith("\nnothing is left to train")
+    assert forecast.report([finished, task("train/2", 4)], 2).endswith("report: 4 s (4 s to 4 s)")
+
+
 def test_a_search_that_draws_its_trials_is_one_job(tmp_path, monkeypatch):
     """Of 8 trials on 2 workers the best half goes on to twice as many steps: 4 times 10 steps' time, then twice 20."""
     monkeypatch.setattr(machine, "gpu_visible", lambda: False)

@@ -85,7 +85,8 @@ def write(stage: dict[str, Any], search: Path, output: Path) -> None:
         stage: {search: {"grid": …, "trials": …}}, as of `trials`.
         search: folder of `<search>/<trial>/` and `<search>/trials.json`.
     """
-    tables = [trials(entry, search / name) for name, entry in stage.items()]
+    # As objects: a whole number stays one beside a search that does not vary it.
+    tables = [trials(entry, search / name).astype(object) for name, entry in stage.items()]
     table = pd.concat(tables) if tables else pd.DataFrame(columns=["trial", "search"])
     write_text(output, table.to_csv(index=False, lineterminator="\n"))
 

@@ -277,9 +277,11 @@ def report(jobs: Sequence[Task], cores: int) -> str:
     lines = [f"{'':24} {'jobs':>5} {'done':>5} {'core minutes':>13}  {'range':15} from earlier runs"]
     lines += [_line(row, members, next((m.basis for m in members if m.basis), "")) for row, members in rows.items()]
     lines.append(_line("all", jobs, ""))
-    lines.append(
-        f"\nwall time on {cores} core{'s' * (cores != 1)}, without analysis and report: {in_words(wall(jobs, cores))}"
-    )
+    if all(job.finished for job in jobs):
+        lines.append("\nnothing is left to train")
+    else:
+        on = f"on {cores} core{'s' * (cores != 1)}, without analysis and report"
+        lines.append(f"\nwall time {on}: {in_words(wall(jobs, cores))}")
     if unknown := sum(math.isnan(job.seconds.likely) for job in jobs):
         lines.append(f"without {unknown} job(s) of kinds that no earlier run tells of")
     return "\n".join(lines)
