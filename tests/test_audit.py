@@ -13,7 +13,7 @@ from scipy.special import log_softmax
 from test_reruns import merged
 
 from cifar_report.base.errors import InputError
-from cifar_report.base.files import sha256, to_json, write_text
+from cifar_report.base.files import keep_digest, sha256, to_json, write_text
 from cifar_report.cli import main
 from cifar_report.data import datasets
 from cifar_report.inspection import explain, verify
@@ -67,10 +67,13 @@ def written(tmp_path_factory):
             results, "train_variant", inputs, [f"results/small/{name}/{file.name}" for file in path.iterdir()]
         )
         record = json.loads((path / "run.json").read_text())
+        for file in path.iterdir():
+            keep_digest(file)
         kept = shutil.copytree(path, folder / "results/.store" / record["identity"] / "finished")
         del record["variant"]
         (kept / "run.json").write_text(to_json(record))
     write_records(results, "write_tables", [f"results/small/{RUN}/run.json"], ["results/small/tables/summary.tex"])
+    keep_digest(results / "tables/summary.tex")
     return folder
 
 
@@ -109,7 +112,7 @@ def test_a_study_as_it_was_made_holds(results, capsys):
     assert "checks hold" in capsys.readouterr().out
     flip(results / RUN / "model.safetensors")
     assert main(arguments) == 1
-    assert f"{RUN}/model.safetensors: its SHA-256 is " in capsys.readouterr().out
+    assert f"{RUN}/model.safetensors: was altered since it was made; delete the file" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("file", ["train-images", "validation-labels", "test-images"])
@@ -123,7 +126,7 @@ def test_a_bit_of_a_run(results, file):
     flip(results / RUN / file)
     assert set(problems(results)) == {f"{RUN}/{file}"}
     (results / RUN / file).unlink()
-    assert problems(results) == {f"{RUN}/{file}": "is missing; make it again"}
+    assert problems(results) == {f"{RUN}/{file}": "is missing; call Snakemake again, which makes it again"}
 
 
 @pytest.mark.parametrize(
@@ -170,6 +173,18 @@ def test_the_store(results):
     homes[2].rename(homes[2].with_name("0" * 64))
     names = [f".store/{home.name[:12]}" for home in homes[:2]]
     assert set(problems(results)) == {f"{names[0]}/curve.csv", f"{names[1]}: name", ".store/000000000000: name"}
+
+
+def test_a_digest_that_is_missing(results):
+    """Of a file that a rule made, beside others that have theirs; what no rule made has none."""
+    (results / "notes.txt").write_text("mine")
+    (results / ".sha256/tables/summary.tex").unlink()
+    assert "no digest is kept" in problems(results).pop("tables/summary.tex")
+    assert set(problems(results)) == {"tables/summary.tex"} and "notes.txt" in verify.unknown(results)
+    for path in (results / ".sha256").iterdir():
+        if path.name != "plan":
+            shutil.rmtree(path)
+    assert problems(results) == {} and "tables/summary.tex" in verify.unknown(results)  # as of an earlier version
 
 
 # --- whether a file would be made again -------------------------------------------------------------------------------

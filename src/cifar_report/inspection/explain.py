@@ -25,6 +25,7 @@ from cifar_report.runs.planned import plan_of, planned_identity, planned_runs, p
 from cifar_report.runs.record import read_record
 from cifar_report.study import plan
 
+RECORDS = ".records"  # beside the study's folder
 SOURCE = "repository:"  # begins the name of a file that belongs to the sources, not to the study
 LARGEST_CHECKSUM = 1_000_000  # bytes: above, Snakemake goes by time stamps alone
 DIGESTED = (".npy", ".safetensors")  # dataset.json and run.json hold the digests of these, and stand for them
@@ -48,7 +49,12 @@ class FinishedStudy:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.records = _records(folder)
+        self.records = records(folder)
+        if not self.records:
+            raise InputError(
+                f"{folder.parent / RECORDS}: expected Snakemake's records of what {folder} was made from, found none; "
+                f"run the study, or copy {folder.parent} as a whole"
+            )
 
     @cached_property
     def numbers(self) -> dict[str, dict[str, Any]]:
@@ -77,14 +83,14 @@ class FinishedStudy:
         )
 
 
-def _records(folder: Path) -> dict[str, Record]:
-    """Snakemake's records of a study's files; one that cannot be read counts as none, as for Snakemake."""
-    home, own = folder.parent / ".records", "/".join((*folder.resolve().parts[-2:], ""))
+def records(folder: Path) -> dict[str, Record]:
+    """Snakemake's records of a study's files, by name; one that cannot be read counts as none, as for Snakemake."""
+    home, own = folder.parent / RECORDS, "/".join((*folder.resolve().parts[-2:], ""))
 
     def named(file: str) -> str:
         return file.removeprefix(own) if file.startswith(own) else SOURCE + file
 
-    records = {}
+    found = {}
     for path in sorted(home.rglob("*")):
         try:  # long names are cut in parts, which are folders that begin with @
             encoded = "".join(part.removeprefix("@") for part in path.relative_to(home).parts)
@@ -94,15 +100,10 @@ def _records(folder: Path) -> dict[str, Record]:
             inputs = sorted(map(named, record["input"]), key=lambda name: (name.startswith(SOURCE), name))
             checksums = {named(name): digest for name, digest in (record["input_checksums"] or {}).items()}
             job = record["log"][0], record["job_hash"]
-            records[named(file)] = Record(record["rule"], inputs, checksums, job)
+            found[named(file)] = Record(record["rule"], inputs, checksums, job)
         except (OSError, ValueError, TypeError, LookupError):
             continue
-    if not records:
-        raise InputError(
-            f"{home}: expected Snakemake's records of what {folder} was made from, found none; run the study, or copy "
-            f"{folder.parent} as a whole"
-        )
-    return records
+    return found
 
 
 def explain(what: str, results: Path) -> str:

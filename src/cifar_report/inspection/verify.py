@@ -12,6 +12,7 @@ from scipy import stats
 from cifar_report.base.errors import InputError
 from cifar_report.base.files import DIGESTS, digested, is_altered, read_json, sha256
 from cifar_report.data import datasets
+from cifar_report.inspection.explain import records
 from cifar_report.inspection.frames import finished_runs
 from cifar_report.rendering import tables
 from cifar_report.runs.finished import Run, against_labels, read_logits
@@ -22,6 +23,7 @@ from cifar_report.study import plan
 from cifar_report.study.identity import run_identity
 from cifar_report.study.settings import Settings
 
+_REMAKE = "delete the file and call Snakemake, which makes it again"
 SINGLE_SEED_TOLERANCE = 0.015  # a fraction: 1.5 points of accuracy
 
 # --- against a reference ----------------------------------------------------------------------------------------------
@@ -130,15 +132,19 @@ def unknown(results: Path) -> list[str]:
 
 
 def _kept(results: Path) -> Iterator[Check]:
-    """Each file against the digest that was kept when it was written."""
-    for path in digested(results):
+    """Each file against the digest that was kept when it was written; where a rule made it, one was."""
+    kept = digested(results)
+    for path in kept:
         yield _check(path.relative_to(results).as_posix(), _as_written, path)
+    if any(results / "plan" not in path.parents for path in kept):  # else an earlier version made the study
+        for name in sorted(records(results).keys() & set(unknown(results))):
+            yield Check(name, f"no digest is kept: it was removed, or an earlier version made the file; {_REMAKE}")
 
 
 def _as_written(path: Path) -> str:
     if not path.exists():
         return "is missing; call Snakemake again, which makes it again"
-    return "was altered since it was made; call Snakemake again, which makes it again" if is_altered(path) else ""
+    return f"was altered since it was made; {_REMAKE}" if is_altered(path) else ""
 
 
 def _arrays(results: Path) -> Iterator[Check]:
