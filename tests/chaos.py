@@ -40,14 +40,14 @@ EVALUATE_EVERY = 100
 OVERLAY = {
     "study": "chaos",
     "seeds": [0],
-    "run": ["mlp-numpy", "mlp-torch", "mlp-tuned", "vgg"],
+    "run": ["mlp-numpy", "mlp-tuned", "vgg"],
     "variants": {
-        "mlp-numpy": {"steps": 6000, "evaluate_every": EVALUATE_EVERY},
-        "mlp-torch": {"steps": 6000, "evaluate_every": EVALUATE_EVERY},
+        "mlp-numpy": {"steps": 4000, "evaluate_every": EVALUATE_EVERY},
+        "mlp-torch": {"steps": 2000, "evaluate_every": EVALUATE_EVERY},
         "vgg": {"steps": 6, "evaluate_every": 1, "seeds": [0], "evaluation_images": 20},
     },
-    "search": {"mlp-grid": {"grid": [{"setting": "batch_size", "values": [20, 50]}]}},
-    "shifts": {"variants": ["mlp-torch"], "images": 20},
+    "search": {"mlp-grid": {"seeds": [100], "grid": [{"setting": "batch_size", "values": [20, 50]}]}},
+    "shifts": {"variants": ["mlp-tuned"], "images": 20},
 }
 RESULTS = Path("results/chaos")
 COMPARED = (
@@ -316,7 +316,7 @@ def main() -> int:
     """The long form; 1 where anything was lost."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--per-round", type=int, default=25)
+    parser.add_argument("--per-round", type=int, default=40)
     parser.add_argument("--pause", type=float, nargs=2, default=(0.5, 4.0), help="seconds from a job's start to a kill")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--faults", nargs="*", choices=FAULTS, default=list(FAULTS))

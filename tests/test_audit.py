@@ -249,7 +249,7 @@ def test_what_is_made_from_a_run_that_is_missing(results, capsys):
 
 def test_a_run_that_the_study_does_not_ask_for_any_more(results):
     path = results / "plan/stages/summarise.json"
-    write_text(path, to_json(plan.sealed({"settings": {"variants": []}})))
+    write_text(path, to_json({"settings": {"variants": []}}))
     sentence = f"{RUN}/run.json would not be made again: the study does not ask for this run any more."
     assert explain.made_again(f"{RUN}/run.json", explain.FinishedStudy(results)) == sentence
 

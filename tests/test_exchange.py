@@ -21,7 +21,6 @@ from cifar_report.runs.consistency import contradiction
 from cifar_report.runs.exchange import export, import_runs
 from cifar_report.runs.record import record_digest
 from cifar_report.study.identity import code_digest, run_identity
-from cifar_report.study.plan import sealed
 from cifar_report.study.settings import Settings
 
 SETTINGS = settings(steps=4, slope=0.02)
@@ -41,7 +40,7 @@ def trained(tmp_path_factory):
         "search": {"mlp-grid": SEARCH},
     }
     for stage, part in stages.items():
-        write_text(results / f"plan/stages/{stage}.json", to_json(sealed({"settings": part})))
+        write_text(results / f"plan/stages/{stage}.json", to_json({"settings": part}))
     plan = {"settings": SETTINGS.canonical()}
     write_text(results / "plan/mlp.json", to_json(plan | {"search": None}))
     write_text(results / "plan/search/mlp-grid/0123456789abcdef.json", to_json(plan))

@@ -65,7 +65,6 @@ FIELDS = {
     "claims": ("seeds", "search"),
     "html": ("label",),
 }
-STAGE_FILES = ("stages/", "select/")  # hold a digest of themselves; of runs and trials, settings and code are checked
 HALVING = "cifar_report.runs.halving"  # draws and promotes the trials of a search
 SELECTION = "cifar_report.analysis.selection"  # chooses one of them
 
@@ -92,8 +91,7 @@ def write(study: Study, config: dict[str, Any], folder: Path) -> None:
         # First, since by it the folder is known as a study's, which keeps digests of what is written there.
         write_text_if_changed(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
         for name, document in plans.items():
-            whole = sealed(document) if name.startswith(STAGE_FILES) else document
-            write_text_if_changed(folder / f"{name}.json", to_json(whole))
+            write_text_if_changed(folder / f"{name}.json", to_json(document))
     except OSError as error:
         raise InputError(f"{folder}: expected a folder to write results to, found {error.strerror}") from error
 
@@ -101,14 +99,9 @@ def write(study: Study, config: dict[str, Any], folder: Path) -> None:
 def _prepared(folder: Path) -> dict[str, Any]:
     """What the plan said of the data before; nothing where that cannot be read."""
     try:
-        return {key: value for key, value in read_json(folder / "stages/prepare.json").items() if key != "digest"}
-    except (InputError, AttributeError):
+        return dict(read_json(folder / "stages/prepare.json"))
+    except (InputError, TypeError, ValueError):
         return {}
-
-
-def sealed(document: dict[str, Any]) -> dict[str, Any]:
-    """A plan file's content with its digest, which `stage` compares."""
-    return document | {"digest": digest(document)}
 
 
 def stage(path: Path) -> Any:
@@ -117,11 +110,10 @@ def stage(path: Path) -> Any:
     Raises:
         InputError: it is missing, or not what the plan wrote.
     """
-    document = read_json(path)
-    whole = isinstance(document, dict) and {k: v for k, v in document.items() if k != "digest"}
-    if not whole or sealed(whole) != document:
-        raise InputError(f"{path}: is not what the plan wrote, so it was altered or damaged; call snakemake again")
-    return document["settings"]
+    try:
+        return read_json(path)["settings"]
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path}: is not what the plan wrote, so it was damaged; call snakemake again") from error
 
 
 def check_needs(needs: dict[str, dict[str, Any]], dataset: Path) -> None:
