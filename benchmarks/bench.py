@@ -1,4 +1,4 @@
-"""`make bench`: measures every row, writes benchmarks/results.json, benchmarks/info.json and docs/bench.svg.
+"""`make bench`: measures every row on this processor, and puts it into its record (records.py).
 
 Each part is a process of its own, so that none finds the threads, modules or memory of another.
 """
@@ -13,16 +13,17 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
-import chart
-import pyperf
-from timing import ROOT, told
+import records
+from timing import ROOT
 
 from cifar_report.data import datasets
 from cifar_report.runs import machine
 
 HERE = Path(__file__).parent
-PARTS = ("numpy", "torch", "vgg", "memory", "demo", "dry", "study", "starts", "setup")
+PARTS = ("numpy", "torch", "vgg", "memory", "demo", "dry", "study", "starts", "tests", "setup")
+BY_DEFAULT = PARTS[:-2]
 
 
 def main() -> int:
@@ -32,19 +33,20 @@ def main() -> int:
     parser.add_argument("--study", type=Path, default=ROOT / "results/cifar10-jpeg", help="a finished study")
     parser.add_argument("--wall", type=float, default=0.0, help="the study's wall seconds, where its timings span more")
     parser.add_argument("--cores", type=int, default=os.cpu_count(), help="that the study had")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS[:-1], help="all but setup by default")
-    parser.add_argument("--quick", action="store_true", help="few repetitions, small studies: does it run at all?")
-    parser.add_argument("--output", type=Path, default=HERE, help="folder for results.json and info.json")
+    parser.add_argument(
+        "--only", nargs="+", choices=PARTS, default=BY_DEFAULT, help="all but tests and setup by default"
+    )
+    parser.add_argument("--quick", action="store_true", help="few repetitions: does it run at all? Nothing is recorded")
     options = parser.parse_args()
 
-    results, info = [], measured_on()
+    failed = []
     with contextlib.ExitStack() as stack:
         folder = options.dataset
         if not (folder / "dataset.json").is_file():
             print(f"{folder}: no prepared dataset there, so the demo's digits stand in for CIFAR-10")
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             datasets.prepare("digits", {"source": "digits"}, 200, folder, folder)
-        info.append(told("Data", datasets.load(folder).name))
+        data = datasets.load(folder).name
         rounds = 3 if options.quick else 15
         study = [options.study, options.cores, options.wall]
         commands = {
@@ -55,11 +57,10 @@ def main() -> int:
             "demo": ["workflow.py", "demo", 1 if options.quick else 3],
             "dry": ["workflow.py", "dry", *((1, 50, 100) if options.quick else (2, 1000, 10_000))],
             "study": ["workflow.py", "study", *study],
-            "starts": ["workflow.py", "starts"],
-            "setup": ["workflow.py", "setup"],
+            **{name: ["workflow.py", name] for name in ("starts", "tests", "setup")},
         }
-        failed = []
         for part in options.only:
+            measured = measured_with(data)
             start = time.perf_counter()
             command = [sys.executable, HERE / commands[part][0], *map(str, commands[part][1:])]
             # One thread unless a part asks for more.
@@ -70,18 +71,16 @@ def main() -> int:
                 print(f"{part}: failed\n{done.stderr[-3000:]}", file=sys.stderr)
                 continue
             found = json.loads(done.stdout.splitlines()[-1])
-            results += found["results"]
-            info += found["info"]
             print(f"{part}: {time.perf_counter() - start:.0f} s", flush=True)
             for entry in found["results"]:
                 print(f"  {line(entry)}", flush=True)
-    info.append(told("Load when the suite ended, processes", os.getloadavg()[0]))
-    options.output.mkdir(parents=True, exist_ok=True)
-    for name, entries in (("results", results), ("info", info)):
-        path = options.output / f"{name}.json"
-        path.write_text(json.dumps(entries, indent=2, ensure_ascii=False) + "\n")
-    if options.output == HERE:
-        chart.draw(results, ROOT / "docs/bench.svg")
+            for entry in found["info"]:
+                print(f"  {entry['name']}: {shown(entry['value'])} {entry['unit']}".rstrip(), flush=True)
+            if not options.quick:
+                records.update(records.RECORDS, part, measured | {"load after": os.getloadavg()[0]} | found)
+    if not options.quick:
+        records.publish()
+        print("\n".join(records.lines(records.goals(records.read()))))
     return 1 if failed else 0
 
 
@@ -98,18 +97,21 @@ def line(entry: dict) -> str:
     )
 
 
-def measured_on() -> list[dict]:
-    """What it was measured on."""
-    versions = machine.versions("numpy", "torch", "scikit-learn", "snakemake")
-    return [
-        told("Processor", machine.cpu_name()),
-        told("Cores", os.cpu_count()),
-        told("System", platform.platform()),
-        told("Versions", versions | {"pyperf": pyperf.__version__}),
-        told("Commit", machine.commit()),
-        told("Load when the suite began, processes", os.getloadavg()[0]),
-        told("Time", time.strftime("%Y-%m-%d %H:%M")),
-    ]
+def shown(value: Any) -> str:
+    """A value that is only told; lists, row by row."""
+    return "".join(f"\n    {row}" for row in value) if isinstance(value, list) else str(value)
+
+
+def measured_with(data: str) -> dict[str, Any]:
+    """What a part is measured with."""
+    return {
+        "commit": machine.commit(),
+        "time": time.strftime("%Y-%m-%d %H:%M"),
+        "system": platform.platform(),
+        "versions": machine.versions("numpy", "torch", "scikit-learn", "snakemake", "pyperf"),
+        "data": data,
+        "load before": os.getloadavg()[0],
+    }
 
 
 if __name__ == "__main__":

@@ -1,80 +1,123 @@
-"""The VGG on the whole machine: training and evaluation, the plain loop, the convolutions alone, and layer by layer.
+"""The VGG on the whole machine: training and evaluation, the plain loop, and products of matrices; layer by layer.
 
 `python vgg.py DATASET ROUNDS STEPS IMAGES` prints {"results": …, "info": …} as its last line.
 
 Ours are two one-thread processes side by side, the peer one process with two threads. Each waits at a pipe while others
 are timed; all are told to start at once.
+
+The limit is the arithmetic of all convolutions, without the multiplications by the zeros around a map, at the speed at
+which the machine multiplies large square matrices: the faster of NumPy and PyTorch, in the same processes and rounds.
 """
 
 import json
 import multiprocessing
 import statistics
 import sys
+import time
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from timing import interleaved, inverse, judged, settings, told, training_split
 
+SIDE = 1024  # of the square matrices
+PRODUCT = 2 * SIDE**3 / 1e9  # GFLOP
 GROUPS = {
-    "convolutions": ("mkldnn_convolution", "convolution_backward", "convolution_overrideable"),
+    "convolutions by the library": ("mkldnn_convolution", "convolution_backward", "convolution_overrideable"),
+    "products of matrices": ("::mm", "addmm"),
     "batch norm": ("batch_norm",),
     "max pools": ("max_pool",),
     "ReLUs": ("relu", "clamp_min", "threshold_backward"),
     "Adam": ("adam",),
-    "linear layer and loss": ("addmm", "::mm", "softmax", "nll_loss"),
+    "loss": ("softmax", "nll_loss"),
+    "sums of the nine products": ("aten::add",),
     "batch gather and preprocessing": ("index_select", "sub_", "div_"),
-    # Those of the images are small: the time goes into gradients, which convolutions return with the channels first
-    # and which the fused Adam, too, copies.
     "copies between layouts and dtypes": ("_to_copy", "copy_"),
 }
 
 
 class Ours:
-    """Our trainer of the VGG on one thread, and its convolutions alone at the shapes and layouts that it uses."""
+    """Our trainer of the VGG on one thread, and products of matrices."""
 
     def __init__(self, folder: Path):
+        import torch
+
         from cifar_report.training.loop import build_trainer
 
         self.split, classes = training_split(folder)
-        self.chosen = settings("vgg")
-        self.trainer = build_trainer(self.chosen, self.split, classes, 0)
-        self.training = self._recorded(lambda: self.train(1))
-        self.evaluation: list[Layer] = []
-        self.evaluated = 0
+        self.trainer = build_trainer(settings("vgg"), self.split, classes, 0)
+        factors = np.random.default_rng(0).standard_normal((2, SIDE, SIDE), np.float32)
+        self.arrays = (*factors, np.empty_like(factors[0]))
+        self.tensors = [torch.from_numpy(array) for array in self.arrays]
 
     def train(self, steps: int) -> None:
         self.trainer.advance(self.trainer.step + steps)
 
-    def convolutions(self, steps: int) -> None:
-        for _ in range(steps):
-            for layer in self.training:
-                layer.forward()
-                layer.backward(True)
-
     def evaluate(self, images: int) -> None:
         self.trainer.logits(self.split.images[:images])
 
-    def evaluate_convolutions(self, images: int) -> None:
-        if self.evaluated != images:
-            self.evaluation, self.evaluated = self._recorded(lambda: self.evaluate(images)), images
-        for layer in self.evaluation:
-            layer.forward()
+    def products_numpy(self, count: int) -> None:
+        a, b, out = self.arrays
+        for _ in range(count):
+            np.matmul(a, b, out=out)
 
-    def layers(self, rounds: int) -> list[dict[str, Any]]:
-        """Each convolution's speed, by kind of product, and the share of its taps that lie in the padding."""
-        rows = []
-        for i, layer in enumerate(self.training):
-            timed = {"forward": (lambda n, c=layer: [c.forward() for _ in range(n)], 1)}
-            timed["weight gradient"] = (lambda n, c=layer: [c.backward(False) for _ in range(n)], 1)
-            if layer.inner:
-                timed["input gradient"] = (lambda n, c=layer: [c.backward(True, False) for _ in range(n)], 1)
-            speeds = {
-                f"{k}, GFLOP/s": round(layer.gflop / statistics.median(v), 1)
-                for k, v in interleaved(timed, rounds).items()
-            }
-            rows.append({"layer": i, "shape": layer.shape, "taps in padding": layer.padding_share} | speeds)
-        return rows
+    def products_torch(self, count: int) -> None:
+        import torch
+
+        a, b, out = self.tensors
+        for _ in range(count):
+            torch.mm(a, b, out=out)
+
+    def layers(self, steps: int) -> list[dict[str, Any]]:
+        """Milliseconds of each layer within real steps, forward and backward (medians), and of what is no layer."""
+
+        clock = time.perf_counter
+        spent: dict[tuple[str, str], list[float]] = defaultdict(list)
+        rows: dict[str, dict[str, Any]] = {}
+        started: dict[str, Any] = {}
+
+        def begin(layer, inputs):
+            started["forward"] = clock()
+
+        def end(layer, inputs, output):
+            name = names[layer]
+            spent[name, "forward, ms"].append(clock() - started["forward"])
+            if name not in rows:
+                rows[name] = {"layer": name} | arithmetic(layer, inputs[0], output)
+            if output.requires_grad:
+                # Called when the gradient with respect to this output is known: the layer after it is done.
+                output.register_hook(lambda _, name=name: turn(name))
+
+        def turn(name):
+            now = clock()
+            if "backward" in started:
+                spent[started["layer"], "backward, ms"].append(now - started["backward"])
+            started.update(backward=now, layer=name)
+
+        def before_adam(*_):
+            turn("Adam")
+            started.pop("backward")
+            started["Adam"] = clock()
+
+        def after_adam(*_):
+            spent["Adam", "ms"].append(clock() - started["Adam"])
+
+        model, optimiser = self.trainer.model, self.trainer.optimiser
+        names = {layer: f"{i} {type(layer).__name__}" for i, layer in enumerate(model)}
+        hooks = [optimiser.register_step_pre_hook(before_adam), optimiser.register_step_post_hook(after_adam)]
+        for layer in model:
+            hooks += [layer.register_forward_pre_hook(begin), layer.register_forward_hook(end)]
+        begun = clock()
+        self.train(steps)
+        whole = 1e3 * (clock() - begun) / steps
+        for hook in hooks:
+            hook.remove()
+        for (name, direction), seconds in spent.items():
+            rows.setdefault(name, {"layer": name})[direction] = round(1e3 * statistics.median(seconds), 3)
+        known = sum(row.get(key, 0) for row in rows.values() for key in ("forward, ms", "backward, ms", "ms"))
+        rest = {"layer": "loss, batch and the rest", "ms": round(whole - known, 3)}
+        return [*rows.values(), rest]
 
     def profile(self, steps: int) -> dict[str, float]:
         """Milliseconds a step by kind of work, from PyTorch's profiler."""
@@ -89,67 +132,17 @@ class Ours:
             spent[group] += event.self_cpu_time_total / 1e3 / steps
         return {group: round(ms, 1) for group, ms in sorted(spent.items(), key=lambda item: -item[1])}
 
-    def gflop(self, steps: int) -> float:
-        return steps * sum(layer.gflop * (3 if layer.inner else 2) for layer in self.training)
 
-    def _recorded(self, run) -> "list[Layer]":
-        """What the convolutions are given while `run` runs."""
-        from cifar_report.models.torch_nn.convolution import Convolution
+def arithmetic(layer, x, y) -> dict[str, Any]:
+    """The shape of a convolution, and GFLOP of its forward pass but for multiplications by zeros around the map."""
+    from cifar_report.models.torch_nn.convolution import Convolution
 
-        layers: list[Layer] = []
-        hooks = [
-            module.register_forward_pre_hook(lambda m, inputs: layers.append(Layer(m, inputs[0])))
-            for module in self.trainer.model.modules()
-            if isinstance(module, Convolution)
-        ]
-        run()
-        for hook in hooks:
-            hook.remove()
-        return layers
-
-
-class Layer:
-    """One convolution as the library computes it, on random numbers in the shape and layout of an input of ours."""
-
-    def __init__(self, module, x):
-        import torch
-
-        self.weight, self.bias = module.kernels.detach().clone(), module.bias.detach().clone()
-        self.stride, self.padding = (1, 1), (1, 1)
-        self.inner = x.requires_grad
-        self.x = torch.randn_like(x, requires_grad=False)
-        with torch.no_grad():
-            self.grad = torch.randn_like(self.forward())
-        n, m, side, size = x.shape[1], self.weight.shape[0], x.shape[2], self.weight.shape[2]
-        self.shape = f"{n}→{m} at {side}×{side}"
-        self.gflop = 2 * self.grad[:, 0].numel() * self.weight.numel() / 1e9
-        inside = sum(
-            0 <= place + tap < side for place in range(side) for tap in range(-(size // 2), size - size // 2)
-        ) / (size * side)
-        self.padding_share = round(1 - inside**2, 3)
-
-    def forward(self):
-        import torch
-
-        with torch.no_grad():
-            return torch.nn.functional.conv2d(self.x, self.weight, self.bias, self.stride, self.padding)
-
-    def backward(self, inputs: bool, weights: bool = True) -> None:
-        import torch
-
-        torch.ops.aten.convolution_backward(
-            self.grad,
-            self.x,
-            self.weight,
-            [len(self.weight)],
-            self.stride,
-            self.padding,
-            (1, 1),
-            False,
-            (0, 0),
-            1,
-            (inputs and self.inner, weights, weights),
-        )
+    if not isinstance(layer, Convolution):
+        return {}
+    height, width = x.shape[2:]
+    inside = (3 * height - 2) * (3 * width - 2) / (9 * height * width)
+    gflop = 2 * y[:, 0].numel() * layer.weight.numel() * inside / 1e9
+    return {"shape": f"{x.shape[1]}→{y.shape[1]} at {height}×{width}", "GFLOP": round(gflop, 6)}
 
 
 class Plain:
@@ -201,16 +194,6 @@ def worker(pipe, kind: str, threads: int, folder: Path) -> None:
         pipe.send(getattr(side, method)(argument))
 
 
-def sgemm(argument: int) -> float:
-    """GFLOP/s of a large square product on the threads of this process: what the products cannot exceed."""
-    import torch
-
-    a, b = torch.randn(argument, argument), torch.randn(argument, argument)
-    out = a @ b
-    seconds = interleaved({"product": (lambda n: [torch.mm(a, b, out=out) for _ in range(n)], 1)}, 5)["product"]
-    return 2 * argument**3 / 1e9 / min(seconds)
-
-
 def main(folder: Path, rounds: int, steps: int, images: int) -> dict[str, Any]:
     """All rows of the VGG."""
     context = multiprocessing.get_context("spawn")
@@ -232,33 +215,40 @@ def main(folder: Path, rounds: int, steps: int, images: int) -> dict[str, Any]:
 
         return run
 
+    def products(*names: str):
+        return {library: (call(f"products_{library}", *names), 20) for library in ("numpy", "torch")}
+
+    def limit(seconds: dict[str, list[float]], gflop: float) -> list[float]:
+        """Seconds that so much arithmetic takes as products, round by round."""
+        return [gflop / PRODUCT * min(both) for both in zip(seconds["numpy"], seconds["torch"], strict=True)]
+
     both = ("first", "second")
     training = interleaved(
         {
             "value": (call("train", *both), steps),
-            "limit": (call("convolutions", *both), steps),
             "peer": (call("train", "plain"), steps),
             "alone": (call("train", "first"), steps),
+            **products(*both),
         },
         rounds,
     )
     evaluation = interleaved(
-        {
-            "value": (call("evaluate", "first"), images),
-            "limit": (call("evaluate_convolutions", "first"), images),
-        },
+        {"value": (call("evaluate", "first"), images), **products("first")},
         max(rounds // 2, 2),
     )
-    speed = {name: inverse(training[name], batch * (2 if name in ("value", "limit") else 1)) for name in training}
-    (gflop,) = call("gflop", "first")(1)
-    (layers,) = call("layers", "first")(max(rounds // 2, 2))
+    (layers,) = call("layers", "first")(max(rounds, 2))
     (profile,) = call("profile", "first")(steps)
     for pipe, process in zip(pipes.values(), processes, strict=True):
         pipe.send(None)
         process.join()
 
-    ten_thousand = {name: [10_000 * second for second in seconds] for name, seconds in evaluation.items()}
-    peak = sgemm(1500)
+    # Forward, and the gradients of weights and inputs; of the images none is needed.
+    convolutions = [row["GFLOP"] for row in layers if "GFLOP" in row]
+    gflop = 3 * sum(convolutions) - convolutions[0]
+    training["limit"] = limit(training, gflop)
+    evaluation["limit"] = limit(evaluation, sum(convolutions) / batch)
+    speed = {name: inverse(training[name], batch * (1 if name == "peer" else 2)) for name in ("value", "peer", "limit")}
+    ten_thousand = {name: [10_000 * second for second in evaluation[name]] for name in ("value", "limit")}
     results = [
         judged(
             "VGG training throughput of the whole machine",
@@ -267,10 +257,10 @@ def main(folder: Path, rounds: int, steps: int, images: int) -> dict[str, Any]:
             speed["value"],
             speed["peer"],
             speed["limit"],
-            stretch=2,
+            stretch=1.8,
         ),
         judged(
-            f"VGG evaluation of 10,000 images (from {images:,}): convolutions",
+            f"VGG evaluation of 10,000 images (from {images:,}): matrix products",
             "s",
             "value / limit <= 1.2",
             ten_thousand["value"],
@@ -280,12 +270,13 @@ def main(folder: Path, rounds: int, steps: int, images: int) -> dict[str, Any]:
     median = {name: statistics.median(seconds) for name, seconds in training.items()}
     info = [
         told("VGG step, one process alone on one thread", median["alone"], "s"),
-        told("VGG convolutions of a training step", gflop, "GFLOP"),
-        told("sgemm on one thread, 1500×1500", peak, "GFLOP/s"),
-        told("VGG training against the convolutions of the two processes", median["value"] / median["limit"], "ratio"),
-        told("VGG convolutions, share of sgemm's speed on each core", gflop / median["limit"] / peak, "ratio"),
-        told("VGG training, share of sgemm's speed on each core", gflop / median["value"] / peak, "ratio"),
-        told("VGG convolutions layer by layer, one thread", layers),
+        told("VGG convolutions of a training step, without padding", gflop, "GFLOP"),
+        *(
+            told(f"Products of {SIDE}×{SIDE} matrices on each core, {library}", PRODUCT / median[library], "GFLOP/s")
+            for library in ("numpy", "torch")
+        ),
+        told("VGG training against its arithmetic as products", median["value"] / median["limit"], "ratio"),
+        told("VGG step layer by layer, one thread", layers),
         told("VGG step by kind of work, one thread, profiled", profile, "ms"),
     ]
     return {"results": results, "info": info}

@@ -1,6 +1,6 @@
 """What the workflow costs: against one process, against a bare Snakemake, and in a finished study.
 
-`python workflow.py demo|dry|study …` prints {"results": …, "info": …} as its last line.
+`python workflow.py demo|dry|study|starts|tests|setup …` prints {"results": …, "info": …} as its last line.
 """
 
 import contextlib
@@ -19,7 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from timing import ROOT, interleaved, judged, told
+from records import COSTS
+from timing import ROOT, interleaved, judged, rounded, told
+
+from cifar_report.runs import machine
 
 PARTS = ("Snakefile", "config.yaml", "config", "workflow", "profiles", "report", "tests/equations", "environment.yml")
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -142,6 +145,7 @@ def demo(rounds: int) -> dict[str, Any]:
     longest = sorted(timings.items(), key=lambda item: -item[1])[:5]
     return {
         "results": [
+            judged(f"Demo on {CORES} cores", "s", "value <= 150", [wall]),
             judged(f"Demo on {CORES} cores: in one process", "s", "value / limit <= 1.6", [wall], limit=[alone]),
             judged("snakemake all, nothing to do: bare Snakemake", "s", "value / peer <= 1.5", **seconds),
         ],
@@ -221,12 +225,22 @@ def study(folder: Path, cores: int, wall: float | None) -> dict[str, Any]:
     """The overhead of a finished study: 1 - seconds in training loops / (wall × cores)."""
     name = f"Overhead of the pipeline on the study {folder.name}"
     goal = "value <= 0.1"
-    runs = [json.loads(path.read_text()) for path in sorted(folder.glob("runs/*/*/run.json"))]
-    runs += [json.loads(path.read_text()) for path in sorted(folder.glob("search/**/run.json"))]
-    unique = {run["identity"]: run["seconds"] + run["evaluation_seconds"] for run in runs}
+    unique: dict[str, float] = {}
+    cost: dict[str, list[float]] = {}
+    for path in (*sorted(folder.glob("runs/*/*/run.json")), *sorted(folder.glob("search/*/*/run.json"))):
+        run = json.loads(path.read_text())
+        device, seconds = run["device"], run["seconds"] + run["evaluation_seconds"]
+        ours = device["type"] == "cpu" and device["cpu"] == machine.cpu_name()
+        # Those of another processor cost what they cost there; earlier records tell no model.
+        if run["identity"] not in unique and ours and device.get("model", machine.cpu_model()) == machine.cpu_model():
+            entry = cost.setdefault(path.parts[-3], [0, 0.0])
+            entry[0] += 1
+            entry[1] += seconds * run["threads"] / 60
+        unique[run["identity"]] = seconds
+    costs = [told(COSTS, {part: [runs, rounded(minutes)] for part, (runs, minutes) in cost.items()})]
     rows = list(timed(folder))
     if not rows or not unique:
-        return {"results": [judged(name, "share", goal, [])], "info": [told(name, "no finished study was found")]}
+        return {"results": [judged(name, "share", goal, [])], "info": [*costs, told(name, "no timings were found")]}
     training = [float(row["s"]) for path, row in rows if path.parent.name.startswith("train")]
     inside, jobs = sum(unique.values()), sum(float(row["s"]) for _, row in rows)
     if sum(training) < 0.9 * inside:
@@ -234,12 +248,13 @@ def study(folder: Path, cores: int, wall: float | None) -> dict[str, Any]:
             f"its training jobs took {sum(training):.0f} s, the training loops of its runs {inside:.0f} s: runs were "
             "taken from the store, so that no wall time belongs to them"
         )
-        return {"results": [judged(name, "share", goal, [])], "info": [told(name, why)]}
+        return {"results": [judged(name, "share", goal, [])], "info": [*costs, told(name, why)]}
     ends = [(path.stat().st_mtime, float(row["s"])) for path, row in rows]
     wall = wall or max(end for end, _ in ends) - min(end - seconds for end, seconds in ends)
     return {
         "results": [judged(name, "share", goal, [1 - inside / (wall * cores)])],
         "info": [
+            *costs,
             told("Study: wall time", wall, "s"),
             told("Study: seconds in training loops, summed", inside, "s"),
             told("Study: seconds of all jobs, summed", jobs, "s"),
@@ -276,6 +291,15 @@ def starts() -> dict[str, Any]:
     return {"results": [], "info": info}
 
 
+def tests() -> dict[str, Any]:
+    """`make test`, set up."""
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    start = time.perf_counter()
+    subprocess.run(["make", "test", f"CORES={CORES}"], cwd=ROOT, env=environment, check=True, stdout=sys.stderr)
+    wall = time.perf_counter() - start
+    return {"results": [judged(f"All tests on {CORES} cores", "s", "value <= 480", [wall])], "info": []}
+
+
 def setup() -> dict[str, Any]:
     """An environment from the lock file and an empty cache, in a scratch folder: minutes, and gigabytes downloaded."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -299,5 +323,5 @@ if __name__ == "__main__":
         folder, cores, wall = arguments
         found = study(Path(folder), int(cores), float(wall) or None)
     else:
-        found = {"demo": demo, "dry": dry, "starts": starts, "setup": setup}[part](*map(int, arguments))
+        found = {"demo": demo, "dry": dry, "starts": starts, "tests": tests, "setup": setup}[part](*map(int, arguments))
     print(json.dumps(found))
