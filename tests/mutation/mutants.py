@@ -1,17 +1,23 @@
-"""Mutants of the hand-written mathematics: every small change of a function's syntax tree that a slip could make."""
+"""Mutants of the code: small changes of a function's syntax tree, such as a slip could make.
+
+None is made of what is no number: the text of an error (whether it is raised is changed), what is logged, how paths are
+joined, whether lengths are compared (`strict`), and how a figure looks (`LAYOUT`, `LOOKS`).
+"""
 
 import ast
 import copy
+import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import CodeType
 
-from cifar_report.models import numpy_nn
+import cifar_report
 
-PACKAGE = Path(numpy_nn.__file__).parents[2]
-MODULES = ("models.numpy_nn.modules", "models.numpy_nn.mlp", "models.numpy_nn.sgd", "models.torch_nn.batchnorm")
+PACKAGE = Path(cifar_report.__file__).parent
+EQUATIONS = ("models.numpy_nn.modules", "models.numpy_nn.mlp", "models.numpy_nn.sgd", "models.torch_nn.batchnorm")
 
 OPERATORS: dict[type[ast.operator], tuple[type[ast.operator], ...]] = {
     ast.Add: (ast.Sub, ast.Mult),
@@ -20,10 +26,21 @@ OPERATORS: dict[type[ast.operator], tuple[type[ast.operator], ...]] = {
     ast.Div: (ast.Mult, ast.Sub),
     ast.MatMult: (ast.Mult, ast.Add),
     ast.Pow: (ast.Mult,),
+    ast.FloorDiv: (ast.Mult, ast.Mod),
+    ast.Mod: (ast.FloorDiv,),
+    ast.BitAnd: (ast.BitOr,),
 }
 COMPARISONS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
     ast.Gt: (ast.GtE, ast.Lt, ast.NotEq),
     ast.Lt: (ast.LtE, ast.Gt, ast.NotEq),
+    ast.GtE: (ast.Gt, ast.Lt),
+    ast.LtE: (ast.Lt, ast.Gt),
+    ast.Eq: (ast.NotEq,),
+    ast.NotEq: (ast.Eq,),
+    ast.Is: (ast.IsNot,),
+    ast.IsNot: (ast.Is,),
+    ast.In: (ast.NotIn,),
+    ast.NotIn: (ast.In,),
 }
 
 
@@ -36,6 +53,24 @@ FUNCTIONS = _both_ways("sum mean,max min,exp expm1,log log1p,sqrt rsqrt,zeros on
 }
 VARIABLES = _both_ways(
     "weight bias,grad_weight grad_bias,running_mean running_var,inverse_std normalised,momentum weight_decay"
+)
+PLACES = re.compile(r"\.(\d)")  # of a number that is printed
+# One text for another: what a column, a key, a split or a state is called.
+TEXTS = _both_ways(
+    "train test,loss accuracy,completed diverged,low high,ci95_low ci95_high,min max,step rung,variant seed,mean std,"
+    "validation_accuracy validation_loss"
+)
+LOGGED = ("print", "warn", "warning", "info", "debug", "set_verbosity")
+LAYOUT = (
+    *("add_axes", "add_patch", "align_ylabels", "axvline", "colorbar", "grid", "legend", "legend_key", "margins"),
+    *("new_figure", "note", "plain_ticks", "remove", "scale_loss", "set", "set_axis_off", "set_label", "set_title"),
+    *("set_layout_engine", "set_visible", "set_xlim", "set_ylim", "suptitle", "tick_params", "subfigures", "subplots"),
+)
+PATHS = ("dataset", "folder", "output", "parent", "path", "report", "results", "root", "runs", "search", "trials")
+LOOKS = (
+    *("alpha", "aspect", "bbox", "capsize", "clip_on", "cmap", "color", "edgecolor", "extent", "facecolor", "fill"),
+    *("fontsize", "ha", "handlelength", "linestyle", "linewidth", "loc", "marker", "markersize", "mec", "mew", "mfc"),
+    *("ncols", "pad", "rasterized", "rotation", "rotation_mode", "size", "style", "va", "vmax", "vmin", "zorder"),
 )
 
 
@@ -50,12 +85,14 @@ class Mutant:
     old: str
     new: str
     code: CodeType
-    defaults: tuple | None
+    defaults: tuple[tuple | None, dict | None] | None  # those by place and by name; None where they are as they were
+    again: int = 0  # how many before it in the function have the same statements
 
     @property
     def name(self) -> str:
         """Module, function and change: what `equivalent.yaml` calls it."""
-        return f"{self.module}:{self.function}: {self.old} -> {self.new}"
+        count = f" ({self.again + 1})" if self.again else ""
+        return f"{self.module}:{self.function}: {self.old} -> {self.new}{count}"
 
 
 @cache
@@ -82,9 +119,26 @@ def _of_function(module: str, function: ast.FunctionDef, scope: ast.stmt) -> lis
         except SyntaxError:
             continue
         if code.co_freevars == variables:  # without `super()`, it could not take the function's place
-            defaults = tuple(ast.literal_eval(default) for default in change.node.args.defaults) or None
+            try:
+                defaults = _defaults(change.node.args, function.args)
+            except ValueError:  # not a literal
+                continue
             mutants.append(Mutant(module, name, change.line, change.rule, change.old, change.new, code, defaults))
+    counts: Counter[str] = Counter()
+    for i, mutant in enumerate(mutants):
+        mutants[i] = replace(mutant, again=counts[mutant.name])
+        counts[mutant.name] += 1
     return sorted(mutants, key=lambda mutant: mutant.line)
+
+
+def _defaults(changed: ast.arguments, arguments: ast.arguments) -> tuple[tuple | None, dict | None] | None:
+    if ast.unparse(changed) == ast.unparse(arguments):
+        return None
+    by_name = {a.arg: d for a, d in zip(changed.kwonlyargs, changed.kw_defaults, strict=True) if d}
+    return (
+        tuple(map(ast.literal_eval, changed.defaults)) or None,
+        {name: ast.literal_eval(default) for name, default in by_name.items()} or None,
+    )
 
 
 def _compiled(function: ast.FunctionDef, scope: ast.stmt, name: str) -> CodeType:
@@ -114,6 +168,8 @@ class _Change:
 
 def _descend(node: ast.AST) -> Iterator[_Change]:
     """Copies of a node, each with one change in it or below it."""
+    if _is_no_number(node):
+        return
     found = [_Change(rule, ast.copy_location(new, node)) for rule, new in _changes(node)]
     for field, value in ast.iter_fields(node):
         if field in ("annotation", "returns", "decorator_list"):
@@ -133,6 +189,26 @@ def _descend(node: ast.AST) -> Iterator[_Change]:
         yield change
 
 
+def _is_no_number(node: ast.AST) -> bool:
+    match node:
+        case ast.Raise():
+            return True
+        case ast.Call(ast.Name(name) | ast.Attribute(_, name)):
+            return name in LOGGED or name in LAYOUT
+        case ast.Expr(ast.Call() as call):
+            return _is_no_number(call)
+        case ast.keyword(name):
+            return name in LOOKS or name == "strict"
+        case ast.BinOp(left, ast.Div(), right):  # a path with what is below it
+            return any(_is_text(side) for side in (left, right)) or _is_no_number(left)
+    return False
+
+
+def _is_text(node: ast.AST) -> bool:
+    is_path = isinstance(node, ast.Name | ast.Attribute) and (node.id if isinstance(node, ast.Name) else node.attr)
+    return is_path in PATHS or isinstance(node, ast.JoinedStr) or isinstance(getattr(node, "value", None), str)
+
+
 def _is_docstring(node: ast.AST) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
@@ -140,10 +216,9 @@ def _is_docstring(node: ast.AST) -> bool:
 def _head(statement: ast.AST) -> str:
     """A statement's source on one line; of a loop or a branch its head, of a function its defaults."""
     if isinstance(statement, ast.FunctionDef):
-        names, values = statement.args.args, statement.args.defaults
-        return ", ".join(
-            f"{name.arg}={ast.unparse(value)}" for name, value in zip(names[-len(values) :], values, strict=True)
-        )
+        values = [*statement.args.defaults, *statement.args.kw_defaults]
+        names = [*statement.args.posonlyargs, *statement.args.args, *statement.args.kwonlyargs][-len(values) :]
+        return ", ".join(f"{n.arg}={ast.unparse(v)}" for n, v in zip(names, values, strict=True) if v)
     left_early = isinstance(statement, ast.For) and isinstance(statement.body[-1], ast.Break)
     return ast.unparse(statement).splitlines()[0] + ("  # and break after one round" if left_early else "")
 
@@ -156,16 +231,34 @@ def _changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
                 yield "operator", ast.BinOp(left, other(), right)
             yield "term or factor dropped", left
             yield "term or factor dropped", ast.UnaryOp(ast.USub(), right) if isinstance(op, ast.Sub) else right
-            if not isinstance(op, ast.Add | ast.Mult):
+            if not isinstance(op, ast.Add | ast.Mult | ast.BitAnd):
                 yield "operands swapped", ast.BinOp(right, op, left)
         case ast.UnaryOp(ast.USub(), operand):
             yield "sign", operand
+        case ast.UnaryOp(ast.Not(), operand):
+            yield "negation dropped", operand
+        case ast.BoolOp(op, values):
+            yield "and for or", ast.BoolOp(ast.Or() if isinstance(op, ast.And) else ast.And(), values)
+            for i in range(len(values)):
+                rest = [*values[:i], *values[i + 1 :]]
+                yield "condition dropped", ast.BoolOp(op, rest) if len(rest) > 1 else rest[0]
+        case ast.comprehension(target, iterable, conditions):
+            for i in range(len(conditions)):
+                rest = [*conditions[:i], *conditions[i + 1 :]]
+                yield "filter dropped", ast.comprehension(target, iterable, rest, node.is_async)
         case ast.keyword("axis" | "dim", ast.Constant(axis)):
             yield "axis", ast.keyword(node.arg, ast.Constant(1 - axis))
         case ast.Constant(bool()):
             yield "constant", ast.Constant(not node.value)
         case ast.Constant(int() | float()):
             yield from (("constant", ast.Constant(value)) for value in (node.value + 1, 0) if value != node.value)
+        case ast.Constant(str(text)) if text in TEXTS:
+            yield "another text", ast.Constant(TEXTS[text])
+        case ast.FormattedValue(value, conversion, ast.JoinedStr([ast.Constant(text)])) if places := PLACES.search(
+            text
+        ):
+            other = ast.Constant(PLACES.sub(f".{(int(places[1]) + 1) % 10}", text, count=1))
+            yield "decimal places", ast.FormattedValue(value, conversion, ast.JoinedStr([other]))
         case ast.Attribute(value, "T"):
             yield "transpose dropped", value
         case ast.Attribute(value, name, ast.Load()):
@@ -173,6 +266,8 @@ def _changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
                 yield "wrong function", ast.Attribute(value, FUNCTIONS[name], ast.Load())
             if name in VARIABLES:
                 yield "wrong variable", ast.Attribute(value, VARIABLES[name], ast.Load())
+            elif name in TEXTS and name not in FUNCTIONS:
+                yield "wrong variable", ast.Attribute(value, TEXTS[name], ast.Load())
         case ast.Name(name, ast.Load()) if name in VARIABLES:
             yield "wrong variable", ast.Name(VARIABLES[name], ast.Load())
         case ast.Call(called, arguments, keywords):
@@ -186,8 +281,10 @@ def _changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
             if isinstance(called, ast.Attribute) and not isinstance(called.value, ast.Name):
                 yield "call dropped", called.value
             yield from (("call dropped", argument) for argument in arguments[:1])
-        case ast.Compare(left, [op], [right]):
-            yield from (("comparison", ast.Compare(left, [o()], [right])) for o in COMPARISONS.get(type(op), ()))
+        case ast.Compare(left, ops, right):
+            for i, op in enumerate(ops):
+                for other in COMPARISONS[type(op)]:
+                    yield "comparison", ast.Compare(left, [*ops[:i], other(), *ops[i + 1 :]], right)
         case ast.IfExp(test, body, orelse):
             yield from (("branch", branch) for branch in (body, orelse, ast.IfExp(test, orelse, body)))
         case ast.Subscript(value, index, ast.Load()):
@@ -212,6 +309,6 @@ def _changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
         negative = ast.UnaryOp(ast.USub(), node.value)
         yield "sign", ast.Return(negative) if isinstance(node, ast.Return) else ast.Assign(node.targets, negative)
     if isinstance(node, ast.AugAssign):
-        for other in OPERATORS[type(node.op)]:
+        for other in OPERATORS.get(type(node.op), ()):
             yield "operator", ast.AugAssign(node.target, other(), node.value)
         yield "update is an assignment", ast.Assign([node.target], node.value)

@@ -1,8 +1,11 @@
-"""Runs every mutant against the tests and writes docs/mutants.md: `python tests/mutation/mutate.py`.
+"""Runs mutants against the tests: `python tests/mutation/mutate.py equations`, or `sample`.
+
+Every mutant of the equations' code, in docs/mutants.md, or a fixed sample of all others, in docs/mutants-numbers.md.
 
 The tests are collected once. Each mutant is a fork of that process in which one function's code is replaced; it runs
-the tests that execute this function, up to the first failure, those that execute little else first. So a mutant costs
-a fraction of a second, and its killer is a test that is about it.
+the tests that execute this function, up to the first failure, the quick ones and those that execute little else first.
+So a mutant costs about a second, and its killer is a test that is about it. A test that starts another program is left
+out, since what it starts is not mutated.
 """
 
 import os
@@ -11,61 +14,93 @@ import os
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 import argparse
+import functools
 import gc
 import importlib
 import inspect
 import json
+import math
 import resource
 import signal
 import sys
+import tempfile
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import rooms
 import yaml
-from mutants import MODULES, PACKAGE, Mutant, generate
+from mutants import EQUATIONS, PACKAGE, Mutant, generate
 
-from cifar_report.base.files import write_text
+from cifar_report.base.files import to_json, write_text
 
 ROOT = Path(__file__).parents[2]
 EQUIVALENT = Path(__file__).with_name("equivalent.yaml")
+KILLERS = Path(__file__).with_name("killers.json")
 TESTS = ("tests/equations", "tests/test_erratum.py")
-SECONDS = 30  # of the processor, after which a mutant counts as killed
+SECONDS = 30  # beyond ten times what a test takes, after which a mutant counts as killed
+MEMORY = 4 << 30  # bytes, beyond what the tests take
 
 
 class Mutation:
     """A pytest plugin that runs the collected tests once for each mutant instead of once.
 
-    After the session, `killers` holds for each mutant the test that failed, "" for survivors.
+    After the session, `killers` holds for each mutant the test that failed, "" for survivors, and `left_out` the tests
+    that start another program.
+
+    Args:
+        killers: the tests to run for each mutant, by their names; None for all that execute its function.
     """
 
-    def __init__(self, mutants: list[Mutant], workers: int):
-        self.mutants, self.workers = mutants, workers
+    def __init__(self, mutants: list[Mutant], workers: int, killers: list[str] | None = None):
+        self.mutants, self.workers, self.expected = mutants, workers, killers
         self.killers: list[str] = [""] * len(mutants)
-        self.failed = False
+        self.left_out: list[str] = []
+        self.failed = self.skipped = self.is_watched = False
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Notes a failure."""
         self.failed |= report.failed
+        self.skipped |= report.skipped
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """In place of pytest's own loop."""
-        # In this process, so that what tests import and cache on their way is there for every mutant.
+        sys.addaudithook(self._watch)
         tests: dict[str, list[int]] = {}
-        for item, functions in sorted(self._executed(session).items(), key=lambda entry: (len(entry[1]), entry[0])):
-            for function in functions:
-                tests.setdefault(function, []).append(item)
+        seconds = [0.0] * len(session.items)
+        if self.expected is None:
+            # In this process, so that what tests import and cache on their way is there for every mutant.
+            executed = self._executed(session, seconds)
+            for item in sorted(executed, key=lambda i: (round(math.log2(seconds[i] + 0.1)), len(executed[i]), i)):
+                for function in executed[item]:
+                    tests.setdefault(function, []).append(item)
+            chosen = [tests.get(f"{m.module}:{m.function}", []) for m in self.mutants]
+        else:
+            places = {item.nodeid: i for i, item in enumerate(session.items)}
+            chosen = [[places[name]] if name in places else [] for name in self.expected]
         gc.freeze()
-        jobs = [lambda m=m: self._run(session, m, tests.get(f"{m.module}:{m.function}", [])) for m in self.mutants]
+        jobs = [lambda m=m, t=t: self._run(session, m, t, seconds) for m, t in zip(self.mutants, chosen, strict=True)]
         for i, killer in forked(jobs, self.workers):
             self.killers[i] = killer
         return True
 
-    def _executed(self, session: pytest.Session) -> dict[int, set[str]]:
-        """For each test the functions that it executes, while nothing is changed yet."""
-        files = {str(PACKAGE / f"{m.replace('.', '/')}.py"): m for m in MODULES}
+    def _watch(self, event: str, arguments: tuple) -> None:
+        """Skips a test that would start a program, while it is looked at for the first time."""
+        if (
+            self.is_watched
+            and event == "subprocess.Popen"
+            and Path(str(arguments[0])).name not in ("git", "nvidia-smi")
+        ):
+            pytest.skip("starts a program")
+
+    def _executed(self, session: pytest.Session, seconds: list[float]) -> dict[int, set[str]]:
+        """For each test the functions that it executes, while nothing is changed yet, and how long it takes."""
+        wanted = {f"{m.module}:{m.function}" for m in self.mutants}
+        files = {str(PACKAGE / f"{m.replace('.', '/')}.py"): m for m in {mutant.module for mutant in self.mutants}}
         found = {}
         for i in range(len(session.items)):
             executed: set[str] = set()
@@ -74,22 +109,35 @@ class Mutation:
                 if event == "call" and frame.f_code.co_filename in files:
                     executed.add(f"{files[frame.f_code.co_filename]}:{frame.f_code.co_qualname}")
 
-            sys.setprofile(note)
+            forget()
+            start = time.process_time()
+            self.skipped, self.is_watched = False, True
+            threading.settrace(note)
+            sys.settrace(note)
             self._test(session, i)
-            sys.setprofile(None)
+            sys.settrace(None)
+            threading.settrace(None)  # type: ignore[arg-type]
+            self.is_watched = False
+            seconds[i] = time.process_time() - start
             if self.failed:
                 raise pytest.UsageError(f"the unchanged code fails {session.items[i].nodeid}")
-            found[i] = executed
+            if self.skipped:
+                self.left_out.append(session.items[i].nodeid)
+            elif executed & wanted:
+                found[i] = executed
         return found
 
-    def _run(self, session: pytest.Session, mutant: Mutant, tests: list[int]) -> str:
+    def _run(self, session: pytest.Session, mutant: Mutant, tests: list[int], seconds: list[float]) -> str:
         """The first test that fails when the mutant stands in its function's place."""
-        target: Any = importlib.import_module(f"cifar_report.{mutant.module}")
-        for part in mutant.function.split("."):
-            target = getattr(target, part)
-        target = inspect.unwrap(target)
-        target.__code__, target.__defaults__ = mutant.code, mutant.defaults
+        target = function_of(mutant)
+        target.__code__ = mutant.code
+        if mutant.defaults:
+            target.__defaults__, target.__kwdefaults__ = mutant.defaults
+        forget()
         for i in tests:
+            used, allowed = time.process_time(), math.ceil(SECONDS + 10 * seconds[i])
+            resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(used) + allowed, resource.RLIM_INFINITY))
+            signal.alarm(4 * allowed)  # where it waits for what never comes
             self._test(session, i)
             if self.failed:
                 return session.items[i].nodeid
@@ -99,6 +147,25 @@ class Mutation:
     def _test(session: pytest.Session, i: int) -> None:
         item = session.items[i]
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
+
+
+def function_of(mutant: Mutant) -> Any:
+    """The function in whose place a mutant is put, beneath its decorators."""
+    target: Any = importlib.import_module(f"cifar_report.{mutant.module}")
+    for part in mutant.function.split("."):
+        target = vars(target)[part]
+    for inside in ("fget", "func", "__func__"):  # of a property, a cached one, a method of the class
+        target = getattr(target, inside, target)
+    return inspect.unwrap(target)
+
+
+def forget() -> None:
+    """Empties the caches of the package's functions, which hold what was computed before."""
+    for name, module in list(sys.modules.items()):
+        if name.split(".")[0] == PACKAGE.name:
+            for value in vars(module).values():
+                if isinstance(value, functools._lru_cache_wrapper):
+                    value.cache_clear()
 
 
 def forked(jobs: list[Callable[[], Any]], workers: int) -> Iterator[tuple[int, Any]]:
@@ -120,6 +187,8 @@ def forked(jobs: list[Callable[[], Any]], workers: int) -> Iterator[tuple[int, A
             os.close(writing)
             running[child] = (i, reading)
         child, status = os.wait()
+        if child not in running:  # a test's
+            continue
         i, reading = running.pop(child)
         with os.fdopen(reading) as pipe:
             text = pipe.read()
@@ -131,7 +200,8 @@ def forked(jobs: list[Callable[[], Any]], workers: int) -> Iterator[tuple[int, A
 def _work(job: Callable[[], Any], writing: int) -> None:
     """The child's part: never returns, and prints nothing."""
     gc.disable()
-    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+    resource.setrlimit(resource.RLIMIT_AS, (_memory() + MEMORY, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 30, resource.RLIM_INFINITY))
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
     os.dup2(silence, 2)
@@ -142,19 +212,41 @@ def _work(job: Callable[[], Any], writing: int) -> None:
         os._exit(0)
 
 
-def run(mutants: list[Mutant], workers: int, tests: list[str]) -> dict[Mutant, str]:
-    """The test that kills each mutant, "" where none of those in these files does."""
-    plugin = Mutation(mutants, workers)
+def _memory() -> int:
+    """Bytes of this process's address space."""
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+
+
+def run(mutants: list[Mutant], workers: int, tests: list[str], killers: list[str] | None = None) -> dict[Mutant, str]:
+    """The test that kills each mutant, "" where none of those in these files does.
+
+    Args:
+        killers: as of `Mutation`.
+    """
+    plugin = Mutation(mutants, workers, killers)
     options = ["-o", "addopts=", "-p", "no:cacheprovider", "--strict-markers", "--assert=plain", "--tb=native", "-qq"]
-    code = pytest.main([*options, "-s", "--rootdir", str(ROOT), *(str(ROOT / t) for t in tests)], plugins=[plugin])
+    options += ["-s", "--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml")]
+    with tempfile.TemporaryDirectory() as scratch:
+        here = Path(scratch, "here")  # where a mutant may write what it likes
+        here.mkdir()
+        for path in ROOT.iterdir():
+            (here / path.name).symlink_to(path)
+        os.chdir(here)
+        options += ["--basetemp", f"{scratch}/tests", "-o", "tmp_path_retention_policy=none"]
+        code = pytest.main([*options, *(str(ROOT / test) for test in tests)], plugins=[plugin])
+        os.chdir(ROOT)
+    if plugin.left_out:
+        print(f"{len(plugin.left_out)} tests start another program and are left out")
     if code != pytest.ExitCode.OK:
         raise SystemExit(f"the tests could not be run, pytest's exit code is {code}")
     return dict(zip(mutants, plugin.killers, strict=True))
 
 
-def equivalents() -> dict[str, str]:
-    """Why a mutant computes the same, by its name."""
-    return {entry["mutant"]: " ".join(entry["reason"].split()) for entry in yaml.safe_load(EQUIVALENT.read_text())}
+def equivalents(of_equations: bool) -> dict[str, str]:
+    """Why a mutant of the equations, or of what else there is, changes nothing, by its name."""
+    entries = yaml.safe_load(EQUIVALENT.read_text())
+    reasons = {name: " ".join(entry["reason"].split()) for entry in entries for name in entry["mutants"]}
+    return {name: why for name, why in reasons.items() if (name.split(":")[0] in EQUATIONS) == of_equations}
 
 
 def report(killers: dict[Mutant, str], reasons: dict[str, str]) -> str:
@@ -195,29 +287,103 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
+def sample_report(killers: dict[Mutant, str], reasons: dict[str, str], minutes: float) -> str:
+    """The Markdown of docs/mutants-numbers.md."""
+    survivors = [m for m, killer in killers.items() if not killer]
+    lines = [
+        "# Mutants of what computes and prints numbers",
+        "",
+        "Written by `make mutants`. Each mutant is a small change of one function's syntax tree, in any module but",
+        "those of [the equations](mutants.md), of which all are run, and those [left out](#left-out). Of the others",
+        "a fixed sample is run, of each room its share: the mutants whose names have the smallest SHA-256, so that a",
+        "change of one function moves no mutant of another. A mutant is killed where a test that executes its",
+        f"function fails, or takes ten times as long and {SECONDS} seconds more.",
+        "",
+        "No mutants are made of the text of an error, of what is logged, of how paths are joined, of how a figure",
+        "looks, and of what stands outside of functions. A test that starts another program is not run: what it",
+        "starts is not mutated.",
+        "",
+        f"These took {minutes:.0f} minutes. `make test` runs {rooms.SHORT} of them again, each against its killer.",
+        "",
+        "| room | mutants | run | killed | by the limit | equivalent | survived | killed of those not equivalent |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for room, of_room in rooms.every().items():
+        mine = {m: killer for m, killer in killers.items() if rooms.room(m.module) == room}
+        dead, limits = sum(map(bool, mine.values())), sum(killer.startswith("(") for killer in mine.values())
+        same = sum(not killer and m.name in reasons for m, killer in mine.items())
+        share = f"{100 * dead / max(len(mine) - same, 1):.1f} %"
+        row = (room, len(of_room), len(mine), dead, limits, same, len(mine) - dead - same, share)
+        lines.append(f"| {' | '.join(map(str, row))} |")
+    for title, is_wanted in (("Survived", False), ("Equivalent", True)):
+        lines += ["", f"## {title}", "", "| function | was | becomes | why |", "|---|---|---|---|"]
+        for m in survivors:
+            if (m.name in reasons) == is_wanted:
+                was, becomes = map(_code, shortened(m.old, m.new))
+                lines.append(f"| {m.module}: {m.function} | {was} | {becomes} | {_cell(reasons.get(m.name, ''))} |")
+    lines += ["", "## Left out", "", "| module or room | what it does |", "|---|---|"]
+    lines += [f"| {name} | {reason} |" for name, reason in rooms.LEFT_OUT.items()]
+    return "\n".join(lines) + "\n"
+
+
+def shortened(old: str, new: str, around: int = 30) -> tuple[str, str]:
+    """Where two texts differ, with so many characters on both sides."""
+    same = [a == b for a, b in zip(old, new, strict=False)]
+    start = [*same, False].index(False)
+    back = zip(old[start:][::-1], new[start:][::-1], strict=False)
+    end = [*(a == b for a, b in back), False].index(False)
+
+    def part(text: str) -> str:
+        first, last = max(start - around, 0), min(len(text) - end + around, len(text))
+        return ("…" if first else "") + text[first:last] + ("…" if last < len(text) else "")
+
+    return part(old), part(new)
+
+
 def main() -> None:
     """Writes the report; ends with an error where a mutant survives, or where a justification is out of date."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("part", choices=["equations", "sample", "short"], help="short: those of killers.json alone")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="only every Nth mutant; nothing is written")
-    parser.add_argument(
-        "--function", default="", help="only where the function's name contains this; nothing is written"
-    )
-    parser.add_argument("--tests", nargs="+", default=TESTS, metavar="PATH", help="instead of all")
+    parser.add_argument("--function", default="", metavar="TEXT", help="only where module:function contains it")
+    parser.add_argument("--skip", type=int, default=0, metavar="N", help="with --first: not the first N of each room")
+    parser.add_argument("--first", type=int, metavar="N", help="so many of each room; nothing is written")
+    parser.add_argument("--tests", nargs="+", metavar="PATH", help="instead of all")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     args = parser.parse_args()
 
-    every = [mutant for module in MODULES for mutant in generate(module)]
-    chosen = [mutant for mutant in every if args.function in mutant.function][:: args.every]
-    reasons = equivalents()
-    killers = run(chosen, args.workers, args.tests)
+    reasons, expected = equivalents(args.part == "equations"), None
+    if args.part == "equations":
+        every = [mutant for module in EQUATIONS for mutant in generate(module)]
+        tests = args.tests or TESTS
+    elif args.part == "sample":
+        every = rooms.sample(rooms.SAMPLE)
+        tests = args.tests or sorted(str(p.relative_to(ROOT)) for p in [*ROOT.glob("tests/test_*.py"), ROOT / TESTS[0]])
+    else:
+        known = json.loads(KILLERS.read_text())
+        every = [m for module in dict.fromkeys(name.split(":")[0] for name in known) for m in generate(module)]
+        every = [mutant for mutant in every if mutant.name in known]
+        expected = [known[mutant.name] for mutant in every]
+        tests = sorted({test.split("::")[0] for test in expected})
+    if args.first:
+        every = [m for of_room in rooms.every().values() for m in of_room[args.skip : args.skip + args.first]]
+    chosen = [m for m in every if args.function in f"{m.module}:{m.function}"][:: args.every]
+    start = time.monotonic()
+    killers = run(chosen, args.workers, tests, expected)
+    minutes = (time.monotonic() - start) / 60
     wrong = [f"survived: {m.name}" for m, killer in killers.items() if not killer and m.name not in reasons]
     wrong += [
         f"killed, yet called equivalent: {m.name}" for m, killer in killers.items() if killer and m.name in reasons
     ]
-    wrong += [f"{EQUIVALENT.name} names no mutant: {name}" for name in sorted(reasons.keys() - {m.name for m in every})]
-    if len(chosen) == len(every):
+    if args.part != "short" and not args.first:
+        names = {mutant.name for mutant in every}
+        wrong += [f"{EQUIVALENT.name} names no mutant: {name}" for name in sorted(reasons.keys() - names)]
+    if args.part == "equations" and len(chosen) == len(every):
         write_text(ROOT / "docs" / "mutants.md", report(killers, reasons))
-    print(f"\n{len(chosen)} mutants, {sum(map(bool, killers.values()))} killed")
+    if args.part == "sample" and chosen == every and not args.first:
+        write_text(ROOT / "docs" / "mutants-numbers.md", sample_report(killers, reasons, minutes))
+        write_text(KILLERS, to_json({m.name: killers[m] for m in rooms.sample(rooms.SHORT) if "::" in killers[m]}))
+    print(f"\n{len(chosen)} mutants, {sum(map(bool, killers.values()))} killed, in {minutes:.1f} minutes")
     if wrong:
         raise SystemExit("\n".join(wrong))
 
