@@ -91,6 +91,27 @@ def test_a_resumed_run_equals_an_undisturbed_one(dataset, tmp_path, monkeypatch)
     assert not list((tmp_path / "killed").rglob("*.tmp")) and not list(tmp_path.rglob("checkpoint*"))
 
 
+def test_bf16_rounds_what_goes_into_a_product_and_keeps_the_weights_whole():
+    """A linear network's logits, and a step of SGD, whose gradient is a product of rounded numbers too."""
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (8, 1, 4, 4), dtype=np.uint8), np.arange(8) % 3
+    change = {"kind": "torch-mlp", "hidden": (), "batch_size": 8, "learning_rate": 0.01, "precision": "bf16"}
+    trainer = loop.build_trainer(settings(**change), Split(images, labels), 3, 0)
+    x = torch.from_numpy(images.astype(np.float32) - images.mean(axis=0, dtype=np.float64).astype(np.float32)).flatten(
+        1
+    )
+    weight, bias = (torch.from_numpy(array.copy()) for array in trainer.parameters().values())
+    logits = nn.functional.linear(x.bfloat16(), weight.bfloat16(), bias.bfloat16()).float()
+    np.testing.assert_array_equal(trainer.logits(images), logits)
+    assert (logits - nn.functional.linear(x, weight, bias)).abs().max() > 1e-3  # it is no float32
+    trainer.advance(1)
+    surplus = (torch.softmax(logits, 1) - nn.functional.one_hot(torch.from_numpy(labels))) / 8
+    gradient = surplus.bfloat16().T @ x.bfloat16()
+    after, _ = trainer.parameters().values()
+    np.testing.assert_allclose((weight - after) / 0.01, gradient.float(), rtol=0.01, atol=0.1)
+    assert after.dtype == np.float32 and (torch.from_numpy(after).bfloat16().float() != torch.from_numpy(after)).any()
+
+
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the name is that of an x86 processor")
 def test_a_run_tells_for_which_processor_its_arithmetic_was_chosen():
     """The environment may overrule the processor, and with it the last bits of sums."""

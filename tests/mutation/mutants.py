@@ -9,8 +9,9 @@ import copy
 import re
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from types import CodeType
 
@@ -74,9 +75,9 @@ LOOKS = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Mutant:
-    """One changed function: where, what it was and what it is, as source, and the code to run in its place."""
+    """One changed function: where, and the statement with the change as source, before and after."""
 
     module: str
     function: str
@@ -84,8 +85,9 @@ class Mutant:
     rule: str
     old: str
     new: str
-    code: CodeType
-    defaults: tuple[tuple | None, dict | None] | None  # those by place and by name; None where they are as they were
+    node: ast.FunctionDef
+    original: ast.FunctionDef
+    scope: ast.stmt  # the class that it stands in, or itself
     again: int = 0  # how many before it in the function have the same statements
 
     @property
@@ -94,51 +96,74 @@ class Mutant:
         count = f" ({self.again + 1})" if self.again else ""
         return f"{self.module}:{self.function}: {self.old} -> {self.new}{count}"
 
+    @cached_property
+    def code(self) -> CodeType | None:
+        """What runs in the function's place; None where Python does not take it."""
+        try:
+            code = _compiled(self.node, self.scope, self.function)
+        except SyntaxError:
+            return None
+        # Without `super()`, for instance, it could not take the function's place.
+        return code if code.co_freevars == _compiled(self.original, self.scope, self.function).co_freevars else None
+
+    @cached_property
+    def defaults(self) -> tuple[tuple | None, dict | None] | None:
+        """Its defaults by place and by name; None where they are as they were."""
+        changed = self.node.args
+        if ast.unparse(changed) == ast.unparse(self.original.args):
+            return None
+        by_name = {a.arg: d for a, d in zip(changed.kwonlyargs, changed.kw_defaults, strict=True) if d}
+        return (
+            tuple(map(ast.literal_eval, changed.defaults)) or None,
+            {name: ast.literal_eval(default) for name, default in by_name.items()} or None,
+        )
+
+    @cached_property
+    def can_run(self) -> bool:
+        """Whether it can take the function's place."""
+        with suppress(ValueError):  # of a default that is no literal
+            self.defaults  # noqa: B018
+            return self.code is not None
+        return False
+
+
+def generate(module: str) -> list[Mutant]:
+    """All mutants of every function of a module (such as `models.numpy_nn.sgd`) that can run, as of `changed`."""
+    return [mutant for mutant in changed(module) if mutant.can_run]
+
 
 @cache
-def generate(module: str) -> tuple[Mutant, ...]:
-    """All mutants of every function of a module (such as `models.numpy_nn.sgd`), in the order of the source."""
+def functions(module: str) -> tuple[tuple[str, ast.FunctionDef, ast.stmt], ...]:
+    """The name of each function and method of a module, its syntax tree, and that of its class or again its own."""
     tree = ast.parse((PACKAGE / f"{module.replace('.', '/')}.py").read_text())
+    return tuple(
+        (function.name if scope is function else f"{scope.name}.{function.name}", function, scope)
+        for scope in tree.body
+        for function in (scope.body if isinstance(scope, ast.ClassDef) else [scope])
+        if isinstance(function, ast.FunctionDef)
+    )
+
+
+@cache
+def changed(module: str) -> tuple[Mutant, ...]:
+    """A mutant for every change of every function of a module, in the order of the source, whether it can run or not."""
     mutants = []
-    for scope in tree.body:
-        for function in scope.body if isinstance(scope, ast.ClassDef) else [scope]:
-            if isinstance(function, ast.FunctionDef):
-                mutants += _of_function(module, function, scope)
+    for name, function, scope in functions(module):
+        counts: Counter[tuple[str, str]] = Counter()
+        unlike = {(c.statement, c.new): c for c in _descend(function) if c.new != c.old}
+        for change in sorted(unlike.values(), key=lambda change: change.line):
+            texts = (change.old, change.new)
+            where = (module, name, change.line, change.rule)
+            mutants.append(Mutant(*where, *texts, change.node, function, scope, counts[texts]))
+            counts[texts] += 1
     return tuple(mutants)
 
 
-def _of_function(module: str, function: ast.FunctionDef, scope: ast.stmt) -> list[Mutant]:
-    name = function.name if scope is function else f"{scope.name}.{function.name}"
-    mutants, seen, variables = [], {ast.unparse(function)}, _compiled(function, scope, name).co_freevars
-    for change in _descend(function):
-        if (text := ast.unparse(change.node)) in seen:
-            continue
-        seen.add(text)
-        try:
-            code = _compiled(change.node, scope, name)
-        except SyntaxError:
-            continue
-        if code.co_freevars == variables:  # without `super()`, it could not take the function's place
-            try:
-                defaults = _defaults(change.node.args, function.args)
-            except ValueError:  # not a literal
-                continue
-            mutants.append(Mutant(module, name, change.line, change.rule, change.old, change.new, code, defaults))
-    counts: Counter[str] = Counter()
-    for i, mutant in enumerate(mutants):
-        mutants[i] = replace(mutant, again=counts[mutant.name])
-        counts[mutant.name] += 1
-    return sorted(mutants, key=lambda mutant: mutant.line)
-
-
-def _defaults(changed: ast.arguments, arguments: ast.arguments) -> tuple[tuple | None, dict | None] | None:
-    if ast.unparse(changed) == ast.unparse(arguments):
-        return None
-    by_name = {a.arg: d for a, d in zip(changed.kwonlyargs, changed.kw_defaults, strict=True) if d}
-    return (
-        tuple(map(ast.literal_eval, changed.defaults)) or None,
-        {name: ast.literal_eval(default) for name, default in by_name.items()} or None,
-    )
+def noting(module: str, name: str, function: ast.FunctionDef, scope: ast.stmt, note: str) -> Mutant:
+    """The function as it is, after a statement that notes that it was called."""
+    node = copy.copy(function)
+    node.body = [*ast.parse(note).body, *function.body]
+    return Mutant(module, name, 0, "", "", "", node, function, scope)
 
 
 def _compiled(function: ast.FunctionDef, scope: ast.stmt, name: str) -> CodeType:
@@ -161,9 +186,13 @@ class _Change:
 
     rule: str
     node: ast.AST
-    line: int = 0
+    statement: tuple[int, int] = (0, 0)  # where it begins
     old: str = ""
     new: str = ""
+
+    @property
+    def line(self) -> int:
+        return self.statement[0]
 
 
 def _descend(node: ast.AST) -> Iterator[_Change]:
@@ -185,7 +214,7 @@ def _descend(node: ast.AST) -> Iterator[_Change]:
                 found.append(replace(change, node=fresh))
     for change in found:
         if isinstance(node, ast.stmt) and not change.line:
-            change = replace(change, line=node.lineno, old=_head(node), new=_head(change.node))
+            change = replace(change, statement=(node.lineno, node.col_offset), old=_head(node), new=_head(change.node))
         yield change
 
 

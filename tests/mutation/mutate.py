@@ -24,7 +24,6 @@ import resource
 import signal
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -34,7 +33,7 @@ from typing import Any
 import pytest
 import rooms
 import yaml
-from mutants import EQUATIONS, PACKAGE, Mutant, generate
+from mutants import EQUATIONS, PACKAGE, Mutant, functions, generate, noting
 
 from cifar_report.base.files import to_json, write_text
 
@@ -99,32 +98,30 @@ class Mutation:
 
     def _executed(self, session: pytest.Session, seconds: list[float]) -> dict[int, set[str]]:
         """For each test the functions that it executes, while nothing is changed yet, and how long it takes."""
-        wanted = {f"{m.module}:{m.function}" for m in self.mutants}
-        files = {str(PACKAGE / f"{m.replace('.', '/')}.py"): m for m in {mutant.module for mutant in self.mutants}}
+        wanted = {(m.module, m.function) for m in self.mutants}
+        executed: set[str] = set()
+        pytest.executed = executed  # where every function finds it
+        for module in {module for module, _ in wanted}:
+            for name, function, scope in functions(module):
+                if (module, name) in wanted:
+                    note = f"import pytest; pytest.executed.add('{module}:{name}')"
+                    mutant = noting(module, name, function, scope, note)
+                    function_of(mutant).__code__ = mutant.code
         found = {}
         for i in range(len(session.items)):
-            executed: set[str] = set()
-
-            def note(frame: Any, event: str, _: Any, executed: set[str] = executed) -> None:
-                if event == "call" and frame.f_code.co_filename in files:
-                    executed.add(f"{files[frame.f_code.co_filename]}:{frame.f_code.co_qualname}")
-
+            executed.clear()
             forget()
             start = time.process_time()
             self.skipped, self.is_watched = False, True
-            threading.settrace(note)
-            sys.settrace(note)
             self._test(session, i)
-            sys.settrace(None)
-            threading.settrace(None)  # type: ignore[arg-type]
             self.is_watched = False
             seconds[i] = time.process_time() - start
             if self.failed:
                 raise pytest.UsageError(f"the unchanged code fails {session.items[i].nodeid}")
             if self.skipped:
                 self.left_out.append(session.items[i].nodeid)
-            elif executed & wanted:
-                found[i] = executed
+            elif executed:
+                found[i] = set(executed)
         return found
 
     def _run(self, session: pytest.Session, mutant: Mutant, tests: list[int], seconds: list[float]) -> str:
@@ -366,7 +363,7 @@ def main() -> None:
         expected = [known[mutant.name] for mutant in every]
         tests = sorted({test.split("::")[0] for test in expected})
     if args.first:
-        every = [m for of_room in rooms.every().values() for m in of_room[args.skip : args.skip + args.first]]
+        every = [m for ms in rooms.every().values() for m in ms[args.skip : args.skip + args.first] if m.can_run]
     chosen = [m for m in every if args.function in f"{m.module}:{m.function}"][:: args.every]
     start = time.monotonic()
     killers = run(chosen, args.workers, tests, expected)

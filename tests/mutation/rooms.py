@@ -1,9 +1,10 @@
 """Which modules are mutated outside of the equations, and which mutants of them are run: a sample by room."""
 
 import hashlib
+import itertools
 from functools import cache
 
-from mutants import EQUATIONS, PACKAGE, Mutant, generate
+from mutants import EQUATIONS, PACKAGE, Mutant, changed
 
 # What computes or prints no number of the report, by module or whole room, and why it is left out.
 LEFT_OUT = {
@@ -54,14 +55,18 @@ def every() -> dict[str, list[Mutant]]:
     found: dict[str, list[Mutant]] = {}
     for module in modules():
         if room(module) != "equations" and not {module, room(module)} & set(LEFT_OUT):
-            found.setdefault(room(module), []).extend(generate(module))
+            found.setdefault(room(module), []).extend(changed(module))
     return {name: sorted(mutants, key=_rank) for name, mutants in found.items()}
 
 
-def sample(total: int) -> list[Mutant]:
-    """So many mutants, of each room its share of all of them, and at least one."""
+def sample(total: int, least: int = 30) -> list[Mutant]:
+    """So many mutants that can run, of each room its share of all of them, and some of a small one."""
     count = sum(map(len, every().values()))
-    return [m for mutants in every().values() for m in mutants[: max(round(total * len(mutants) / count), 1)]]
+    chosen: list[Mutant] = []
+    for mutants in every().values():
+        share = max(round(total * len(mutants) / count), least * total // SAMPLE)
+        chosen += itertools.islice((mutant for mutant in mutants if mutant.can_run), share)
+    return chosen
 
 
 def _rank(mutant: Mutant) -> str:
