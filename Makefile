@@ -58,9 +58,10 @@ test: $(DEV) ## Format, lint, types, layers, then all tests
 twice: demo ## Build the demo a second time in another folder and compare the bytes
 	@$(RUN) workflow/scripts/build-twice
 
-mutants: $(DEV) ## Mutate the equations' code and their LaTeX; every mutant must die (docs/mutants.md, docs/mutants-displays.md)
-	@$(RUN) python tests/mutation/mutate.py
+mutants: $(DEV) ## Mutate the equations' code, their LaTeX and a sample of all else that computes a number; each must die (docs/mutants*.md)
+	@$(RUN) python tests/mutation/mutate.py equations
 	@$(RUN) python tests/mutation/mutate_displays.py
+	@$(RUN) python tests/mutation/mutate.py sample
 
 STUDY ?= cifar10-jpeg
 verify: $(READY) ## Recompute every digest of a study, offline; with REFERENCE=DIR, compare with that study: make verify STUDY=demo

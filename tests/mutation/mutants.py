@@ -146,7 +146,7 @@ def functions(module: str) -> tuple[tuple[str, ast.FunctionDef, ast.stmt], ...]:
 
 @cache
 def changed(module: str) -> tuple[Mutant, ...]:
-    """A mutant for every change of every function of a module, in the order of the source, whether it can run or not."""
+    """A mutant for every change of every function of a module, in order, whether it can run or not."""
     mutants = []
     for name, function, scope in functions(module):
         counts: Counter[tuple[str, str]] = Counter()
