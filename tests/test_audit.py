@@ -254,6 +254,17 @@ def test_a_run_that_the_study_does_not_ask_for_any_more(results):
     assert explain.made_again(f"{RUN}/run.json", explain.FinishedStudy(results)) == sentence
 
 
+def test_a_file_of_the_plan(results, capsys):
+    assert main(["explain", plan_of(RUN), "--results", str(results)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert (
+        "written by every call of Snakemake" in shown and f"Made from it, and again where it changes: {RUN}/*." in shown
+    )
+    (results / plan_of(RUN)).write_text("{}")
+    assert main(["explain", str(results / plan_of(RUN)), "--results", str(results)]) == 0
+    assert "It was altered since" in " ".join(capsys.readouterr().out.split())
+
+
 def test_a_study_without_records_is_told_how_to_get_them(results, capsys):
     damaged = next((results.parent / ".records").iterdir())
     damaged.write_text("{")
@@ -294,6 +305,27 @@ def test_a_damaged_file_is_told_by_name_or_noticed(results, capsys, question, fi
     printed = "".join(capsys.readouterr())
     assert code in ((1,) if question == "verify" else (0, 1)) and "Traceback" not in printed
     assert code == 0 or Path(file).name in printed or str(Path(file).parent) in printed
+
+
+NO_VALUE = {"x": [None]}  # of no type that a run.json or dataset.json has
+
+
+@pytest.mark.parametrize("file", [f"{RUN}/run.json", "dataset/dataset.json"])
+def test_a_value_of_another_type_is_told_in_our_words(results, capsys, file):
+    """Each value of each file in turn: its key, what was found and what is expected."""
+    path, read = results / file, {"run.json": read_record, "dataset.json": lambda path: datasets.load(path.parent)}
+    document = json.loads(path.read_text())
+    for key in document:
+        for value in (NO_VALUE, [NO_VALUE], -1.5, "x" * 200):
+            rewrite(path, **{key: value})
+            try:
+                read[path.name](path)
+            except InputError as error:
+                message = str(error)
+                assert message.startswith(f"{path}: {key}") or " is missing" in message, message
+                assert any(words in message for words in ("expected", "is missing", "is not allowed")), message
+                assert len(message) < len(str(path)) + 300 and "nput should" not in message and "rror, " not in message
+        rewrite(path, **document)
 
 
 @pytest.mark.parametrize("key", ["commit", "device", "settings", "data"])

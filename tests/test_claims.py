@@ -565,7 +565,7 @@ TEXT = """\
         (
             "paired: true",
             "paired: perhaps",
-            "13: claim 'a-claim': parts.0.comparison.paired: input should be a valid boolean",
+            "13: claim 'a-claim': parts.0.comparison.paired: 'perhaps', expected true or false",
         ),
         ("        paired: true\n", "", "8: claim 'a-claim': parts.0.comparison.paired: expected this key, found none"),
         ("        kind: contrast\n", "", "8: claim 'a-claim': parts.0.comparison.kind: expected this key, found none"),
@@ -586,7 +586,7 @@ TEXT = """\
         (
             "paired: true",
             "paired: true\n        fresh_seeds: [1, 2]",
-            "14: claim 'a-claim': parts.0.comparison.fresh_seeds: list should have at least 3 items",
+            "14: claim 'a-claim': parts.0.comparison.fresh_seeds: [1, 2], expected at least 3 in the list",
         ),
         (
             "paired: true",
@@ -620,7 +620,7 @@ TEXT = """\
         (
             "smallest_effect: 0.01\n",
             "smallest_effect: few\n",
-            "14: claim 'a-claim': parts.0.smallest_effect: input should be a valid",
+            "14: claim 'a-claim': parts.0.smallest_effect: 'few', expected a number",
         ),
     ],
 )
@@ -642,7 +642,7 @@ def test_a_repeated_id_no_yaml_and_no_file_are_named(tmp_path):
     with pytest.raises(InputError, match=r"claims.yaml: expected YAML, .* line 1"):
         file.load(path)
     path.write_text("")
-    with pytest.raises(InputError, match=r"claims.yaml:1: input should be a valid list, found None"):
+    with pytest.raises(InputError, match=r"claims.yaml:1: None, expected a list"):
         file.load(path)
     with pytest.raises(InputError, match=r"none.yaml: expected the claims, found No such file"):
         file.load(tmp_path / "none.yaml")

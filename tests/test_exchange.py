@@ -171,7 +171,7 @@ def other_samples(run):
         (other_code, "code: what trains a numpy-mlp differs"),
         (other_data, "data: train-images: the run of 'digits'"),
         (unknown_setting, "settings: this checkout does not know them"),
-        (no_seed, "the key 'seed' is missing"),
+        (no_seed, ": run.json: 'seed' is missing"),
     ],
 )
 def test_what_differs_is_named_and_refused(trained, exported, tmp_path, change, named):
@@ -278,6 +278,10 @@ CONTRADICTIONS = {
     "other names": (weights(renamed), "model.safetensors: linear.0.bias: expected float32 of shape (5,)"),
     "transposed": (weights(lambda w: {n: np.ascontiguousarray(a.T) for n, a in w.items()}), "found float32 of shape"),
     "wider": (weights(lambda w: {n: a.astype(np.float64) for n, a in w.items()}), "found float64 of shape"),
+    "other weights": (
+        weights(lambda w: {n: -a for n, a in w.items()}),
+        "its weights give other logits of the first 256",
+    ),
     "no weights": (no_file("model.safetensors", b"no weights"), "model.safetensors: cannot be read"),
     "test loss": (final("test", "loss", lambda x: x * 1.00009), "its logits give the test loss"),
     "an image more": (final("test", "accuracy", lambda x: x + 1 / 360), "its logits give the test loss"),
@@ -291,7 +295,7 @@ CONTRADICTIONS = {
     "parameters": (told(parameters=7), "run.json: parameters: expected"),
     "operations": (told(forward_flops=0), "run.json: forward_flops: expected"),
     "subsets": (told(evaluation_subsets={}), "run.json: evaluation_subsets: expected"),
-    "no device": (lambda run, files: run.pop("device"), "run.json: the key 'device' is missing"),
+    "no device": (lambda run, files: run.pop("device"), ": run.json: 'device' is missing"),
 }
 
 
@@ -379,7 +383,12 @@ def test_nothing_to_export_and_lost_files_are_named(trained, tmp_path, capsys):
     shutil.copytree(trained / "results/small", results)
     call = ["export-runs", "--results", str(results), "--store", str(tmp_path), "--output", str(tmp_path / "x.tar")]
     assert cli.main(call) == 1
-    assert "run.json" in capsys.readouterr().err
+    assert "finished/run.json: expected a JSON file, found none" in capsys.readouterr().err
+    shutil.copytree(trained / "results/.store", tmp_path, dirs_exist_ok=True)
+    lost = next(tmp_path.glob("*/finished/test-logits.npy"))
+    lost.unlink()
+    assert cli.main(call) == 1
+    assert f"{lost}: expected a file of a finished run, found none; remove that folder" in capsys.readouterr().err
     for path in results.rglob("run.json"):
         path.unlink()
     assert cli.main(call) == 1

@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     parser, commands = _parser()
     if words and not words[0].startswith("-") and words[0] not in commands:
-        from cifar_report.study.validation import did_you_mean
+        from cifar_report.base.validation import did_you_mean
 
         hint = did_you_mean(words[0], commands, "there are")
         print(f"cifar-report: there is no command '{words[0]}'; {hint}", file=sys.stderr)

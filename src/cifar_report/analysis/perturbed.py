@@ -12,12 +12,9 @@ from cifar_report.analysis.measurements import BATCH_STATISTICS, FLIPS, SHIFTED,
 from cifar_report.base.randomness import Purpose, generator, stratified_indices
 from cifar_report.data import datasets
 from cifar_report.runs import devices
-from cifar_report.runs.finished import Run, load_runs
+from cifar_report.runs.finished import Run, load_runs, trained
 from cifar_report.study.kinds import KINDS
-from cifar_report.study.settings import Settings
 from cifar_report.training.batches import Images, scores
-from cifar_report.training.loop import build_trainer, place
-from cifar_report.training.splits import splits_of
 
 BATCH = 32  # images, as the original measured its VGG
 DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1))
@@ -41,7 +38,7 @@ def measure_shifts(stage: dict[str, Any], runs: Path, dataset: Path, output: Pat
         images, labels = images[index], labels[index]
 
     def measured(run: Run) -> Iterator[tuple]:
-        model = trained(run, data)
+        model = _trained(run, data)
         for pixels in SHIFTED:
             moves = {(pixels * down, pixels * right) for down, right in DIRECTIONS}
             accuracy = np.mean([scores(model.logits(shifted(images, *move)), labels)[1] for move in sorted(moves)])
@@ -68,7 +65,7 @@ def measure_flips(stage: dict[str, Any], runs: Path, dataset: Path, output: Path
 
     def measured(run: Run) -> Iterator[tuple]:
         plain = run.test_logits(len(labels))
-        both = mean_answer(plain, trained(run, data).logits(mirrored))
+        both = mean_answer(plain, _trained(run, data).logits(mirrored))
         (loss, accuracy), (loss_flipped, accuracy_flipped) = scores(plain, labels), scores(both, labels)
         yield len(labels), loss, loss_flipped, accuracy, accuracy_flipped
 
@@ -99,7 +96,7 @@ def measure_batch_statistics(stage: dict[str, Any], runs: Path, dataset: Path, o
 
     def measured(run: Run) -> Iterator[tuple]:
         if run.record["settings"]["batch_norm"] != "none":
-            model = trained(run, data)
+            model = _trained(run, data)
             keep_batch_statistics(model.model)
             accuracy = scores(np.concatenate([model.logits(batch) for batch in batches]), labels)[1]
             yield len(labels), BATCH, len(batches[-1]), accuracy, run.final("test", "accuracy")
@@ -119,24 +116,18 @@ def _measure(
     measurements.write(output, columns, rows)
 
 
+def _trained(run: Run, data: datasets.Dataset) -> Any:
+    if KINDS[run.record["settings"]["kind"]].backend == "torch":
+        devices.require_gpu()
+    return trained(run.record, run.weights(), data)
+
+
 def keep_batch_statistics(model: Any) -> None:
     """Leaves the batch norms of a PyTorch model in training mode, whatever mode the model is put into."""
     for module in model.modules():
         if hasattr(module, "running_mean"):  # batch norms, ours and PyTorch's
             module.train()
             module.train = lambda mode=True, module=module: module
-
-
-def trained(run: Run, data: datasets.Dataset) -> Any:
-    """The run's trainer, with its trained weights in place of the initial ones; its `logits` takes uint8 images."""
-    # What a run with an average leaves are the averaged weights.
-    settings = Settings.from_mapping(run.record["settings"] | {"average_decay": 0.0})
-    split = splits_of(settings, data.arrays(test=False))["train"]
-    if KINDS[settings.kind].backend == "torch":
-        devices.require_gpu()
-    trainer = build_trainer(settings, split, len(data.class_names), run.seed)
-    place(trainer, run.weights(), run.record["step"])
-    return trainer
 
 
 def shifted(images: Images, down: int, right: int) -> Images:

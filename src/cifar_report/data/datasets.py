@@ -11,6 +11,7 @@ from cifar_report.base.errors import InputError
 from cifar_report.base.files import array_digest, atomic, read_json, to_json, write_text
 from cifar_report.base.letters import WRITE_OTHERWISE, composed, not_printed
 from cifar_report.base.randomness import Purpose, generator, stratified_indices
+from cifar_report.base.validation import checked
 from cifar_report.data import sources
 from cifar_report.data.archives import LIMITS
 from cifar_report.data.sources import CIFAR10_ARCHIVE, CIFAR10_MD5, CIFAR10_SHA256, Arrays
@@ -149,14 +150,9 @@ def load(folder: Path) -> Dataset:
     """
     path = folder / "dataset.json"
     try:
-        return Dataset(folder, Description.model_validate(read_json(path)))
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the top level"
-        raise InputError(
-            f"{path}: {where}: {first['msg']}, found {repr(first['input'])[:80]}; "
-            "delete the dataset folder, it is remade"
-        ) from error
+        return Dataset(folder, checked(Description.model_validate, read_json(path), str(path)))
+    except InputError as error:
+        raise InputError(f"{error}; delete the dataset folder, it is remade") from None
 
 
 def printed_names(class_names: list[str], printed: dict[str, str], key: str) -> list[str]:

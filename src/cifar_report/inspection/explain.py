@@ -62,16 +62,23 @@ class FinishedStudy:
         path = self.folder / "numbers.json"
         return read_json(path) if path.is_file() else {}
 
+    def plan_named(self, name: str) -> str:
+        """The file of the plan that a name means, or empty."""
+        relative = self._relative(name)
+        return relative if relative.startswith("plan/") and (self.folder / relative).is_file() else ""
+
+    def _relative(self, name: str) -> str:
+        path, folder = Path(name).resolve(), self.folder.resolve()
+        return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else name
+
     def file_named(self, name: str) -> str:
         """The file that a name means.
 
         Raises:
             InputError: the study has made none; near names are listed.
         """
-        path, folder = Path(name).resolve(), self.folder.resolve()
-        relative = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else name
         short = re.sub(r"^(tab|fig):", "", name)
-        for candidate in (name, relative, f"tables/{short}.tex", f"figures/{short}.pdf"):
+        for candidate in (name, self._relative(name), f"tables/{short}.tex", f"figures/{short}.pdf"):
             if candidate in self.records:
                 return candidate
         known = [*self.numbers, *self.records, *map(_short_name, self.records)]
@@ -119,6 +126,8 @@ def explain(what: str, results: Path) -> str:
     """
     study = FinishedStudy(results)
     name = re.sub(r"^\\result\{(.*)\}$", r"\1", what)
+    if planned := study.plan_named(name):
+        return _of_plan(planned, study)
     lines: list[str] = []
     if name in study.numbers:
         number = study.numbers[name]
@@ -134,6 +143,21 @@ def explain(what: str, results: Path) -> str:
     records = study.records | {file: study.records[file]._replace(inputs=inputs)}
     lines += _chain([file], records, reached)
     return "\n".join([*lines, "", *_footer(reached, study), "", *textwrap.wrap(made_again(file, study), 110)])
+
+
+def _of_plan(planned: str, study: FinishedStudy) -> str:
+    """What a file of the plan is made from, and what is made from it."""
+    made = [file for file, record in study.records.items() if planned in record.inputs]
+    source = (
+        "the configuration (plan/config.yaml), the code and the sources"
+        if planned.endswith(".json")
+        else "config.yaml and all overlays"
+    )
+    told = f"{planned} is written by every call of Snakemake, from {source}. "
+    told += f"Made from it, and again where it changes: {shortened(made)}." if made else "No file is made from it."
+    if is_altered(study.folder / planned):
+        told += " It was altered since; call Snakemake, which writes it again."
+    return textwrap.fill(told, 110)
 
 
 def _short_name(file: str) -> str:

@@ -12,11 +12,14 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from cifar_report.data.datasets import Dataset
-from cifar_report.runs.finished import SPLITS, against_labels, read_curve, read_logits
+from cifar_report.runs.finished import SPLITS, against_labels, read_curve, read_logits, trained
 from cifar_report.runs.store import RUN_FILES
 from cifar_report.study.settings import Settings
 from cifar_report.training.loop import LARGEST_LOSS, build_trainer
 from cifar_report.training.splits import Split
+
+SHOWN = 256  # test images that a network is shown once more
+NEAR = 0.05  # of the spread of its logits: what other kernels, another device and bfloat16 may make of them
 
 
 def contradiction(folder: Path, run: dict[str, Any], data: Dataset | None, labels: np.ndarray | None) -> str:
@@ -24,7 +27,8 @@ def contradiction(folder: Path, run: dict[str, Any], data: Dataset | None, label
 
     Args:
         run: its run.json, with all keys; data: those that it saw, and labels: of the test split, where they are known.
-            Without data, nothing is asked of the weights' shapes and of what is counted from the model.
+            Without data, nothing is asked of the weights' shapes and of what is counted from the model; without the
+            labels, nothing is computed from the weights.
 
     Raises:
         InputError: curve.csv or test-logits.npy is not what it should be.
@@ -69,6 +73,11 @@ def _contradictions(
             yield f"test-logits.npy: {problem}"
         if run["status"] == "completed" and not np.isfinite(logits).all():
             yield "test-logits.npy: holds values that are no numbers, but run.json says that the run was completed"
+        if run["status"] == "completed" and data and labels is not None:
+            network = trained(run, load_file(folder / "model.safetensors"), data)
+            answers, stored = network.logits(data.split("test")[0][:SHOWN]), logits[:SHOWN]
+            if np.sqrt(np.mean((answers - stored) ** 2)) > NEAR * stored.std():
+                yield f"test-logits.npy: its weights give other logits of the first {len(stored)} test images"
 
 
 def _sizes(settings: Settings, counts: dict[str, int], tested: bool) -> dict[str, int]:

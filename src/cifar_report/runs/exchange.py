@@ -90,7 +90,8 @@ def import_runs(source: Path, store: Path, results: Path | None = None) -> tuple
                 _verify(folder, codes, study)
                 good.append(folder)
             except InputError as error:
-                refused.append(f"{source}: {folder.name[:12]}: {error}")
+                told = str(error).replace(f"{folder}/", "")  # where it was unpacked to says nothing
+                refused.append(f"{source}: {folder.name[:12]}: {told}")
         for folder in good:
             with locked(store / folder.name):
                 finished = store / folder.name / "finished"
@@ -115,7 +116,7 @@ def _content(path: Path) -> bytes:
         return path.read_bytes()
     except FileNotFoundError as error:
         raise InputError(
-            f"{path}: expected a file of a finished run, found none; forget that variant, and train it again"
+            f"{path}: expected a file of a finished run, found none; remove that folder, and the run is trained anew"
         ) from error
 
 
@@ -229,14 +230,19 @@ def _differing(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
 
 
 def _record(path: Path) -> dict[str, Any]:
-    """A run.json that has all that an import compares, and names no other files than a run's."""
+    """A run.json that has all that an import compares, and names no other files than a run's.
+
+    Raises:
+        InputError: it has not; the message begins with its path.
+    """
     run = read_record(path)
     if missing := [name for name in NEEDED if name not in run]:
-        raise InputError(f"run.json: the key '{missing[0]}' is missing; export anew")
+        raise InputError(f"{path}: '{missing[0]}' is missing; train it again")
     if "kind" not in run["settings"]:
-        raise InputError("run.json: settings: the key 'kind' is missing; export anew")
+        raise InputError(f"{path}: settings: 'kind' is missing; train it again")
     if not {*RUN_FILES[:2]} <= set(run["digests"]) <= set(RUN_FILES):
         raise InputError(
-            f"run.json: digests: expected those of {', '.join(RUN_FILES)}, found {', '.join(run['digests'])}"
+            f"{path}: digests: expected those of {', '.join(RUN_FILES)}, found {', '.join(run['digests']) or 'none'}; "
+            "train it again"
         )
     return run

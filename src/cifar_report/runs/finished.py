@@ -12,9 +12,12 @@ from safetensors.numpy import load_file
 
 from cifar_report.base.errors import InputError
 from cifar_report.base.files import read_table, sha256
+from cifar_report.data.datasets import Dataset
 from cifar_report.runs.record import read_record, record_digest
+from cifar_report.study.settings import Settings
 from cifar_report.training.batches import scores
-from cifar_report.training.loop import LARGEST_LOSS
+from cifar_report.training.loop import LARGEST_LOSS, Trainer, build_trainer, place
+from cifar_report.training.splits import splits_of
 
 COLUMNS = {"step": "int64", "samples_seen": "int64", "split": str, "loss": "float64", "accuracy": "float64"}
 SPLITS = ("train", "validation", "test")
@@ -130,6 +133,20 @@ def against_labels(
     else:
         same &= math.isclose(loss, final["loss"], rel_tol=1e-5, abs_tol=1e-6)
     return "" if same else f"its logits give the test loss {loss:.6g} and accuracy {accuracy:.4f}, run.json has others"
+
+
+def trained(record: dict[str, Any], weights: dict[str, np.ndarray], data: Dataset) -> Trainer:
+    """A run's trainer, with its trained weights in place of the initial ones; its `logits` takes uint8 images.
+
+    Args:
+        record: its run.json; weights: by name, as in its model.safetensors; data: those that it was trained on.
+    """
+    # What a run with an average leaves are the averaged weights.
+    settings = Settings.from_mapping(record["settings"] | {"average_decay": 0.0})
+    split = splits_of(settings, data.arrays(test=False))["train"]
+    trainer = build_trainer(settings, split, len(data.class_names), record["seed"])
+    place(trainer, weights, record["step"])
+    return trainer
 
 
 def load_run(folder: Path) -> Run:

@@ -9,12 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from cifar_report.base.errors import InputError
 from cifar_report.base.files import read_json, to_json, write_text
+from cifar_report.base.validation import COMMIT, SHA256, checked, refused
 from cifar_report.study.kinds import KINDS
 from cifar_report.study.settings import TYPES, digest
 
 Count = Annotated[int, Field(ge=0, le=2**63)]
 Seconds = Annotated[float, Field(ge=0, le=1e12)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, Field(pattern=SHA256)]
 
 
 class _Part(BaseModel):
@@ -43,7 +44,7 @@ class Device(_Part):
 class Commit(_Part):
     """Of the repository, when the run was begun."""
 
-    hash: Annotated[str, Field(pattern=r"^[0-9a-f]{7,64}$")] | None
+    hash: Annotated[str, Field(pattern=COMMIT)] | None
     time: Annotated[int, Field(ge=0, le=2**40)] | None  # seconds since 1970
     dirty: bool | None
 
@@ -93,11 +94,11 @@ class RunRecord(_Part):
     @classmethod
     def _of_their_types(cls, settings: dict[str, Any] | None) -> dict[str, Any] | None:
         if settings and settings.get("kind", next(iter(KINDS))) not in KINDS:
-            raise ValueError(f"kind: {settings['kind']!r} is none that this version knows")
+            raise refused(f"kind: {settings['kind']!r}, expected one of {', '.join(KINDS)}")
         for name, value in (settings or {}).items():
             kind = list[int] if TYPES.get(name) == tuple[int, ...] else TYPES.get(name, Any)
             if not _fits(kind, value):
-                raise ValueError(f"{name}: {value!r} is not of the type {kind}")
+                raise refused(f"{name}: {value!r}, expected a value of the type {kind}")
         return settings
 
 
@@ -140,10 +141,7 @@ def read_record(path: Path) -> dict[str, Any]:
     if empty := [name for name, value in document.items() if value is None] if isinstance(document, dict) else []:
         raise InputError(f"{path}: {empty[0]}: expected a value, found null; train it again")
     try:
-        RunRecord.model_validate(document)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        what = f"the key '{where}' is missing" if first["type"] == "missing" else f"{where}: {first['msg']}"
-        raise InputError(f"{path}: {what.removeprefix(': ')}; train it again") from error
+        checked(RunRecord.model_validate, document, str(path))
+    except InputError as error:
+        raise InputError(f"{error}; train it again") from None
     return document

@@ -10,12 +10,12 @@ import yaml
 
 from cifar_report.base.errors import InputError
 from cifar_report.base.files import load_yaml, read_yaml
+from cifar_report.base.validation import check_plain, checked, did_you_mean
 from cifar_report.data.archives import located
 from cifar_report.study.document import Practical, StudyDocument, schema
 from cifar_report.study.kinds import KINDS
 from cifar_report.study.search import Halving, Search, listed, trial_name
 from cifar_report.study.settings import NEUTRAL, SETTINGS, TYPES, Settings, coerced, digest
-from cifar_report.study.validation import check_plain, checked, did_you_mean
 
 __all__ = [
     "NEUTRAL",

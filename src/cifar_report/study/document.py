@@ -11,9 +11,9 @@ from pydantic import AfterValidator, Field
 from pydantic.json_schema import GenerateJsonSchema
 
 from cifar_report.base.letters import WRITE_OTHERWISE, not_printed
+from cifar_report.base.validation import ADDRESS, NAME, OR_NULL, SHA256, EachOnce, Mapping, refused
 from cifar_report.study.search import SearchEntry, Seeds
 from cifar_report.study.settings import SomeSettings, means
-from cifar_report.study.validation import ADDRESS, NAME, OR_NULL, SHA256, EachOnce, Mapping, refused
 
 TITLE = "# Written by `python -m cifar_report.study.document`. Edit src/cifar_report/study/, not this file.\n"
 

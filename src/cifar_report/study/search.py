@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import ConfigDict, Field, TypeAdapter, WrapValidator
 
 from cifar_report.base.errors import InputError
+from cifar_report.base.validation import NAME, EachOnce, Mapping, checked
 from cifar_report.study.settings import ANNOTATED, NEUTRAL, TYPES, Count, Settings, SomeSettings, digest, means
-from cifar_report.study.validation import NAME, EachOnce, Mapping, checked
 
 MOST_TRIALS = 10_000  # of a search
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_origin, get
 from pydantic import Field, create_model
 from pydantic.dataclasses import dataclass
 
+from cifar_report.base.validation import OR_NULL, STRICT, Mapping, checked
 from cifar_report.study.kinds import KINDS
-from cifar_report.study.validation import OR_NULL, STRICT, Mapping, checked
 
 if TYPE_CHECKING:
     KindName = str

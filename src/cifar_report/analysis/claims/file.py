@@ -15,8 +15,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 from cifar_report.analysis.measurements import SHIFTED
 from cifar_report.base.errors import InputError
 from cifar_report.base.files import read_yaml
+from cifar_report.base.validation import NAME, STRICT, EachOnce, did_you_mean, refused
+from cifar_report.base.validation import message as told
 from cifar_report.study.settings import SETTINGS
-from cifar_report.study.validation import NAME, STRICT, EachOnce, did_you_mean, refused
 
 PLACEHOLDERS = ("part", "interval", "estimate", "low", "high", "smallest", "pairs", "runs", "prediction", "reason")
 LISTS = ("supporting", "refuting")  # of the deciding parts, each with its interval
@@ -350,7 +351,7 @@ def _explained(error: Any) -> tuple[tuple[str | int, ...], str]:
             return where, "expected this key, found none"
         case "union_tag_not_found":
             return (*where, "kind"), "expected this key, found none"
-    return where, f"{error['msg'][:1].lower()}{error['msg'][1:]}, found {value!r}"
+    return where, told(error)
 
 
 def _not_one_of(allowed: Iterable[str], value: Any) -> str:

@@ -23,10 +23,12 @@ LARGEST_NUMBER = 2**53  # beyond it, floats skip integers
 MOST_VALUES, DEEPEST = 100_000, 20  # of a document
 NAME = "^[a-z0-9]+(-[a-z0-9]+)*$"
 SHA256 = "^[0-9a-f]{64}$"
+COMMIT = "^[0-9a-f]{7,64}$"
 ADDRESS = "^https?://"
 _SHAPES = {
     NAME: "a name is small letters and digits, with single hyphens between",
     SHA256: "a SHA-256 is 64 hexadecimal digits in small letters",
+    COMMIT: "a commit is 7 to 64 hexadecimal digits in small letters",
     ADDRESS: "an address begins with http:// or https://",
 }
 # What is expected, by pydantic's name of the error.
@@ -118,13 +120,13 @@ def checked(validate: Callable[[Any], T], document: Any, what: str, at: str = ""
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         path = ".".join(filter(None, (at, *_path(first, document))))
-        raise InputError(": ".join(filter(None, (what, path, _message(first))))) from None
+        raise InputError(": ".join(filter(None, (what, path, message(first))))) from None
 
 
 def _path(error: ErrorDetails, document: Any) -> list[str]:
     """The keys that lead to what is wrong, without the names that pydantic gives to its own steps."""
     keys = error["loc"]
-    if error["type"] == "unexpected_keyword_argument":
+    if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         keys = keys[:-1]
     elif keys[-1:] == ("[key]",):
         keys = keys[:-2]
@@ -138,7 +140,8 @@ def _path(error: ErrorDetails, document: Any) -> list[str]:
     return [*path, "source"] if error["type"] == "union_tag_invalid" else path
 
 
-def _message(error: ErrorDetails) -> str:
+def message(error: ErrorDetails) -> str:
+    """What is wrong with a value, in words: what was found, what is expected."""
     kind, value, about = error["type"], error["input"], error.get("ctx", {})
     match kind:
         case "refused":
@@ -147,7 +150,7 @@ def _message(error: ErrorDetails) -> str:
             return f"'{error['loc'][-1]}' is missing"
         case "union_tag_not_found":
             return f"{about['discriminator']} is missing"
-        case "unexpected_keyword_argument":
+        case "unexpected_keyword_argument" | "extra_forbidden":
             return f"unknown key '{error['loc'][-1]}' = {_short(value)}"
         case "string_pattern_mismatch":
             return f"{_short(value)} is not allowed: {_SHAPES.get(about['pattern'], error['msg'])}"
