@@ -14,6 +14,7 @@ LEFT_OUT = {
     "base.files": "writes and reads whole files; what is read is compared with its SHA-256",
     "base.letters": "tells which characters can be printed",
     "base.processes": "ends processes",
+    "base.validation": "messages about what config.yaml, claims and records say",
     "data.downloads": "what is downloaded is compared with its SHA-256",
     "rendering.equations": "marks the equations that passed their tests; `mutate_displays.py` mutates these",
     "rendering.figures.style": "how figures look",
@@ -30,7 +31,6 @@ LEFT_OUT = {
     "study.document": "the type of config.yaml",
     "study.identity": "whether a run has to be trained anew",
     "study.stages": "whether a stage has to be computed anew",
-    "study.validation": "messages about config.yaml",
 }
 SAMPLE, SHORT = 1500, 60  # mutants, of all rooms
 
