@@ -11,6 +11,7 @@ from safetensors.numpy import load_file
 from scipy import ndimage
 from torch import nn
 
+from cifar_report.analysis import perturbed
 from cifar_report.analysis.measurements import BATCH_STATISTICS, FLIPS, SHIFTS, lost, read
 from cifar_report.analysis.perturbed import measure_batch_statistics, measure_flips, measure_shifts, shifted
 from cifar_report.base.errors import InputError
@@ -19,6 +20,7 @@ from cifar_report.data import datasets
 from cifar_report.runs import store
 from cifar_report.runs.record import write_record
 from cifar_report.study.settings import Settings
+from cifar_report.training.batches import scores
 
 COMMON = {
     "learning_rate": 0.0005,
@@ -148,11 +150,14 @@ def test_shifts_are_the_mean_accuracy_over_four_directions_on_the_same_images(st
     assert lost(table, share=True).loc[("mlp-numpy", 0), 4] == pytest.approx(1 - of_numpy[4] / of_numpy[0])
 
 
-def test_a_subset_of_the_test_images_keeps_each_class_at_its_share(study, tmp_path):
+def test_a_subset_of_the_test_images_keeps_each_class_at_its_share(study, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(perturbed, "scores", lambda logits, labels: seen.append(labels) or scores(logits, labels))
     stage = {"variants": [{"name": "mlp-numpy", "seeds": [0]}], "images": 30}
     measure_shifts(stage, study / "runs", study / "dataset", tmp_path / "shifts.csv")
     table = read(tmp_path / "shifts.csv", SHIFTS)
     assert set(table["images"]) == {30}
+    assert all((np.bincount(labels) == 3).all() for labels in seen) and len(seen) == 1 + 4 * 4
     # Four directions on thirty images: with labels of other images, no accuracy would be near the run's.
     assert (table["accuracy"] * 120).round(6).mod(1).eq(0).all()
     whole = read_json(study / "runs/mlp-numpy/seed-0/run.json")["final"]["test"]["accuracy"]

@@ -36,6 +36,7 @@ import yaml
 from mutants import EQUATIONS, PACKAGE, Mutant, functions, generate, noting
 
 from cifar_report.base.files import to_json, write_text
+from cifar_report.study import identity
 
 ROOT = Path(__file__).parents[2]
 EQUIVALENT = Path(__file__).with_name("equivalent.yaml")
@@ -101,12 +102,15 @@ class Mutation:
         wanted = {(m.module, m.function) for m in self.mutants}
         executed: set[str] = set()
         pytest.executed = executed  # where every function finds it
+        before: dict[Any, Any] = {}
+        overlook({module for module, _ in wanted})
         for module in {module for module, _ in wanted}:
             for name, function, scope in functions(module):
                 if (module, name) in wanted:
                     note = f"import pytest; pytest.executed.add('{module}:{name}')"
                     mutant = noting(module, name, function, scope, note)
-                    function_of(mutant).__code__ = mutant.code
+                    target = function_of(mutant)
+                    before[target], target.__code__ = target.__code__, mutant.code
         found = {}
         for i in range(len(session.items)):
             executed.clear()
@@ -122,10 +126,13 @@ class Mutation:
                 self.left_out.append(session.items[i].nodeid)
             elif executed:
                 found[i] = set(executed)
+        for target, code in before.items():
+            target.__code__ = code
         return found
 
     def _run(self, session: pytest.Session, mutant: Mutant, tests: list[int], seconds: list[float]) -> str:
         """The first test that fails when the mutant stands in its function's place."""
+        overlook({mutant.module})
         target = function_of(mutant)
         target.__code__ = mutant.code
         if mutant.defaults:
@@ -154,6 +161,12 @@ def function_of(mutant: Mutant) -> Any:
     for inside in ("fget", "func", "__func__"):  # of a property, a cached one, a method of the class
         target = getattr(target, inside, target)
     return inspect.unwrap(target)
+
+
+def overlook(modules: set[str], runs_its_source: Callable = identity._runs_its_source) -> None:
+    """Has training take these modules for what their files hold, which else it refuses: a mutant is to be trained."""
+    names = {f"{PACKAGE.name}.{module}" for module in modules}
+    identity._runs_its_source = lambda name, source: name in names or runs_its_source(name, source)
 
 
 def forget() -> None:
