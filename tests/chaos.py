@@ -16,7 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -50,6 +51,7 @@ OVERLAY = {
     "shifts": {"variants": ["mlp-tuned"], "images": 20},
 }
 RESULTS = Path("results/chaos")
+EQUATIONS = Path("results/.equations")
 COMPARED = (
     *("runs/*/*/curve.csv", "runs/*/*/model.safetensors", "runs/*/*/test-logits.npy"),
     *("search/*/*/curve.csv", "search/*/selected.yaml", "claims.json", "report.pdf"),
@@ -104,13 +106,16 @@ class Study:
             return psutil.Process(self.process.pid).children(recursive=True)
         return []
 
+    def jobs(self, late: bool = False) -> list[list[str]]:
+        """The commands of the jobs that run, or of those that do not train."""
+        commands = map(_command, self.descendants())  # Snakemake's plugins start programs too
+        jobs = [command for command in commands if any("-report" in part for part in command)]
+        return [command for command in jobs if not (late and _trains(command))]
+
     def await_job(self, late: bool = False) -> bool:
-        """Whether a job runs, as soon as one does, or one that does not train; False once Snakemake has ended."""
+        """Whether such a job runs, as soon as one does; False once Snakemake has ended."""
         while self.process.poll() is None:
-            # Snakemake's plugins start programs too, before it has read the workflow.
-            commands = map(_command, self.descendants())
-            jobs = [command for command in commands if any("-report" in part for part in command)]
-            if any(not (late and _trains(command)) for command in jobs):
+            if self.jobs(late):
                 return True
             time.sleep(0.02)
         return False
@@ -138,7 +143,12 @@ class Study:
         }
 
     def forget(self) -> None:
-        shutil.rmtree(self.folder / "results")
+        """Removes what was made, but for what other studies may have left: that the equations' tests have passed."""
+        for path in (self.folder / "results").iterdir():
+            if path.is_file():
+                path.unlink()
+            elif path.name != EQUATIONS.name:
+                shutil.rmtree(path)
         shutil.rmtree(self.folder / ".snakemake")
 
     def evaluated(self, train: list[str]) -> int:
@@ -159,14 +169,16 @@ class Study:
         return 0
 
 
-def inject(fault: str, study: Study, chance: random.Random) -> tuple[bool, float]:
+def inject(fault: str, study: Study, chance: random.Random) -> tuple[bool, float] | None:
     """Injects one fault; whether it was borne so far, and the seconds until all that it was to end had ended.
+
+    None where nothing runs any more that could be hit.
 
     Borne: no process outlives its Snakemake, no checkpoint is torn, and none is more than one evaluation behind.
     """
     processes = study.descendants()
     if not processes:
-        return True, 0.0
+        return None
     trains = {p: command for p in processes if _trains(command := _command(p)) and "--seed" in command}
     begun = time.monotonic()
     if fault == "job":
@@ -196,63 +208,66 @@ def inject(fault: str, study: Study, chance: random.Random) -> tuple[bool, float
     return not alive and behind <= EVALUATE_EVERY, seconds
 
 
-def storm(study: Study, faults: list[str], pause: tuple[float, float], chance: random.Random, tally: dict) -> None:
-    """Injects all these faults, each some seconds after a job has begun, and calls Snakemake again where it ended."""
-    study.start()
-    for fault in faults:
-        late = fault == "late"
-        while not study.await_job(late):
-            if study.process.returncode == 0:
-                study.forget()
-            study.start()
-        time.sleep(chance.uniform(0, 1) if late else chance.uniform(*pause))
-        if study.process.poll() is not None:
-            study.start()
-            study.await_job()
-        borne, seconds = inject(fault, study, chance)
-        restored = time.monotonic()
-        count = tally[fault]
-        count.injected += 1
-        count.lost += not borne
-        if fault == "ctrl-c":
-            count.stop.append(seconds)
-        if study.process.poll() is not None:
-            study.start()
-        if study.await_job():
-            count.recovery.append(time.monotonic() - restored)
-
-
-def rounds(
+def storm(
     study: Study,
     reference: dict[str, str],
     faults: list[str],
-    per_round: int,
-    pause: tuple[float, float],
+    pause: Callable[[], float],
     chance: random.Random,
+    tell: Callable[[dict[str, Tally]], None] = lambda total: None,
 ) -> dict[str, Tally]:
-    """Storms of `per_round` faults, each on a study begun anew and finished undisturbed; what became of all of them.
+    """Injects all these faults, each some seconds after a job has begun; what became of those of each kind.
 
-    Where a study ends otherwise than the reference, all faults of its storm are lost.
+    Where Snakemake has ended, it is called again, without any clean-up before; a study that is done is compared with
+    the undisturbed one and begun anew, and the last one is finished undisturbed. Where one ends otherwise, or does not
+    end, all faults since it was begun are lost.
     """
     total = {fault: Tally() for fault in dict.fromkeys(faults)}
-    for begin in range(0, len(faults), per_round):
-        tally = {fault: Tally() for fault in total}
-        storm(study, faults[begin : begin + per_round], pause, chance, tally)
-        try:
-            study.finish()
-            same = study.digests() == reference
-        except AssertionError as error:
-            print(error, file=sys.stderr)
-            same = False
-        for fault, count in tally.items():
-            total[fault].injected += count.injected
-            total[fault].lost += count.lost if same else count.injected
-            total[fault].recovery += count.recovery
-            total[fault].stop += count.stop
-        told = ", ".join(f"{fault} {count.injected} ({count.lost} lost)" for fault, count in total.items())
-        told += f"; the last study is {'the same' if same else 'NOT the same'}"
-        print(f"{time.strftime('%H:%M:%S')} {told}", flush=True)
-        study.forget()
+    survived: Counter[str] = Counter()
+
+    def compare() -> None:
+        same = study.digests() == reference
+        print(f"{time.strftime('%H:%M:%S')} a study is done, {'the same' if same else 'NOT the same'}", flush=True)
+        for fault, count in survived.items():
+            total[fault].lost += 0 if same else count
+        survived.clear()
+        tell(total)
+
+    def await_job(late: bool) -> None:
+        for _ in range(9):
+            if study.process.poll() is None and study.await_job(late):
+                return
+            if study.process.returncode == 0:
+                compare()
+                study.forget()
+            study.start()
+        raise AssertionError(study.log.read_text()[-3000:])
+
+    study.start()
+    try:
+        for fault in faults:
+            late, injected = fault == "late", None
+            while injected is None:
+                await_job(late)
+                time.sleep(chance.uniform(0, 1) if late else pause())
+                injected = inject(fault, study, chance) if study.jobs(late) else None
+            borne, seconds = injected
+            restored, count = time.monotonic(), total[fault]
+            count.injected += 1
+            count.lost += not borne
+            survived[fault] += borne
+            if fault == "ctrl-c":
+                count.stop.append(seconds)
+            if study.process.poll() is not None:
+                study.start()
+            if study.await_job():
+                count.recovery.append(time.monotonic() - restored)
+        study.finish()
+        compare()
+    except AssertionError as error:
+        print(error, file=sys.stderr)
+        reference = {}
+        compare()
     return total
 
 
@@ -316,14 +331,22 @@ def main() -> int:
     """The long form; 1 where anything was lost."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--per-round", type=int, default=40)
-    parser.add_argument("--pause", type=float, nargs=2, default=(0.5, 4.0), help="seconds from a job's start to a kill")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--faults", nargs="*", choices=FAULTS, default=list(FAULTS))
     parser.add_argument("--targets", nargs="*", default=["all"])
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/chaos.json")
     options = parser.parse_args()
     chance = random.Random(options.seed)
+
+    def pause() -> float:
+        """Short mostly, into a job's start; long at times, so that jobs of all kinds come to their turn."""
+        return chance.uniform(0.2, 4) if chance.random() < 0.8 else chance.uniform(5, 60)
+
+    def tell(total: dict[str, Tally]) -> None:
+        print({fault: (count.injected, count.lost) for fault, count in total.items()}, flush=True)
+        write_text(options.output, to_json(record(total)))
+
+    weights = {"job": 10, "snakemake": 3, "group": 3, "ctrl-c": 2, "late": 5, "disk": 1}
     with tempfile.TemporaryDirectory() as name:
         folders = [Path(name) / part for part in ("undisturbed", "chaos")]
         folders[1].mkdir()
@@ -333,12 +356,11 @@ def main() -> int:
         undisturbed.finish()
         print(f"undisturbed: {time.monotonic() - begun:.0f} s", flush=True)
         with small_disk(folders[1], 400) as mounted:
-            weights = {"job": 9, "snakemake": 4, "group": 4, "ctrl-c": 2, "late": 5} | ({"disk": 1} if mounted else {})
-            weights = {fault: weight for fault, weight in weights.items() if fault in options.faults}
-            faults = chance.choices(list(weights), list(weights.values()), k=options.kills)
+            possible = {fault: weights[fault] for fault in options.faults if fault != "disk" or mounted}
+            faults = chance.choices(list(possible), list(possible.values()), k=options.kills)
             study = Study(folders[1], options.targets, OVERLAY)
-            total = rounds(study, undisturbed.digests(), faults, options.per_round, tuple(options.pause), chance)
-    write_text(options.output, to_json(record(total)))
+            shutil.copytree(folders[0] / EQUATIONS, folders[1] / EQUATIONS)
+            total = storm(study, undisturbed.digests(), faults, pause, chance, tell)
     return int(any(count.lost for count in total.values()))
 
 

@@ -208,8 +208,7 @@ def test_a_digest_that_is_missing(results):
         (
             "model.safetensors",
             "flip",
-            "would not be made again, but is not what was made: its SHA-256 differs from the one in run.json; delete "
-            "it, and it is made again.",
+            "would not be made again, but was altered since it was made; delete it, and it is made again.",
         ),
     ],
 )

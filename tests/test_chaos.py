@@ -47,14 +47,12 @@ def test_a_storm_changes_no_byte(study):
     reference = study.digests()
     assert len(reference) == 3
     study.forget()
-    tally = {fault: chaos.Tally() for fault in STORM}
-    chaos.storm(study, STORM, (0.1, 1.5), random.Random(1), tally)
-    os.killpg(study.process.pid, signal.SIGKILL)
-    study.process.wait()
-    study.start()
-    study.finish()
+    chance = random.Random(1)
+    total = chaos.storm(study, reference, STORM, lambda: chance.uniform(0.1, 1.5), chance)
     assert study.digests() == reference
-    assert {fault: count.lost for fault, count in tally.items()} == dict.fromkeys(tally, 0)
+    assert {fault: (count.injected, count.lost) for fault, count in total.items()} == {
+        fault: (STORM.count(fault), 0) for fault in STORM
+    }
     assert not list(study.folder.glob("results/.store/**/*.tmp"))
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cifar_report.base.errors import InputError
-from cifar_report.base.files import array_digest, is_altered, read_json, sha256
+from cifar_report.base.files import is_altered, read_json, sha256
 from cifar_report.data import datasets
 from cifar_report.rendering.latex import plain
 from cifar_report.rendering.words import shortened
@@ -271,8 +271,8 @@ def made_again(file: str, study: FinishedStudy) -> str:
     if cause := _cause(file, study):
         of = "" if cause.file == file else f"{cause.file}, which it is made from, would be: "
         return f"{file} would be made again: {of}{cause.text}."
-    if altered := _altered(study.folder / file):
-        return f"{file} would not be made again, but is not what was made: {altered}; delete it, and it is made again."
+    if is_altered(study.folder / file):  # and large, so that Snakemake does not look at it
+        return f"{file} would not be made again, but was altered since it was made; delete it, and it is made again."
     return f"{file} would not be made again: nothing that it is made from has changed since."
 
 
@@ -346,21 +346,3 @@ def _difference(file: str, changed: str, study: FinishedStudy) -> str:
     if planned_identity(folder, run, study.folder) != run["identity"]:
         return f"the code that computes it has changed ({plan_of(folder)})"
     return f"{untold}, and yet it is that run, which the store still has"
-
-
-def _altered(path: Path) -> str:
-    """Whether a file differs from the digest that was written when it was made."""
-    described, run = path.with_name("dataset.json"), path.with_name("run.json")
-    if path.suffix == ".npy" and described.is_file():
-        import numpy as np
-
-        try:
-            digest = array_digest(np.load(path, mmap_mode="r"))
-        except (ValueError, EOFError):
-            return "it is no array"
-        expected = read_json(described)["sha256"].get(path.stem)
-        return "" if digest == expected else "its SHA-256 differs from the one in dataset.json"
-    if run.is_file() and path != run:
-        expected = read_json(run).get("digests", {}).get(path.name)
-        return "" if expected in (None, sha256(path)) else "its SHA-256 differs from the one in run.json"
-    return ""
