@@ -15,7 +15,7 @@ from snakemake.utils import update_config
 
 from cifar_report import cli
 from cifar_report.base.errors import InputError
-from cifar_report.base.files import read_yaml
+from cifar_report.base.files import digested, read_yaml
 from cifar_report.rendering.words import OPTIMISERS
 from cifar_report.study import config, document, plan
 from cifar_report.study.kinds import KINDS
@@ -330,6 +330,7 @@ def test_a_plan_file_that_is_not_what_the_plan_wrote_is_named(tmp_path, capsys, 
     """Each stage's job stops by the same reader; the next call of Snakemake writes the file anew."""
     folder = tmp_path / "study/plan"
     plan.write(load(), {}, folder)
+    assert set(digested(tmp_path / "study")) == {path for path in folder.rglob("*") if path.is_file()}
     path = folder / "stages/summarise.json"
     whole = path.read_text()
     document = json.loads(whole)

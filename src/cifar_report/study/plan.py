@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from cifar_report.base.errors import InputError
-from cifar_report.base.files import read_json, read_yaml, sha256, to_json, write_text_if_changed
+from cifar_report.base.files import keep_digest, read_json, read_yaml, sha256, to_json, write_text_if_changed
 from cifar_report.data import datasets
 from cifar_report.data.archives import listing, located
 from cifar_report.study.config import Search, Study, check_data
@@ -90,6 +90,7 @@ def write(study: Study, config: dict[str, Any], folder: Path) -> None:
             check_needs(study.needs(), folder.parent / "dataset")
         # First, since by it the folder is known as a study's, which keeps digests of what is written there.
         write_text_if_changed(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+        keep_digest(folder / "config.yaml")
         for name, document in plans.items():
             write_text_if_changed(folder / f"{name}.json", to_json(document))
     except OSError as error:
