@@ -12,7 +12,7 @@ import yaml
 from cifar_report.analysis import first_loss
 from cifar_report.analysis.claims.file import VERDICTS
 from cifar_report.models.torch_nn import vgg
-from cifar_report.rendering import claims
+from cifar_report.rendering import claims, words
 from cifar_report.rendering.latex import counted
 from cifar_report.rendering.layers import layers
 from cifar_report.study import config
@@ -129,3 +129,149 @@ def test_first_loss():
     assert first_loss.deviations(found[:1], 6, 50, slope)[0] == pytest.approx(expected, rel=0.05)
     assert first_loss.largest_of(2) == pytest.approx(1 / math.sqrt(math.pi))  # known in closed form
     assert first_loss.largest_of(10) == pytest.approx(1.53875, abs=1e-5)  # Harter 1961
+
+
+PLAIN = {"kind": "torch-mlp", "optimiser": "sgd", "learning_rate": 0.002, "steps": 7813, "batch_size": 128}
+PLAIN |= {"preprocessing": "mean-image", "evaluate_every": 10, "evaluation_images": 5, "threads": 1, "hidden": [100]}
+
+
+def test_a_recipe_in_words():
+    """Each setting by itself; those that are switched off, or stand beside another one, say nothing."""
+    said = {name: text for name, text in words.phrases(PLAIN).items() if text}
+    assert said == {
+        "kind": "in PyTorch",
+        "hidden": "hidden units 100",
+        "train_on": "training images",
+        "initial_std": "PyTorch's initial weights",
+        "steps": r"\num{7813} steps",
+        "batch_size": r"batches of \num{128}",
+        "optimiser": "SGD",
+        "learning_rate": r"learning rate \num{0.002}",
+    }
+    changed = {
+        "train_on": ("train+validation", "training and validation images"),
+        "initial_std": (0.0001, r"initial weights of $\varsigma = \num{0.0001}$"),
+        "optimiser": ("adamw", "AdamW"),
+        "schedule": ("one-cycle", "one-cycle schedule"),
+        "warmup": (0.2, r"warm-up \num{0.2}"),
+        "batch_norm": ("manual", "batch norm (manual)"),
+        "weight_decay": (0.5, r"weight decay \num{0.5}"),
+        "label_smoothing": (0.1, r"label smoothing \num{0.1}"),
+        "dropout": (0.3, r"dropout \num{0.3}"),
+        "flip": (True, "flips"),
+        "shift": (4, "shifts of 4 pixels"),
+        "average_decay": (0.99, r"weights averaged (\num{0.99})"),
+        "preprocessing": ("standardise", "standardised channels"),
+        "precision": ("bf16", "bf16"),
+        "bias_rate": (64.0, "bias rate 64.0"),
+        "dirac": (True, "dirac True"),
+        "slope": (0.02, ""),
+        "momentum": (0.9, r"momentum \num{0.9}"),
+    }
+    for name, (value, expected) in changed.items():
+        assert words.phrases(PLAIN | {name: value})[name] == expected, name
+    assert words.phrases(PLAIN | {"momentum": 0.9, "nesterov": True})["momentum"] == r"Nesterov momentum \num{0.9}"
+    assert words.phrases(PLAIN | {"kind": "torch-vgg"})["hidden"] == ""
+    assert words.changes(PLAIN | {"flip": True, "shift": 2}, PLAIN | {"dropout": 0.5}) == [
+        r"no dropout \num{0.5}",
+        "flips",
+        "shifts of 2 pixels",
+    ]
+
+
+def test_networks_in_the_order_of_the_chapters():
+    vgg_, numpy_ = {"kind": "torch-vgg"}, {"kind": "numpy-mlp"}
+    torch_ = {"kind": "torch-mlp", "batch_norm": "none"}
+    assert words.networks([torch_]) == "a multilayer perceptron in PyTorch"
+    assert words.networks([vgg_, torch_ | {"batch_norm": "torch"}, numpy_]) == (
+        "a multilayer perceptron whose back-propagation is written by hand in NumPy, the same network in PyTorch, "
+        "batch normalisation and a convolutional network after VGG"
+    )
+    assert words.networks([vgg_ | {"batch_norm": "torch"}]) == "a convolutional network after VGG"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("500-500", "500, 500"), ("0.0020", "0.002"), ("20", "20"), ("one-cycle", "one-cycle"), ("a_b", r"a\_b")],
+)
+def test_a_value_of_a_search_in_a_table(text, shown):
+    assert words.setting_text(text) == shown
+
+
+def test_seeds_and_versions():
+    assert words.ranges([3, 1, 2]) == "1--3"
+    assert words.ranges([0, 1]) == "0, 1" and words.ranges([4, 0, 2]) == "0, 2, 4"
+    assert words.versions({"versions": {"python": "3.11", "torch": "2"}}) == "Python 3.11, PyTorch 2"
+    assert words.hidden_units({"kind": "numpy-mlp", "hidden": [5, 4]}) == "5, 4"
+    assert words.hidden_units({"kind": "numpy-mlp", "hidden": []}) == "none"
+    assert words.hidden_units({"kind": "torch-vgg"}) == "a VGG"
+
+
+def test_files_in_few_words():
+    assert words.shortened(["b/x.csv"]) == "b/x.csv" and words.shortened([]) == ""
+    assert words.shortened(["runs/a/1.json", "runs/b/1.json"]) == "runs/{a,b}/1.json"
+    assert words.shortened([f"runs/mlp-{n}/seed-0" for n in ("one", "two", "three")]) == "runs/mlp-*/seed-0"
+    assert words.shortened([f"{n}-run" for n in ("one", "two", "three")]) == "*-run"
+    assert words.shortened(["a", "b/c"]) == "a, b/c"
+
+
+PART = {
+    "id": "own",
+    "label": "a_b",
+    "role": "decides",
+    "verdict": "supported",
+    "unit": "points",
+    "direction": "above",
+    "smallest_effect": 0.01,
+    "estimate": 0.06,
+    "ci95_low": 0.035,
+    "ci95_high": 0.085,
+    "pairs": 3,
+    "runs": 6,
+    "known": None,
+    "next_run": None,
+    "image_level": None,
+    "left_out": [],
+    "supports": True,
+    "refutes": False,
+}
+
+
+def a_claim(*parts, **more):
+    claim = {"id": "c", "title": "A & B", "statement": "A beats B.", "verdict": "supported", "part": "own"}
+    claim |= {"parts": list(parts), "sentence": "It does.", "decides": "all", "image_level": None, "changed": None}
+    return claim | {"why": "because", "sampled": True, "sentences": {"supported": "S {interval}."}} | more
+
+
+def rows_of(text):
+    return [re.sub(" +", " ", line.strip()) for line in text.splitlines() if " & " in line or "multicolumn" in line]
+
+
+def test_the_table_of_claims_row_by_row():
+    """A part that decides alone has no verdict of its own; parts that are shown, and known seeds, are told apart."""
+    lone = rows_of(claims.table([a_claim(PART)]))[1:]
+    indent = r"\hangindent=2em\hspace*{1em}"
+    row = r"a\_b & \num{6.0} & [\num{3.5}, \num{8.5}] & $>$\,\num{1} & \num{6} & "
+    assert lone == [
+        r"\multicolumn{5}{@{}l}{\textbf{A \& B}} & $\checkmark$ supported \\*",
+        rf"{indent}{row}\\",
+    ]
+    below = PART | {"id": "b", "label": "b", "unit": "nats", "direction": "below", "verdict": "refuted", "runs": 2}
+    within = PART | {"label": "w", "unit": "percent", "direction": "within", "verdict": "inconclusive"}
+    shown = PART | {"label": "s", "role": "shown", "verdict": None, "smallest_effect": None, "unit": "share"}
+    premise = PART | {"label": "p", "role": "premise", "verdict": "mixed", "estimate": None, "ci95_low": None}
+    bare = PART | {"label": "x", "ci95_low": None, "ci95_high": None, "verdict": "untested"}
+    images = bare | {"label": "i", "image_level": {"estimate": 0.05, "ci95_low": 0.04, "ci95_high": 0.06}}
+    earlier = PART | {"label": "k", "known": {"estimate": 0.02, "ci95_low": 0.01, "ci95_high": 0.03, "runs": 4}}
+    found = rows_of(claims.table([a_claim(PART, below, within, shown, premise, bare, images, earlier)]))[2:]
+    assert [line.removeprefix(indent) for line in found] == [
+        rf"{row}$\checkmark$ supported \\",
+        r"b & \num{0.060} & [\num{0.035}, \num{0.085}]\,nats & $<$\,\num{0.01} & \num{2} & $\times$ refuted \\",
+        r"w & \num{6.0} & [\num{3.5}, \num{8.5}]\,\% & $\pm$\,\num{1} & \num{6} & $\sim$ inconclusive \\",
+        r"\emph{s} & \num{6e-2} & [\num{3.5e-2}, \num{8.5e-2}] & -- & \num{6} & \\",
+        r"premise: p & -- & & $>$\,\num{1} & \num{6} & $\pm$ mixed \\",
+        r"x & \num{6.00} & & $>$\,\num{1} & \num{6} & -- untested \\",
+        r"i & \num{5.00} & [\num{4.00}, \num{6.00}] \emph{i} & $>$\,\num{1} & \num{6} & -- untested \\",
+        r"k & \num{6.0} & [\num{3.5}, \num{8.5}] & $>$\,\num{1} & \num{6} & $\checkmark$ supported \\",
+        r"\emph{the same over the seeds known before} & \num{2.00} & [\num{1.00}, \num{3.00}] & $>$\,\num{1} & \num{4} & \\",
+    ]
