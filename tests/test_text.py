@@ -273,5 +273,6 @@ def test_the_table_of_claims_row_by_row():
         r"x & \num{6.00} & & $>$\,\num{1} & \num{6} & -- untested \\",
         r"i & \num{5.00} & [\num{4.00}, \num{6.00}] \emph{i} & $>$\,\num{1} & \num{6} & -- untested \\",
         r"k & \num{6.0} & [\num{3.5}, \num{8.5}] & $>$\,\num{1} & \num{6} & $\checkmark$ supported \\",
-        r"\emph{the same over the seeds known before} & \num{2.00} & [\num{1.00}, \num{3.00}] & $>$\,\num{1} & \num{4} & \\",
+        r"\emph{the same over the seeds known before} & "
+        r"\num{2.00} & [\num{1.00}, \num{3.00}] & $>$\,\num{1} & \num{4} & \\",
     ]
