@@ -229,7 +229,7 @@ def small(chosen):
 
 def test_any_configuration_is_taken_or_refused(digits, tmp_path, monkeypatch, capsys):
     """And what is taken trains: a sample of the variants runs for two steps, to a result that the analysis can read."""
-    monkeypatch.setattr(plan, "code_digest", lambda kind: "code")
+    monkeypatch.setattr(plan, "kept_code_digest", lambda kind: "code")
     monkeypatch.setattr(plan, "modules_digest", lambda *modules: "code")  # no configuration changes it
     told, taken, start = Counter(), {}, time.perf_counter()
 

@@ -24,7 +24,7 @@ from cifar_report.cli import main
 from cifar_report.data import datasets
 from cifar_report.runs import checkpoints, machine, store
 from cifar_report.runs.record import record_digest
-from cifar_report.study import config, identity, plan
+from cifar_report.study import config, identity, plan, stages
 from cifar_report.study.identity import PACKAGE, code_digest
 from cifar_report.study.kinds import KINDS, entries
 from cifar_report.study.settings import NEUTRAL, Settings
@@ -324,6 +324,27 @@ def test_moving_and_renaming_every_module_retrains_nothing(package, before):
     for path in package.rglob("*.py"):
         path.write_text(names.sub(lambda match: moved[match[0]], path.read_text()))
     assert digests(package) == before
+
+
+def test_what_is_kept_of_the_codes_digest_is_that_of_the_code(package, tmp_path, monkeypatch):
+    """In another process (here: without what this one knows) from a file, also after an edit or where it is altered."""
+    monkeypatch.setattr(identity, "PACKAGE", package)
+    kept = tmp_path / "kept.json"
+
+    def asked():
+        monkeypatch.setattr(stages, "_known", {})
+        with stages.kept_in(kept):
+            return stages.kept_code_digest("numpy-mlp")
+
+    first = asked()
+    assert asked() == first == code_digest("numpy-mlp") and first in kept.read_text()
+    kept.write_text(kept.read_text().replace(first, "0" * 64))
+    assert asked() == first
+    edit(package, "training/numpy_trainer.py", "self.step = until", "self.step = until + 0")
+    assert asked() == code_digest("numpy-mlp") != first
+    (package.parent / "numpy.py").touch()
+    with pytest.raises(InputError, match="beside the package"):
+        asked()
 
 
 def test_a_renamed_function_retrains_nothing(package, before, monkeypatch):

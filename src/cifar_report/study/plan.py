@@ -17,10 +17,9 @@ from cifar_report.data import datasets
 from cifar_report.data.archives import listing, located
 from cifar_report.study.config import Search, Study, check_data
 from cifar_report.study.displays import digests
-from cifar_report.study.identity import code_digest
 from cifar_report.study.kinds import KINDS
 from cifar_report.study.settings import NEUTRAL, Settings, coerced, digest
-from cifar_report.study.stages import kept_in, modules_digest
+from cifar_report.study.stages import kept_code_digest, kept_in, modules_digest
 
 # The modules that do the work of each stage.
 STAGES = {
@@ -137,7 +136,7 @@ def sources(stage: str, root: Path = Path()) -> list[str]:
 
 def documents(study: Study, root: Path = Path()) -> dict[str, dict[str, Any]]:
     """Each plan file's content by its name without ending; `root` is that of the repository."""
-    code, trains = cache(modules_digest), cache(code_digest)
+    code, trains = cache(modules_digest), cache(kept_code_digest)
     plans: dict[str, dict[str, Any]] = {}
     for variant in study.variants.values():
         plans[variant.name] = {
@@ -221,7 +220,7 @@ def superseded(study: Study, store: Path) -> tuple[int, float]:
     Returns:
         Their number, and the seconds of training and evaluation together.
     """
-    codes = {kind: code_digest(kind) for kind in KINDS}
+    codes = {kind: kept_code_digest(kind) for kind in KINDS}
     wanted = [(variant.settings, set(variant.seeds)) for variant in study.variants.values()]
     for search in study.searches.values():
         drawn = {name: value for name, value in search.base.items() if name not in search.grid and name != "steps"}

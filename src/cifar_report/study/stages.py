@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from cifar_report.base.files import write_text
+from cifar_report.base.files import sha256, write_text
 from cifar_report.study import identity
 from cifar_report.study.settings import digest
 
@@ -35,22 +35,35 @@ def modules_digest(*modules: str) -> str:
     return digest(digests)
 
 
+def kept_code_digest(kind: str) -> str:
+    """As `identity.code_digest`, asked for anew where any module of the package or what lies beside it has changed."""
+    package = identity.PACKAGE
+    modules = {path.relative_to(package).as_posix(): sha256(path) for path in sorted(package.rglob("*.py"))}
+    key = digest({"kind": kind, "modules": modules, "beside": sorted(path.name for path in package.parent.iterdir())})
+    if key not in _known:
+        _known[key] = (identity.code_digest(kind), ())
+    return _known[key][0]
+
+
 @contextmanager
 def kept_in(path: Path) -> Iterator[None]:
-    """What `_parsed` says inside is kept in a file, by content, for other processes: parsing is a fifth of a dry run.
+    """Digests that are made inside are kept in a file, by content, for other processes: they are a fifth of a dry run.
 
-    A file that cannot be read is made again; one that cannot be written is done without.
+    A file that cannot be read or was altered is made again; one that cannot be written is done without.
     """
-    version = hashlib.sha256(Path(__file__).read_bytes() + sys.version.encode()).hexdigest()
+
+    def seal(known: dict[str, Any]) -> str:
+        return digest({"version": Path(__file__).read_text() + sys.version, "known": known})
+
     with suppress(OSError, ValueError, TypeError, AttributeError):
         document = json.loads(path.read_text())
-        if document.pop("version") == version:
+        if document.pop("seal") == seal(document):
             _known.update({key: (str(made[0]), tuple(map(str, made[1]))) for key, made in document.items()})
     count = len(_known)
     yield
     if len(_known) > count:
         with suppress(OSError):
-            write_text(path, json.dumps({"version": version} | _known))
+            write_text(path, json.dumps({"seal": seal(_known)} | _known))
 
 
 _known: dict[str, tuple[str, tuple[str, ...]]] = {}
