@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import numpy as np
 import pandas as pd
 import pytest
@@ -82,23 +83,20 @@ def workflow(tmp_path_factory):
 
 
 def snakemake(folder, *arguments):
-    command = [sys.executable, "-m", "snakemake", "--configfile", "config/demo.yaml", "overlay.yaml", "--cores", "1"]
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        [*command, *arguments], cwd=folder, capture_output=True, text=True, env=os.environ | {"PATH": path}, check=False
+    return forked.snakemake(
+        folder, ["--configfile", "config/demo.yaml", "overlay.yaml", "--cores", "1", "--dry-run", *arguments]
     )
-    return done.returncode, done.stdout + done.stderr
 
 
 def test_no_free_text_reaches_a_shell(workflow):
-    code, output = snakemake(workflow, "--dry-run", "--printshellcmds", "report")
+    code, output = snakemake(workflow, "--printshellcmds", "report")
     assert code == 0, output
     assert output.count("exec ") > 20 and "touch pwned" not in output
     assert not (workflow / "pwned").exists()
 
 
 def test_a_study_on_the_command_line_is_a_name_too(workflow):
-    code, output = snakemake(workflow, "--dry-run", "--config", "study=x; touch pwned; $(touch pwned)")
+    code, output = snakemake(workflow, "--config", "study=x; touch pwned; $(touch pwned)")
     assert code != 0 and "study: 'x; touch pwned; $(touch pwned)' is not allowed" in output
     assert not (workflow / "pwned").exists() and [p.name for p in (workflow / "results").glob("[!.]*")] == ["hostile"]
 
@@ -106,7 +104,7 @@ def test_a_study_on_the_command_line_is_a_name_too(workflow):
 def test_the_command_line_is_read_as_yaml(workflow):
     """A list, a mapping and a boolean, as README writes them."""
     values = ("seeds=[7]", "variants={mlp-torch-adam-small: {steps: 30}}", "tensorboard=true")
-    code, output = snakemake(workflow, "--dry-run", "--config", *values, "study=007")
+    code, output = snakemake(workflow, "--config", *values, "study=007")
     assert code == 0, output
     written = yaml.safe_load((workflow / "results/007/plan/config.yaml").read_text())
     assert (written["seeds"], written["tensorboard"]) == ([7], True)
@@ -115,21 +113,21 @@ def test_the_command_line_is_read_as_yaml(workflow):
 
 def test_a_study_in_another_folder_is_refused(workflow, tmp_path):
     shutil.copy(workflow / "config.yaml", tmp_path)
-    code, output = snakemake(workflow, "--dry-run", "--directory", str(tmp_path))
+    code, output = snakemake(workflow, "--directory", str(tmp_path))
     assert code != 0 and f"{tmp_path}: is not the folder of" in output
 
 
 def test_wrong_claims_stop_the_study_before_any_job(workflow):
     claims = (workflow / "report/claims.yaml").read_text()
     (workflow / "own.yaml").write_text(claims.replace("kind: contrast", "kind: contrats", 1))
-    code, output = snakemake(workflow, "--dry-run", "--config", "claims=own.yaml")
+    code, output = snakemake(workflow, "--config", "claims=own.yaml")
     assert code != 0 and re.search(r"own\.yaml:\d+: claim '.*contrats", output), output
 
 
 def test_a_template_is_refused_as_soon_as_it_is_seen(workflow):
     """Too late to keep its code from running: a configuration is a program, as README says."""
     (workflow / "template.yaml").write_text("__use_yte__: true\nstudy: x\n")
-    code, output = snakemake(workflow, "--dry-run", "--configfile", "config/demo.yaml", "template.yaml")
+    code, output = snakemake(workflow, "--configfile", "config/demo.yaml", "template.yaml")
     assert code != 0 and "template.yaml: __use_yte__: is a template" in output
     assert not (workflow / "results/x").exists()
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pandas as pd
 import pytest
 import yaml
@@ -30,16 +31,19 @@ OVERLAY = {
 
 
 def snakemake(folder, *arguments, check=True):
-    command = [sys.executable, "-m", "snakemake", "--configfile", "config/demo.yaml", "overlay.yaml", "--cores", "2"]
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        [*command, *arguments], cwd=folder, capture_output=True, text=True, env=os.environ | {"PATH": path}, check=False
-    )
-    output = done.stdout + done.stderr
+    arguments = ["--configfile", "config/demo.yaml", "overlay.yaml", "--cores", "2", *arguments]
+    if "--dry-run" in arguments:
+        code, output = forked.snakemake(folder, arguments)
+    else:
+        command = [sys.executable, "-m", "snakemake", *arguments]
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        environment = os.environ | {"PATH": path}
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, check=False)
+        code, output = done.returncode, done.stdout + done.stderr
     if check:
         logs = "".join(f"\n{p}:\n{p.read_text()[-2000:]}" for p in folder.glob("results/*/logs/**/*.log"))
-        assert done.returncode == 0, output[-4000:] + (logs if "Error" in output else "")
-    return done.returncode, output
+        assert code == 0, output[-4000:] + (logs if "Error" in output else "")
+    return code, output
 
 
 def would_run(folder, *arguments):
