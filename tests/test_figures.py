@@ -21,7 +21,7 @@ from cifar_report.data.datasets import SPLITS, array_digest
 from cifar_report.rendering import figures
 from cifar_report.rendering.figures import predictions
 from cifar_report.rendering.figures.accuracy import originals
-from cifar_report.rendering.figures.searches import batch_sizes, search_effects
+from cifar_report.rendering.figures.searches import batch_sizes, interactions, parallel, rungs, search_effects
 from cifar_report.rendering.figures.shifts import shift_losses
 from cifar_report.rendering.figures.style import SKY, VERMILLION, save, short_labels
 from cifar_report.rendering.figures.weights import SHADES, first_layer
@@ -498,3 +498,315 @@ def test_the_original_s_figures_bear_its_numbers(runs, styled):
     }
     lines = [line for panel in drawing.figure.subfigs for axes in panel.axes for line in axes.lines]
     assert [line.get_ydata()[0] for line in lines if line.get_linestyle() == ":"] == [46.6]
+
+
+def in_percent(fraction):
+    return f"{100 * fraction:.1f} %"
+
+
+def test_what_is_said_of_curves(study, runs, styled):
+    """Means of the completed seeds over the whole splits; of one seed no band, and without an original no line."""
+    finals = [json.loads((study / f"runs/mlp-numpy/seed-{seed}/run.json").read_text())["final"] for seed in (0, 1)]
+    mean = {
+        (split, metric): np.mean([final[split][metric] for final in finals])
+        for split in ("train", "test")
+        for metric in ("accuracy", "loss")
+    }
+    drawing = figures.curves(VARIANTS[0], runs["mlp-numpy"])
+    train, test = (in_percent(mean[split, "accuracy"]) for split in ("train", "test"))
+    assert drawing.facts == {
+        "seeds": "2",
+        "diverged": "1",
+        "steps": "30",
+        "band": "minimum to maximum over the seeds",
+        "last-step": "the markers are values of the whole splits",
+        "final-training-accuracy": train,
+        "final-training-loss": f"{mean['train', 'loss']:.3f}",
+        "final-test-accuracy": test,
+        "final-test-loss": f"{mean['test', 'loss']:.3f}",
+        "original-test-accuracy": "46.6 %",
+    }
+    assert drawing.caption == (
+        f"MLP, $NumPy_1: {train} in training and {test} in the test after 30 steps; means and range of 2 seeds. "
+        "Dotted: the original's test accuracy, 46.6 %. 1 of 3 runs diverged."
+    )
+    folders = [f"runs/mlp-numpy/seed-{seed}" for seed in (0, 1, 2)]
+    assert drawing.sources == [f"{folder}/{file}" for folder in folders for file in ("curve.csv", "run.json")]
+    alone = figures.curves(VARIANTS[3], runs["vgg"])
+    final = runs["vgg"][0].record["final"]
+    train, test = (in_percent(final[split]["accuracy"]) for split in ("train", "test"))
+    assert alone.caption == f"VGG: {train} in training and {test} in the test after 30 steps; one seed."
+    assert alone.facts["band"] == "none: one seed" and "original-test-accuracy" not in alone.facts
+
+
+def test_what_is_said_of_all_variants(runs, styled):
+    drawing = figures.comparison(VARIANTS, runs)
+    facts = {"interval": "95 % interval of the mean (Student's t)"}
+    means = {}
+    for variant in VARIANTS:
+        values = [100 * run.final("test", "accuracy") for run in runs[variant["name"]] if run.completed]
+        if values:
+            low, high = stats.t.interval(0.95, len(values) - 1, np.mean(values), stats.sem(values))
+            limits = f" [{low:.1f}, {high:.1f}]" if len(values) > 1 else ""
+            facts[variant["name"]] = f"{np.mean(values):.1f} %{limits}"
+            means[variant["label"]] = np.mean(values)
+    best = max(means, key=means.get)
+    assert drawing.facts == facts | {"highest": f"{best}: {means[best]:.1f} %"}
+    assert drawing.caption == (
+        "Test accuracy at the last step: the mean over the seeds with its 95 % interval, and the original's values. "
+        f"The highest mean is {means[best]:.1f} % ({best})."
+    )
+    none = figures.comparison([VARIANTS[2] | {"original_test_accuracy": None}], runs)
+    assert none.caption == "Test accuracy at the last step: the mean over the seeds with its 95 % interval."
+
+
+def grid_of(accuracies):
+    """Trials of two widths (4, then 4-4) and two batch sizes (10, then 20), two seeds each; one of them is selected."""
+    rows = [
+        (f"{hidden}/{size}/{seed}", hidden, size, accuracy, hidden == "4-4" and size == "10", seed)
+        for (hidden, size), seeds in accuracies.items()
+        for seed, accuracy in enumerate(seeds)
+    ]
+    table = pd.DataFrame(rows, columns=["trial", "hidden", "batch_size", "validation_accuracy", "selected", "seed"])
+    return table.assign(status="completed", validation_loss=1.0, rung=1, step=30, curve="", search="grid")
+
+
+ACCURACIES = {("4", "10"): (0.5, 0.52), ("4", "20"): (0.4, 0.44), ("4-4", "10"): (0.7, 0.7), ("4-4", "20"): (0.5, 0.56)}
+
+
+def test_what_is_said_of_a_grid(styled):
+    """Main effects by hand, with Welch's interval of the four means that they are sums of."""
+    drawing = search_effects("grid", grid_of(ACCURACIES))
+    means = {key: 100 * np.mean(values) for key, values in ACCURACIES.items()}
+    errors = np.array([1e4 * np.var(values, ddof=1) / 2 / 4 for values in ACCURACIES.values()])
+    freedom = errors.sum() ** 2 / (errors**2).sum()
+    half = stats.t.ppf(0.975, freedom) * np.sqrt(errors.sum())
+    effects = {
+        "hidden": (means["4-4", "10"] + means["4-4", "20"] - means["4", "10"] - means["4", "20"]) / 2,
+        "batch-size": (means["4", "20"] + means["4-4", "20"] - means["4", "10"] - means["4-4", "10"]) / 2,
+    }
+    said = {
+        name: f"{effect:.1f} points ({effect - half:.1f} to {effect + half:.1f})" for name, effect in effects.items()
+    }
+    assert drawing.facts == {
+        "configurations": "4",
+        "trials": "8",
+        "diverged": "0",
+        **{f"effect-of-{name}": text for name, text in said.items()},
+        "selected": "hidden units 2 × 4, batch size 10",
+    }
+    assert drawing.caption == (
+        "The search grid: validation accuracy of all 4 configurations, each the mean of its seeds (8 trials), against "
+        "each setting, and the mean of each value. From the first value to the last, that mean moves, with its 95 % "
+        f"interval where seeds are several, by {said['hidden']} with hidden units, {said['batch-size']} with batch "
+        "size. Selected: hidden units 2 × 4, batch size 10."
+    )
+    table = grid_of(ACCURACIES)
+    table.loc[0, "status"] = "diverged"
+    drawing = search_effects("grid", table.assign(selected=False))
+    effect = (70 + 53 - 52 - 42) / 2
+    assert drawing.facts["effect-of-hidden"] == f"{effect:.1f} points" and drawing.facts["diverged"] == "1"
+    assert drawing.caption.endswith("batch size. 1 of 8 runs diverged.") and "Selected" not in drawing.caption
+
+
+def test_interactions_are_what_is_left_of_a_cell_without_its_row_and_column(styled):
+    """51, 42, 70 and 53: a cell departs by (51 + 53 - 42 - 70) / 4 = -2 from its row plus its column."""
+    drawing = interactions("grid", grid_of(ACCURACIES), GRID)
+    axes = drawing.figure.axes[0]
+    shown = {(round(t.get_position()[1]), round(t.get_position()[0])): t.get_text() for t in axes.texts}
+    assert shown == {(0, 0): "51.0", (0, 1): "42.0", (1, 0): "70.0", (1, 1): "53.0"}
+    np.testing.assert_allclose(axes.images[0].get_array(), [[51, 42], [70, 53]])
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["10", "20"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["4", "2 × 4"]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("batch size", "hidden units")
+    assert drawing.facts == {"configurations": "4", "hidden-and-batch-size": "2.0 points"}
+    assert drawing.caption.endswith(
+        "The largest departure from that is 2.0 points, between hidden units and batch size."
+    )
+    table = grid_of(ACCURACIES)
+    gone = table["hidden"].eq("4") & table["batch_size"].eq("20")
+    table.loc[gone, "status"] = "diverged"
+    one = interactions("grid", table, GRID)
+    assert "–" in [text.get_text() for text in one.figure.axes[0].texts] and one.facts == {"configurations": "4"}
+    assert "every trial diverged" in interactions("grid", table.assign(status="diverged"), GRID).caption
+
+
+def halving_of():
+    """Four configurations on the first rung, of which one diverged, two on the next and one on the last."""
+    rows = [
+        *(("0.001", "4", 0.4, 1), ("0.01", "4-4", 0.6, 1), ("0.1", "4", 0.5, 1), ("0.1", "4-4", np.nan, 1)),
+        *(("0.01", "4-4", 0.65, 2), ("0.1", "4", 0.7, 2), ("0.1", "4", 0.8, 3)),
+    ]
+    table = pd.DataFrame(rows, columns=["learning_rate", "hidden", "validation_accuracy", "rung"])
+    status = table["validation_accuracy"].map(lambda value: "diverged" if np.isnan(value) else "completed")
+    table = table.assign(trial=[f"t{i}" for i in range(7)], status=status, selected=table["rung"] == 3, seed=0)
+    return table.assign(validation_loss=1.0, step=table["rung"].map({1: 10, 2: 20, 3: 40}), curve="", search="drawn")
+
+
+AXES = {"learning_rate": {"low": 0.001, "high": 0.1, "log": True}, "hidden": [[4], [4, 4]]}
+
+
+def test_rungs_join_the_trials_of_a_configuration(styled):
+    drawing = rungs("drawn", halving_of(), AXES)
+    panel = drawing.figure.axes[0]
+    drawn = [line.get_xydata().tolist() for line in panel.lines if line.get_markeredgecolor() != VERMILLION]
+    assert np.allclose(drawn[0], [(1, 40)]) and np.allclose(drawn[1], [(1, 60), (2, 65)])
+    assert np.allclose(drawn[2], [(1, 50), (2, 70), (3, 80)]) and len(drawn) == 3
+    rings = [
+        line.get_xydata() for line in panel.lines if line.get_markeredgecolor() == VERMILLION and len(line.get_xdata())
+    ]
+    np.testing.assert_allclose(np.concatenate(rings), [(3, 80)])
+    labels = [label.get_text() for label in panel.get_xticklabels()]
+    assert labels == ["rung 1: 10 steps", "rung 2: 20 steps", "rung 3: 40 steps"]
+    assert drawing.facts == {
+        "configurations": "4",
+        "diverged": "1",
+        "rung-1": "4 trials of 10 steps",
+        "best-of-rung-1": "60.0 %",
+        "rung-2": "2 trials of 20 steps",
+        "best-of-rung-2": "70.0 %",
+        "rung-3": "1 trials of 40 steps",
+        "best-of-rung-3": "80.0 %",
+        "selected": "learning rate 0.1, hidden units 4",
+    }
+    assert drawing.caption.endswith(
+        "Trained were 4 for 10 steps, then 2 for 20 steps, then 1 for 40 steps, each time anew. Selected: learning "
+        "rate 0.1, hidden units 4. 1 of 7 runs diverged."
+    )
+
+
+def test_parallel_coordinates_of_what_a_search_drew(styled):
+    """Of a logarithmic range 0.01 is the middle; accuracies of the first rung reach from 40 to 60 per cent."""
+    drawing = parallel("drawn", halving_of(), AXES)
+    panel = drawing.figure.axes[0]
+    drawn = [line.get_ydata() for line in panel.lines if len(line.get_xdata()) == 3]
+    np.testing.assert_allclose(drawn, [(0, 0, 0), (0.5, 1, 1), (1, 0, 0.5)], atol=1e-12)
+    styles = [line.get_linestyle() for line in panel.lines if len(line.get_xdata()) == 3]
+    assert styles == [":", "--", "-"]  # ended on rung 1 and 2, reached the last
+    marks = [(round(t.get_position()[0] + 0.03), t.get_position()[1], t.get_text()) for t in panel.texts]
+    assert marks == [
+        *((0, 0.0, "0.001"), (0, 0.5, "0.01"), (0, 1.0, "0.1"), (1, 0.0, "4"), (1, 1.0, "2 × 4")),
+        *((2, 0.0, "40.0"), (2, 1.0, "60.0")),
+    ]
+    assert drawing.facts == {
+        "configurations": "3",
+        "first-rung": "40.0 % to 60.0 %",
+        "reached-rung-1": "3",
+        "reached-rung-2": "2",
+        "reached-rung-3": "1",
+    }
+    labels = [text.get_text() for text in drawing.figure.legends[0].get_texts()]
+    assert labels == ["ended on rung 1", "ended on rung 2", "reached rung 3"]
+    linear = {"learning_rate": {"low": 0.0, "high": 0.2, "log": False}}
+    drawing = parallel("drawn", halving_of(), linear | {"hidden": [[4], [4, 4]]})
+    heights = [line.get_ydata()[0] for line in drawing.figure.axes[0].lines if len(line.get_xdata()) == 3]
+    np.testing.assert_allclose(heights, [0.005, 0.05, 0.5])
+    assert drawing.figure.axes[0].texts[1].get_text() == "0.1"
+    assert "every trial diverged" in parallel("drawn", halving_of().assign(status="diverged"), AXES).caption
+
+
+def test_what_is_said_of_batch_sizes(study, styled):
+    table = searches.read(study / "search.csv", ["grid"])
+    drawing = batch_sizes("grid", table, study / "search/grid")
+    hidden = table.loc[table["selected"], "hidden"].iloc[0]
+    alike = table[table["hidden"] == hidden]
+    ends = {}
+    for size, trials in alike[alike["status"] == "completed"].groupby("batch_size")["trial"]:
+        curves = [pd.read_csv(study / f"search/grid/{t}/curve.csv").query("split == 'train'") for t in trials]
+        ends[size] = f"{stats.gmean([curve['loss'].iloc[-1] for curve in curves]):.3g}"
+    diverged = int((alike["status"] == "diverged").sum())
+    words = {"4": "4", "4-4": "2 × 4"}[hidden]
+    assert drawing.facts == {
+        "diverged": str(diverged),
+        **{f"final-training-loss-{size}": end for size, end in ends.items()},
+        "otherwise": f"hidden units {words}",
+    }
+    said = ", ".join(f"{end} with batches of {size}" for size, end in ends.items())
+    assert f"geometric means of 2 seeds, all else as selected. It ends at {said}." in drawing.caption
+    assert drawing.sources == ["search.csv", *(f"search/grid/{trial}/curve.csv" for trial in alike["trial"])]
+    assert "every trial diverged" in batch_sizes("grid", table.assign(selected=False), study / "search/grid").caption
+
+
+def test_what_is_said_of_samples_confusions_and_calibration(study, runs, styled):
+    run, other = runs["vgg"][0], runs["mlp-tuned"][0]
+    images, targets = (np.load(study / f"dataset/test-{part}.npy") for part in ("images", "labels"))
+    shares = special.softmax(run.test_logits().astype(np.float64), axis=1)
+    predicted, surest = shares.argmax(axis=1), shares.max(axis=1)
+    wrong = np.sort(surest[predicted != targets])[::-1][:20]
+    drawing = predictions.samples("VGG", run, run.test_logits(), images, targets, CLASSES)
+    span = (in_percent(wrong[0]), in_percent(wrong[-1]))
+    assert drawing.facts == {
+        "model": "VGG",
+        "seed": "0",
+        "right": "4",
+        "wrong": str(len(wrong)),
+        "wrong-confidence": f"{span[1]} to {span[0]}",
+    }
+    assert drawing.caption.endswith(
+        f"that is right. Below, framed and crossed: the {len(wrong)} wrong ones of the highest confidence, from "
+        f"{span[0]} down to {span[1]}."
+    )
+    shown = [text.get_text() for text in drawing.figure.axes[0].texts if text.get_text() not in ("true", "predicted")]
+    names = short_labels(CLASSES, 10)
+    right = [int(np.flatnonzero((targets == c) & (predicted == c))[0]) for c in range(4)]
+    order = np.flatnonzero(predicted != targets)
+    order = order[np.argsort(-surest[order], kind="stable")][:20]
+    assert shown == [names[of[i]] for i in [*right, *order] for of in (targets, predicted)]
+
+    models = [("VGG", run, run.test_logits()), ("MLP", other, other.test_logits())]
+    drawing = predictions.confusion(models, targets, CLASSES)
+    findings, facts = [], {"images": "40"}
+    for label, each, logits in models:
+        counts = confusion_matrix(targets, logits.argmax(axis=1), labels=range(4))
+        rows = counts / counts.sum(axis=1, keepdims=True)
+        np.fill_diagonal(rows, 0)
+        row, column = np.unravel_index(rows.argmax(), rows.shape)
+        accuracy = in_percent(np.diag(counts).sum() / 40)
+        pair = f"{CLASSES[row]} taken for {CLASSES[column]}, {in_percent(rows[row, column])}"
+        facts |= {
+            f"accuracy-{each.variant}": accuracy,
+            f"seed-{each.variant}": "0",
+            f"largest-confusion-{each.variant}": pair,
+        }
+        findings.append(
+            f"{label} (seed 0): {accuracy} of the images are right, and the most frequent confusion is {pair}"
+        )
+    assert drawing.facts == facts and f"over 40 test images. {'; '.join(findings)}. Shares" in drawing.caption
+    assert drawing.title == "Confusion matrix of VGG and of MLP"
+
+    drawing = predictions.calibration(models, targets)
+    axes, below = drawing.figure.axes
+    errors = {}
+    for (label, each, logits), line, steps in zip(models, axes.lines[1:], below.patches, strict=True):
+        shares = special.softmax(logits.astype(np.float64), axis=1)
+        table = pd.DataFrame({"confidence": shares.max(axis=1), "right": shares.argmax(axis=1) == targets})
+        bins = table.groupby(pd.cut(table["confidence"], np.linspace(0, 1, 16)), observed=False)
+        filled = bins.size().to_numpy() > 0
+        np.testing.assert_allclose(line.get_xdata(), 100 * bins["confidence"].mean()[filled])
+        np.testing.assert_allclose(line.get_ydata(), 100 * bins["right"].mean()[filled])
+        np.testing.assert_allclose(steps.get_data().values, 100 * bins.size() / 40)
+        error = ((bins["right"].mean() - bins["confidence"].mean()).abs() * bins.size() / 40).sum()
+        errors[each.variant] = in_percent(error)
+        assert line.get_label() == f"{label} (ECE {in_percent(error)})"
+    assert drawing.facts == {
+        "bins": "15",
+        "images": "40",
+        **{f"{key}-{name}": text for name, error in errors.items() for key, text in (("ece", error), ("seed", "0"))},
+    }
+    assert drawing.caption.endswith(
+        f"Expected calibration error: {errors['vgg']} (VGG; seed 0), {errors['mlp-tuned']} (MLP; seed 0)."
+    )
+
+
+def test_what_is_said_of_the_first_layer(runs, styled):
+    run = runs["mlp-numpy"][0]
+    drawing = first_layer(run, "MLP", SHAPE)
+    limit = np.quantile(np.abs(run.weights()["linear.0.weight"].astype(np.float64)), 0.995)
+    assert drawing.facts == {
+        "model": "MLP",
+        "seed": "0",
+        "shown": "7 of 7 units, those with the largest weights",
+        "scale": f"±{limit:.2g}",
+    }
+    assert "of 7 units the 7 with" in drawing.caption
+    assert drawing.caption.endswith(f"ends at ±{limit:.2g}.")

@@ -14,9 +14,10 @@ from sklearn.metrics import recall_score
 
 from cifar_report.analysis import summary
 from cifar_report.analysis.measurements import AGREEMENT, BATCH_STATISTICS, FLIPS
-from cifar_report.base.files import array_digest
+from cifar_report.base.files import array_digest, read_json, to_json
 from cifar_report.data import datasets
 from cifar_report.rendering import tables
+from cifar_report.rendering.numbers import _run_numbers as number_texts
 from cifar_report.rendering.numbers import numbers, numbers_as_latex
 from cifar_report.runs.finished import Run
 from cifar_report.study.settings import Settings
@@ -572,3 +573,143 @@ def test_the_table_of_a_halving_begins_with_its_longest_rung():
     ]
     both = tables.search_table(pd.concat([SEARCH, halving]))
     assert both.count(r"\begin{tabular}") == 2 and "\\par\\bigskip\n\\code{grid}" in both
+
+
+def test_numbers_of_searches_ablations_claims_and_figures(facts, data):
+    halving = trials(
+        ("0.1", 0, 0.90, 1.0, False, 1, "completed"),
+        ("0.2", 0, 0.80, 1.0, False, 1, "completed"),
+        ("0.1", 0, 0.60, 1.0, True, 2, "completed"),
+        search="drawn",
+    )
+    taken_out = trials(
+        *(("0.1", seed, value, 1.0, False, 1, "completed") for seed, value in enumerate((0.60, 0.63, 0.61))),
+        *(("0.2", seed, value, 1.0, False, 1, "completed") for seed, value in enumerate((0.55, 0.59, 0.55))),
+        search="parts",
+    )
+    stage = STAGE | {"ablations": {"parts": {"configurations": ["whole", "rate"]}}, "recipes": {"log": {}}}
+    part = {"id": "own", "unit": "points", "estimate": 0.06, "ci95_low": 0.035, "ci95_high": 0.085}
+    lacking = part | {"id": "other", "estimate": None}
+    claims = [
+        {"id": "one", "verdict": "supported", "sampled": True, "changed": {}, "parts": [part, lacking]},
+        {"id": "two", "verdict": "untested", "sampled": True, "changed": None, "parts": []},
+        {"id": "three", "verdict": "supported", "sampled": False, "changed": None, "parts": []},
+    ]
+    figure = {
+        "name": "f",
+        "title": "T_1",
+        "caption": "5 % less, or -3 of a-b",
+        "facts": {"a-b": "1 %"},
+        "sources": ["s.csv"],
+    }
+    entries = numbers(stage, facts, data, pd.concat([SEARCH, halving, taken_out]), claims, [figure])
+    texts = {key: entry["text"] for key, entry in entries.items()}
+
+    def of(prefix):
+        return {key.removeprefix(prefix): text for key, text in texts.items() if key.startswith(prefix)}
+
+    # Each seed of the grid chooses among 0.10 and 0.20, as 0.30 diverged once; the other seed tells what it is worth.
+    assert of("search.grid.") == {
+        "trials": r"\num{6}",
+        "configurations": r"\num{3}",
+        "rungs": r"\num{1}",
+        "first-steps": r"\num{10}",
+        "worst-validation-accuracy": r"\qty{55.0}{\percent}",
+        "seeds": r"\num{2}",
+        "worst": r"learning rate 0.1 (\qty{55.0}{\percent}) and learning rate 0.2 (\qty{71.0}{\percent})",
+        "selection-bias": r"\num{0.0} percentage points",
+        "selection-bias-low": r"\num{-2.0}",
+        "selection-bias-high": r"\num{2.0} percentage points",
+    }
+    assert of("search.drawn.") == {
+        "trials": r"\num{3}",
+        "configurations": r"\num{2}",
+        "rungs": r"\num{2}",
+        "first-steps": r"\num{10}",
+        "worst-validation-accuracy": r"\qty{80.0}{\percent}",
+        "seeds": r"\num{1}",
+    }
+    assert (texts["search.trials"], texts["ablations"], texts["recipes"]) == (r"\num{15}", r"\num{1}", r"\num{1}")
+    differences = [0.05, 0.04, 0.06]  # one comparison over common seeds: Student's paired interval
+    assert of("ablations.") == {"parts.rate": rf"\qty{{5.00 +- {half(differences):.2f}}}{{\percent}}"}
+    assert of("claims") == {
+        "": r"\num{3} claims",
+        **{f".{verdict}": rf"\num{{{count}}}" for verdict, count in zip(VERDICTS, (2, 0, 0, 0, 1), strict=True)},
+        ".sampled": r"\num{1}",
+        ".changed": r"\num{1}",
+        ".one.verdict": "supported",
+        ".one.own": r"\num{6.0} percentage points (\qty{95}{\percent} interval \num{3.5} to \num{8.5})",
+        ".two.verdict": "untested",
+        ".three.verdict": "supported",
+    }
+    assert texts["figures.f"] == r"5\,\% less, or $-$3 of a-b" and texts["alternative.f"] == r"T\_1. a b: 1 \%"
+    assert entries["sources.f"]["files"] == ["s.csv"] and entries["claims"]["files"] == ["claims.json"]
+    assert entries["search.grid.trials"]["files"] == entries["sources.tables/search"]["files"] == ["search.csv"]
+
+
+VERDICTS = ("supported", "refuted", "mixed", "inconclusive", "untested")
+
+
+def test_what_a_study_of_one_machine_says_of_it(runs):
+    """One origin is told whole; commits that are unknown, and changes that were not committed, are told too."""
+    of_mlp = {"mlp": summary.Facts(runs["mlp"])}
+    texts = number_texts(of_mlp["mlp"].runs)
+    said = r"A \& B (1 thread, Python 3, NumPy 2, PyTorch 9), and give the same bits again."
+    assert texts["provenance"] == f"All were trained on {said}" and "provenance.differs" not in texts
+    assert (texts["commit"], texts["commit.short"]) == (r"\texttt{aaaaaaa}", r"\texttt{aaaaaaa}")
+    for run_ in runs["mlp"]:
+        run_.record["commit"] = {"hash": None, "time": None, "dirty": True}
+    texts = number_texts(runs["mlp"])
+    assert (texts["commit"], texts["commit.short"]) == ("none", "none")
+    assert texts["commit.note"] == "with changes that were not committed"
+    assert numbers_as_latex({}, runs) == "% SOURCE_DATE_EPOCH 9\n"
+    assert numbers_as_latex({}, {"mlp": runs["mlp"]}) == "% SOURCE_DATE_EPOCH 0\n"
+
+
+def test_each_table_is_written_under_its_name(runs, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "load_runs", lambda folder, variants: runs)
+    monkeypatch.setattr(summary, "load_runs", lambda folder, variants: runs)
+    monkeypatch.setattr(datasets, "load", lambda folder: data)
+    monkeypatch.setattr(
+        tables, "layers_table", lambda runs, shape, classes: f"{shape} {classes}\n"
+    )  # of a larger image
+    summary.write_summary(STAGE, tmp_path, tmp_path / "summary.csv", tmp_path / "costs.csv")
+    SEARCH.assign(validation_loss=1.0).to_csv(tmp_path / "search.csv", index=False)
+    (tmp_path / "claims.json").write_text("[]")
+    (tmp_path / "figures").mkdir()
+    names = ["curves-mlp", "curves-mlp-best", "search-grid"]
+    figures = [{"name": name, "title": "T", "caption": "C", "facts": {}, "sources": []} for name in names]
+    (tmp_path / "figures/figures.json").write_text(to_json(figures))
+    flips = pd.DataFrame([("mlp", s, 8, 1, 1, 0.4, 0.5) for s in (1, 2, 3)], columns=FLIPS)
+    batches = pd.DataFrame([("mlp", s, 8, 32, 8, 0.4, 0.5) for s in (1, 2, 3)], columns=BATCH_STATISTICS)
+    agreement = pd.DataFrame([("mlp", "vgg", 0, 0, 1, 1, 1e-7, 2e-5, "t", 6, 0, 2, 30)], columns=AGREEMENT)
+    for name, table in (("flips", flips), ("batch-statistics", batches), ("agreement", agreement)):
+        table.to_csv(tmp_path / f"{name}.csv", index=False)
+    tables.write(STAGE | {"searches": ["grid"]}, tmp_path)
+    written = {path.stem: path.read_text() for path in (tmp_path / "tables").glob("*.tex")}
+    assert set(written) == set(tables.TABLES)
+    parts = {
+        "summary": r"3\rlap{$^{-1}$} & 44.00",
+        "compatibility": r"MLP\_1\newline by batch statistics, as the original & 46.6 & 3 & 40.00",
+        "splits": "14.00",
+        "differences": r"MLP, best & MLP\_1 &",
+        "classes": r"cat \& dog",
+        "best": r"MLP\_1 & 46.6 & 44.00",
+        "flips": "44.00 & 50.00 & 10.00 & 0.00",
+        "noise": r"MLP\_1 & 3 & 40 to 50 & 5",
+        "agreement": r"MLP\_1 & VGG & 1",
+        "settings": r"newline with flips",
+        "layers": "(3, 2, 2) 3",
+        "search": r"\code{grid}",
+        "ablations": "% The study has no ablation",
+        "recipes": "% The study has no log of recipes",
+        "search-figures": r"\resultfigure{search-grid}",
+        "figures": r"\curve{curves-mlp-best}",
+        "provenance": "same bits",
+    }
+    assert parts.keys() == written.keys() and not [name for name, part in parts.items() if part not in written[name]]
+    assert "curves-mlp}" not in written["figures"]  # its original's figure shows them
+    found = read_json(tmp_path / "numbers.json")
+    assert found["mlp.flip-gain"]["text"] == r"\qty{10.00 +- 0.00}{\percent}"
+    assert found["mlp.seeds"]["text"] == r"\num{3}" and found["search.trials"]["text"] == r"\num{6}"
+    assert r"\setresult{mlp.seeds}{\num{3}}" in (tmp_path / "numbers.tex").read_text()
