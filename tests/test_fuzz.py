@@ -245,9 +245,9 @@ def test_any_configuration_is_taken_or_refused(digits, tmp_path, monkeypatch, ca
             told["refused"] += 1
             return
         told["accepted"] += 1
+        yaml.safe_dump(document, allow_unicode=True).encode()
         for name, entry in found.items():
             to_json(entry).encode()
-            yaml.safe_dump(document, allow_unicode=True).encode()
             is_variant = "/" not in name and not entry["search"]
             if is_variant or (name.startswith("search/") and "kind" in entry["settings"]):
                 settings = small(plan.settings_of(entry))
