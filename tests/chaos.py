@@ -249,7 +249,7 @@ def storm(
             late, injected = fault == "late", None
             while injected is None:
                 await_job(late)
-                time.sleep(chance.uniform(0, 1) if late else pause())
+                time.sleep(pause())
                 injected = inject(fault, study, chance) if study.jobs(late) else None
             borne, seconds = injected
             restored, count = time.monotonic(), total[fault]
@@ -332,8 +332,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--faults", nargs="*", choices=FAULTS, default=list(FAULTS))
-    parser.add_argument("--targets", nargs="*", default=["all"])
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/chaos.json")
     options = parser.parse_args()
     chance = random.Random(options.seed)
@@ -342,25 +340,34 @@ def main() -> int:
         """Short mostly, into a job's start; long at times, so that jobs of all kinds come to their turn."""
         return chance.uniform(0.2, 4) if chance.random() < 0.8 else chance.uniform(5, 60)
 
-    def tell(total: dict[str, Tally]) -> None:
-        print({fault: (count.injected, count.lost) for fault, count in total.items()}, flush=True)
-        write_text(options.output, to_json(record(total)))
+    total: dict[str, Tally] = {}
 
-    weights = {"job": 10, "snakemake": 3, "group": 3, "ctrl-c": 2, "late": 5, "disk": 1}
+    def tell(found: dict[str, Tally]) -> None:
+        print({fault: (count.injected, count.lost) for fault, count in found.items()}, flush=True)
+        write_text(options.output, to_json(record(total | found)))
+
+    weights = {"job": 10, "snakemake": 4, "group": 4, "ctrl-c": 2, "disk": 1}
     with tempfile.TemporaryDirectory() as name:
         folders = [Path(name) / part for part in ("undisturbed", "chaos")]
         folders[1].mkdir()
-        undisturbed = Study(folders[0], options.targets, OVERLAY)
+        undisturbed = Study(folders[0], ["all"], OVERLAY)
         begun = time.monotonic()
         undisturbed.start()
         undisturbed.finish()
         print(f"undisturbed: {time.monotonic() - begun:.0f} s", flush=True)
         with small_disk(folders[1], 400) as mounted:
-            possible = {fault: weights[fault] for fault in options.faults if fault != "disk" or mounted}
-            faults = chance.choices(list(possible), list(possible.values()), k=options.kills)
-            study = Study(folders[1], options.targets, OVERLAY)
+            possible = {fault: weight for fault, weight in weights.items() if fault != "disk" or mounted}
+            late = options.kills // 5
+            faults = chance.choices(list(possible), list(possible.values()), k=options.kills - late)
             shutil.copytree(folders[0] / EQUATIONS, folders[1] / EQUATIONS)
-            total = storm(study, undisturbed.digests(), faults, pause, chance, tell)
+            reference = undisturbed.digests()
+            of_runs = {name: digest for name, digest in reference.items() if "/runs/" in name or "/search/" in name}
+            # While it trains, over and over; then while the rest of the last one is made.
+            trains = Study(
+                folders[1], [str(RESULTS / f"runs/{name}/seed-0/run.json") for name in OVERLAY["run"]], OVERLAY
+            )
+            total |= storm(trains, of_runs, faults, pause, chance, tell)
+            total |= storm(Study(folders[1], ["all"], OVERLAY), reference, ["late"] * late, pause, chance, tell)
     return int(any(count.lost for count in total.values()))
 
 

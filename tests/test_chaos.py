@@ -98,6 +98,25 @@ def test_ctrl_c_ends_all_and_says_how_to_go_on(study):
     study.finish()
 
 
+def test_latex_ends_with_what_has_started_it(tmp_path):
+    for name in ("report", "results/tables", "results/figures"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "results/numbers.tex").write_text("% SOURCE_DATE_EPOCH 0\n")
+    (tmp_path / "report/report.tex").write_text(r"\def\x{\x}\x")  # without an end
+    command = [chaos.ROOT / "workflow/scripts/render-report", "report", "results", "report.pdf", "source.tar.gz"]
+    script = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
+    engines = []
+    while script.poll() is None and not engines:
+        processes = psutil.Process(script.pid).children(recursive=True)
+        engines = [process for process in processes if process.name() in ("pdflatex", "tectonic")]
+    script.kill()
+    script.wait()
+    _, alive = psutil.wait_procs(engines, timeout=chaos.GONE_WITHIN)
+    for process in alive:
+        process.kill()
+    assert engines and not alive
+
+
 def test_stale_locks_of_snakemake_are_removed(study):
     """As older versions, or a call without the profile, leave them; those of another study stay."""
     locks = study.folder / ".snakemake/locks"
