@@ -79,7 +79,7 @@ simulation: $(DEV) ## How often verdicts are wrong: 10,000 simulated studies a c
 fuzz: $(DEV) ## The long property tests: 10,000 configurations, 30 of them trained, and 2,500 damaged files (minutes)
 	@HYPOTHESIS_PROFILE=fuzz $(RUN) pytest -s tests/test_fuzz.py tests/test_damage.py
 
-bench: $(DEV) ## Measure speed and memory against peers and limits: benchmarks/results.json, docs/bench.svg
+bench: $(DEV) ## Measure speed and memory against peers and limits on this processor: benchmarks/records/, docs/bench.svg
 	@$(RUN) python benchmarks/bench.py $(BENCH)
 
 growth: $(DEV) ## Cost against seeds, variants, images and cores: docs/growth.svg
