@@ -1,4 +1,4 @@
-"""Interleaved timing, and the entries of results.json and info.json."""
+"""Interleaved timing, and the entries of records: results and info."""
 
 import re
 import statistics
@@ -48,7 +48,7 @@ def judged(
     limit: Sequence[float] = (),
     **more: Any,
 ) -> dict[str, Any]:
-    """An entry of results.json: medians, and the goal's ratio round by round; all None where nothing was measured.
+    """An entry of results: medians, and the goal's ratio round by round; all None where nothing was measured.
 
     Args:
         goal: such as `value / limit <= 1.25`, `peer / value >= 1.35` or `value <= 0.7`.
@@ -84,7 +84,7 @@ def rounded(value: float) -> float:
 
 
 def told(name: str, value: Any, unit: str = "") -> dict[str, Any]:
-    """An entry of info.json."""
+    """An entry of info."""
     return {"name": name, "value": rounded(value) if isinstance(value, float) else value, "unit": unit}
 
 
