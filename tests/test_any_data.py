@@ -4,6 +4,7 @@ with long and Cyrillic names, and the reference's on CIFAR-10.
 ANY_DATA=<folder> keeps the reports there, to be looked at.
 """
 
+import json
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ import unicodedata
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from PIL import Image
@@ -23,6 +25,9 @@ from test_workflow import PARTS, ROOT
 
 from cifar_report.base.errors import InputError
 from cifar_report.data import datasets
+from cifar_report.rendering import claims as rendered_claims
+from cifar_report.rendering import tables
+from cifar_report.runs.finished import load_runs
 from cifar_report.study import config
 
 # What is said of the practical, of searches and of VGGs, and is untrue of a study without them.
@@ -188,6 +193,28 @@ def test_the_archive_of_sources_makes_the_same_pdf(grey, tmp_path):
     clean = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME")}
     subprocess.run(["latexmk"], cwd=tmp_path, env=clean, check=True, capture_output=True)
     assert (tmp_path / "report.pdf").read_bytes() == (grey / "report.pdf").read_bytes()
+
+
+def test_a_table_longer_than_a_page_breaks_with_it(grey, study, tmp_path):
+    """Those with a row a variant or a claim: each on several pages, its head on each, and nothing is too large."""
+    with tarfile.open(grey / "source.tar.gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    stage = json.loads((grey / "plan/stages/tables.json").read_text())["settings"]
+    summary = pd.concat([pd.read_csv(grey / "summary.csv", dtype={"variant": str})] * 60)
+    claims = json.loads((study / "results/small/claims.json").read_text()) * 12
+    long = {"summary": tables.summary_table(stage, summary, 9) + rendered_claims.table(claims)}
+    stage["variants"] *= 60
+    runs = load_runs(grey / "runs", stage["variants"])
+    long["settings"] = tables.settings_table(stage, runs)
+    for name, text in long.items():
+        (tmp_path / f"tables/{name}.tex").write_text(text)
+    clean = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME")}
+    subprocess.run(["latexmk"], cwd=tmp_path, env=clean, check=True, capture_output=True)
+    log = (tmp_path / "report.log").read_text(errors="replace")
+    assert not re.findall(r"Float too large|Overfull", log)
+    pages = [squeezed(page.extract_text()) for page in PdfReader(tmp_path / "report.pdf").pages]
+    for head in ("VariantParametersImages seen", "ClaimEstimate, intervalBound", "VariantHidden unitsOptimiser"):
+        assert sum(squeezed(head) in page for page in pages) >= 2, head
 
 
 def test_the_readmes_study_of_ones_own_images_says_nothing_of_the_practical():

@@ -132,8 +132,9 @@ STAGE = {
 
 def cells(text):
     """The rows of a LaTeX table without its head, cell by cell."""
-    lines = [line for line in text.splitlines() if "&" in line]
-    return [[cell.strip() for cell in line.removesuffix(r"\\").replace(r"\&", "\0").split("&")] for line in lines][1:]
+    _, breaks, rows = text.partition(r"\endhead")
+    lines = [line for line in (rows or text).splitlines() if "&" in line][0 if breaks else 1 :]
+    return [[cell.strip() for cell in line.removesuffix(r"\\").replace(r"\&", "\0").split("&")] for line in lines]
 
 
 def head(text):

@@ -5,7 +5,7 @@ from typing import Any
 
 from cifar_report.analysis.claims.verdicts import SIDES, Notation, number, quantity, sentence, with_interval
 from cifar_report.base.files import read_json, write_text
-from cifar_report.rendering.latex import escape
+from cifar_report.rendering.latex import escape, growing
 
 SYMBOLS = {
     "supported": r"$\checkmark$",
@@ -18,15 +18,6 @@ SYMBOLS = {
 _LATEX = Notation(escape, r"\num{{{}}}".format, r"\qty{{{}}}{{\percent}}".format)
 _UNITS = {"points": "", "percent": r"\,\%", "nats": r"\,nats", "share": ""}
 _SIGNS = {"above": ">", "below": "<", "within": r"\pm"}
-_CAPTION = (
-    r"The claims\IfResult{practical}{, the original's first,}{} and what the runs of this study say of them: estimate "
-    r"with its \qty{95}{\percent} interval, the bound that the interval must keep to for the claim to be supported, "
-    "the runs or trials behind it, and the verdict. Without a unit, values are percentage points, but for differences "
-    "of implementations, which are relative and have no interval. Rows in italics are shown beside the others and "
-    r"decide nothing; a premise must hold before anything is decided. With \emph{i}, an interval is that of the test "
-    "images alone, since too few seeds leave what other seeds would change unknown. Seeds that were known before "
-    "the rule was are shown below those that decide."
-)
 _CHANGED = (
     "Rules that were changed after results were seen: the former rule with its verdict, the present one with its "
     "verdict, and the reason. A former verdict is computed here on the seeds that were known then, or is the one "
@@ -48,7 +39,7 @@ def write(results: Path) -> None:
 
 
 def table(claims: list[dict[str, Any]]) -> str:
-    r"""A `table` environment labelled `tab:claims`: a row a claim with its verdict, and below it its parts."""
+    r"""A table: a row a claim with its verdict, and below it its parts."""
     rows = []
     for claim in claims:
         single = sum(part["verdict"] is not None for part in claim["parts"]) == 1
@@ -59,23 +50,18 @@ def table(claims: list[dict[str, Any]]) -> str:
                 earlier = {"label": "the same over the seeds known before", "role": "shown", "verdict": None}
                 rows.append(_row(part | part["known"] | earlier | {"image_level": None}, with_verdict=False))
         rows.append(r"\addlinespace")
-    return "\n".join(
-        [
-            r"\begin{table}[tp]",
-            r"  \centering\footnotesize\setlength{\tabcolsep}{4pt}\renewcommand{\arraystretch}{0.9}",
-            rf"  \caption{{{_CAPTION}}}",
-            r"  \label{tab:claims}",
-            r"  \begin{tabularx}{\textwidth}{@{} >{\raggedright\arraybackslash}X r@{\;}l l r l @{}}",
-            r"    \toprule",
-            r"    Claim & \multicolumn{2}{l}{Estimate, interval} & Bound & Runs & Verdict \\",
-            r"    \midrule",
-            *(f"    {row}" for row in rows[:-1]),
-            r"    \bottomrule",
-            r"  \end{tabularx}",
-            r"\end{table}",
-            "",
-        ]
-    )
+    columns = r"@{} >{\raggedright\arraybackslash}X r@{\;}l l r l @{}"
+    lines = [
+        rf"\begin{{tabularx}}{{\textwidth}}{{{columns}}}",
+        r"\toprule",
+        r"Claim & \multicolumn{2}{l}{Estimate, interval} & Bound & Runs & Verdict \\",
+        r"\midrule",
+        *rows[:-1],
+        r"\bottomrule",
+        r"\end{tabularx}",
+        "",
+    ]
+    return growing("\n".join(lines))
 
 
 def changed_rules(claims: list[dict[str, Any]]) -> str:

@@ -12,6 +12,8 @@ _ESCAPES = {
     **{c: "\\" + c for c in "&%$#_{}"},
 }
 
+_FLOATS = 30  # lines of a table that keeps to one page
+
 
 def escape(text: str) -> str:
     """Text as LaTeX prints it literally; a character that the report's fonts lack as its code point, such as U+16A0."""
@@ -37,3 +39,13 @@ def plain(text: str) -> str:
     for character, escaped in {"x": r"\times", **_ESCAPES}.items():
         text = text.replace(escaped, character)
     return text
+
+
+def growing(table: str) -> str:
+    r"""A tabularx for `\growingtable`: in a float where it is short, else an xltabular, which breaks with the page."""
+    opening, head, rows = re.split(r"\\(?:toprule|midrule)\n", table)
+    if rows.count("\n") <= _FLOATS:
+        return f"\\begin{{table}}[tp]\n\\centering\\footnotesize\\tablehead\n{table}\\end{{table}}\n"
+    head = f"\\toprule\n{head}\\midrule\n"
+    heads = f"\\tablehead\\\\\n{head}\\endfirsthead\n{head}\\endhead\n\\bottomrule\n\\endfoot\n"
+    return (opening + heads + rows.replace("\\bottomrule\n", "")).replace("{tabularx}", "{xltabular}")

@@ -16,7 +16,7 @@ from cifar_report.analysis.statistics import Interval, binomial_error, t_interva
 from cifar_report.analysis.summary import Facts, facts, paired_differences
 from cifar_report.base.files import read_json, read_table, to_json, write_text
 from cifar_report.data import datasets
-from cifar_report.rendering.latex import escape, num
+from cifar_report.rendering.latex import escape, growing, num
 from cifar_report.rendering.layers import layers
 from cifar_report.rendering.numbers import best_pairs, first_vgg, numbers, numbers_as_latex, origin
 from cifar_report.rendering.words import (
@@ -128,7 +128,7 @@ def summary_table(stage: dict[str, Any], summary: pd.DataFrame, test_images: int
     table = pd.DataFrame(rows)
     if summary["original_test_accuracy"].isna().all():
         formats, table = formats[:-1], table.drop(columns="{Original}")
-    return _latex(table, f"{_WRAPPED} {_numeric(*formats)}", wide=True)
+    return growing(_latex(table, f"{_WRAPPED} {_numeric(*formats)}", wide=True))
 
 
 def compatibility_table(stage: dict[str, Any], facts: dict[str, Facts]) -> str:
@@ -193,7 +193,7 @@ def splits_table(stage: dict[str, Any], facts: dict[str, Facts]) -> str:
         row["{ECE}"] = _cell(each.calibration_error.mean, 2)
         rows.append(row)
     formats = _numeric("2.3", "2.3", "3.2", "3.2", "2.2", "2.2", "2.2")
-    return _latex(pd.DataFrame(rows), f"{_WRAPPED} {formats}", wide=True)
+    return growing(_latex(pd.DataFrame(rows), f"{_WRAPPED} {formats}", wide=True))
 
 
 def differences_table(stage: dict[str, Any], facts: dict[str, Facts]) -> str:
@@ -218,7 +218,7 @@ def differences_table(stage: dict[str, Any], facts: dict[str, Facts]) -> str:
         )
     if not rows:
         return "% No variant is like another.\n"
-    return _latex(pd.DataFrame(rows), f"{_wrapped(0.9, 0.8, 1.3)} {_numeric('2.0', '+2.2', '2.2')}", wide=True)
+    return growing(_latex(pd.DataFrame(rows), f"{_wrapped(0.9, 0.8, 1.3)} {_numeric('2.0', '+2.2', '2.2')}", wide=True))
 
 
 def classes_table(stage: dict[str, Any], facts: dict[str, Facts], class_names: list[str]) -> str:
@@ -289,7 +289,7 @@ def flips_table(stage: dict[str, Any], facts: dict[str, Facts]) -> str:
         )
     if not rows:
         return "% No variant is measured with test-time flips.\n"
-    return _latex(pd.DataFrame(rows), f"l {_numeric('2.0', '2.2', '2.2', '+2.2', '2.2')}")
+    return growing(_latex(pd.DataFrame(rows), f"{_WRAPPED} {_numeric('2.0', '2.2', '2.2', '+2.2', '2.2')}", wide=True))
 
 
 def noise_table(stage: dict[str, Any], facts: dict[str, Facts]) -> str:
@@ -312,7 +312,7 @@ def noise_table(stage: dict[str, Any], facts: dict[str, Facts]) -> str:
     if not rows:
         return "% No variant has two seeds and two evaluations in the last third of its steps, at a constant rate.\n"
     columns = f"{_WRAPPED} {_numeric('2.0')} r {_numeric('5.0')} l l"
-    return _latex(pd.DataFrame(rows), columns, wide=True)
+    return growing(_latex(pd.DataFrame(rows), columns, wide=True))
 
 
 def agreement_table(stage: dict[str, Any], agreement: pd.DataFrame) -> str:
@@ -359,7 +359,7 @@ def settings_table(stage: dict[str, Any], runs: dict[str, list[Run]]) -> str:
                 "Seeds": ranges(run.seed for run in runs[variant["name"]]),
             }
         )
-    return _latex(pd.DataFrame(rows), f"{_WRAPPED} l l {_numeric('1.5', '5.0', '3.0')} l l", wide=True)
+    return growing(_latex(pd.DataFrame(rows), f"{_WRAPPED} l l {_numeric('1.5', '5.0', '3.0')} l l", wide=True))
 
 
 def layers_table(runs: dict[str, list[Run]], shape: tuple[int, ...], classes: int) -> str:
