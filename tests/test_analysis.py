@@ -204,6 +204,9 @@ def test_latex_specials_are_escaped():
 def test_search_csv_has_a_row_a_trial_and_leads_to_its_curve(tmp_path):
     tmp_path = tmp_path / "search"
     stage = search_with(tmp_path / "grid", {"a": (0.5, "completed", 0.1), "b": (0.6, "completed", 0.2)})
+    (tmp_path / "grid/b/curve.csv").write_text(f"{CURVE}30,120,train,1.3,0.5\n")
+    record = json.loads((tmp_path / "grid/b/run.json").read_text())
+    (tmp_path / "grid/b/run.json").write_text(json.dumps({key: record[key] for key in record if key != "digests"}))
     searches.write({"grid": stage}, tmp_path, tmp_path / "search.csv")
     table = searches.read(tmp_path / "search.csv", ["grid"])
     assert list(table.columns) == [
@@ -212,6 +215,9 @@ def test_search_csv_has_a_row_a_trial_and_leads_to_its_curve(tmp_path):
     ]
     assert [pd.read_csv(tmp_path.parent / c)["step"].max() for c in table["curve"]] == list(table["step"])
     assert list(table["validation_accuracy"]) == [0.5, 0.6] and list(table["selected"]) == [False, True]
+    assert list(table["step"]) == [0, 30] and list(table["validation_loss"]) == [1, 1] and set(table["rung"]) == {1}
+    assert list(table["trial"]) == ["a", "b"] and set(table["search"]) == {"grid"} and list(table["seed"]) == [7, 8]
+    assert list(table["curve"]) == [f"search/grid/{trial}/curve.csv" for trial in "ab"]
     assert searches.settings(table) == ["learning_rate"] and list(table["learning_rate"]) == ["0.1", "0.2"]
 
 

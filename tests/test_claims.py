@@ -12,7 +12,7 @@ import yaml
 from scipy import stats
 
 from cifar_report.analysis import measurements
-from cifar_report.analysis.claims import file, verdicts
+from cifar_report.analysis.claims import comparisons, file, verdicts
 from cifar_report.analysis.claims.comparisons import Evidence, Measured
 from cifar_report.analysis.claims.verdicts import Judged
 from cifar_report.analysis.statistics import Estimate
@@ -372,6 +372,13 @@ def test_the_image_interval_is_that_of_the_mean_difference_over_images(study):
     half = 1.96 * images.std(ddof=1) / np.sqrt(len(images))
     assert found["image_level"]["estimate"] == pytest.approx(images.mean())
     assert (low, high) == pytest.approx((images.mean() - half, images.mean() + half), abs=0.1 * half)
+    # Of the gap to the training images, which stay as they are: as wide, the other way round.
+    test, gap = study.evaluate(
+        *(claim(CONTRAST | {"weights": {"a": 1}, "split": split}, id=split) for split in ("test", "train-minus-test"))
+    )
+    (low, high), (from_, to) = interval_of(test["image_level"]), interval_of(gap["image_level"])
+    assert gap["image_level"]["estimate"] == pytest.approx(0.6 - 0.65)  # trained to 0.6
+    assert (from_, to) == pytest.approx((0.6 - high, 0.6 - low), abs=0.1 * (high - low))
 
 
 def test_implementations_agree_where_no_loss_or_gradient_differs_by_more_than_the_bound(study):
@@ -495,6 +502,13 @@ def test_progress_is_compared_along_the_way_and_pairs_are_means_of_their_seeds(s
     # the large one has made 2.5 times fewer steps.
     behind = np.mean([5000, 10000, 15000]) * (1 / 200 - 1 / 500) / 50
     assert samples["estimate"] == pytest.approx(np.expm1(behind - slower.mean()))
+
+
+def test_a_curve_lies_as_far_above_another_as_that_one_below_it():
+    """Whichever has fewer points: between those of the other its logarithm is interpolated."""
+    few, many = pd.Series([5.0, 3.0, 2.0, 9.0], [0, 20, 40, 60]), pd.Series(np.arange(7.0), range(0, 61, 10))
+    assert comparisons._along(few, many) == pytest.approx([3 - 2, 2 - 4, 9 - 6])
+    assert comparisons._along(many, few) == pytest.approx([-1, 2, -3])
 
 
 def test_shift_tolerance_is_the_difference_of_the_points_lost(study):
