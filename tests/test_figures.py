@@ -17,9 +17,10 @@ from cifar_report.analysis import searches
 from cifar_report.analysis.selection import main_models, representative
 from cifar_report.analysis.statistics import confusion_counts, reliability
 from cifar_report.base.errors import InputError
+from cifar_report.data import datasets
 from cifar_report.data.datasets import SPLITS, array_digest
 from cifar_report.rendering import figures
-from cifar_report.rendering.figures import predictions
+from cifar_report.rendering.figures import catalogue, predictions
 from cifar_report.rendering.figures.accuracy import originals
 from cifar_report.rendering.figures.searches import batch_sizes, interactions, parallel, rungs, search_effects
 from cifar_report.rendering.figures.shifts import shift_losses
@@ -810,3 +811,23 @@ def test_what_is_said_of_the_first_layer(runs, styled):
     }
     assert "of 7 units the 7 with" in drawing.caption
     assert drawing.caption.endswith(f"ends at ±{limit:.2g}.")
+
+
+def test_a_halving_has_figures_of_its_own(study, monkeypatch, styled):
+    """Rungs and parallel coordinates, not main effects and interactions; batch sizes are of grids."""
+    entry = {"method": "successive-halving", "grid": AXES}
+    stage = {"variants": [VARIANTS[1] | {"search": "drawn"}], "searches": {"drawn": entry}}
+    assert figures.names(stage)[1:4] == ["comparison", "search-drawn", "interactions-drawn"]
+    monkeypatch.setattr(searches, "read", lambda path, names: halving_of())
+    data = datasets.load(study / "dataset")
+    drawn = dict(catalogue._drawings(stage, study / "runs", data, study / "search.csv", None))
+    assert list(drawn) == figures.names(stage)
+    assert drawn["search-drawn"].facts["best-of-rung-3"] == "80.0 %"
+    assert drawn["interactions-drawn"].facts["reached-rung-2"] == "2"
+    assert drawn["samples"].facts["model"] == "MLP, tuned" and drawn["first-layer"].facts["model"] == "MLP, tuned"
+    alone = stage | {"searches": {"drawn": entry | {"grid": {"hidden": [[4], [4, 4]], "shift": [0]}}}}
+    assert "interactions-drawn" not in figures.names(alone)
+    batches = {"grid": {"batch_size": [10, 20]}}
+    assert "batch-size" in figures.names(stage | {"searches": {"drawn": batches}})
+    assert "batch-size" not in figures.names(stage | {"searches": {"drawn": batches | {"method": entry["method"]}}})
+    assert "shifts" in figures.names(stage | {"shifted": ["mlp-tuned"]})
