@@ -42,6 +42,7 @@ ROOT = Path(__file__).parents[2]
 EQUIVALENT = Path(__file__).with_name("equivalent.yaml")
 KILLERS = Path(__file__).with_name("killers.json")
 TESTS = ("tests/equations", "tests/test_erratum.py")
+SLOW = 20  # seconds of the processor, beyond which a test is left out
 SECONDS = 30  # beyond ten times what a test takes, after which a mutant counts as killed
 MEMORY = 4 << 30  # bytes, beyond what the tests take
 
@@ -50,7 +51,7 @@ class Mutation:
     """A pytest plugin that runs the collected tests once for each mutant instead of once.
 
     After the session, `killers` holds for each mutant the test that failed, "" for survivors, and `left_out` the tests
-    that start another program.
+    that start another program or take too long, and `broken` those that fail while nothing is mutated.
 
     Args:
         killers: the tests to run for each mutant, by their names; None for all that execute its function.
@@ -60,6 +61,7 @@ class Mutation:
         self.mutants, self.workers, self.expected = mutants, workers, killers
         self.killers: list[str] = [""] * len(mutants)
         self.left_out: list[str] = []
+        self.broken: list[str] = []
         self.failed = self.skipped = self.is_watched = False
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -121,8 +123,9 @@ class Mutation:
             self.is_watched = False
             seconds[i] = time.process_time() - start
             if self.failed:
-                raise pytest.UsageError(f"the unchanged code fails {session.items[i].nodeid}")
-            if self.skipped:
+                self.broken.append(session.items[i].nodeid)
+                self.failed = False
+            elif self.skipped or seconds[i] > SLOW:
                 self.left_out.append(session.items[i].nodeid)
             elif executed:
                 found[i] = set(executed)
@@ -246,7 +249,9 @@ def run(mutants: list[Mutant], workers: int, tests: list[str], killers: list[str
         code = pytest.main([*options, *(str(ROOT / test) for test in tests)], plugins=[plugin])
         os.chdir(ROOT)
     if plugin.left_out:
-        print(f"{len(plugin.left_out)} tests start another program and are left out")
+        print(f"{len(plugin.left_out)} tests start another program, or take more than {SLOW} seconds: left out")
+    for test in plugin.broken:
+        print(f"left out, since it fails here while nothing is mutated: {test}")
     if code != pytest.ExitCode.OK:
         raise SystemExit(f"the tests could not be run, pytest's exit code is {code}")
     return dict(zip(mutants, plugin.killers, strict=True))
@@ -310,10 +315,12 @@ def sample_report(killers: dict[Mutant, str], reasons: dict[str, str], minutes: 
         f"function fails, or takes ten times as long and {SECONDS} seconds more.",
         "",
         "No mutants are made of the text of an error, of what is logged, of how paths are joined, of how a figure",
-        "looks, and of what stands outside of functions. A test that starts another program is not run: what it",
-        "starts is not mutated.",
+        "looks, and of what stands outside of functions. A test that starts another program is not run, since what it",
+        f"starts is not mutated, nor is one of more than {SLOW} seconds.",
         "",
-        f"These took {minutes:.0f} minutes. `make test` runs {rooms.SHORT} of them again, each against its killer.",
+        f"The sample below has {len(killers)} mutants and took {minutes:.0f} minutes of a processor. `make mutants` runs",
+        f"{rooms.SAMPLE}, which begin with the same in each room; `make test` runs {rooms.SHORT} of them again, each with",
+        "the test that killed it.",
         "",
         "| room | mutants | run | killed | by the limit | equivalent | survived | killed of those not equivalent |",
         "|---|---|---|---|---|---|---|---|",
@@ -356,8 +363,7 @@ def main() -> None:
     parser.add_argument("part", choices=["equations", "sample", "short"], help="short: those of killers.json alone")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="only every Nth mutant; nothing is written")
     parser.add_argument("--function", default="", metavar="TEXT", help="only where module:function contains it")
-    parser.add_argument("--skip", type=int, default=0, metavar="N", help="with --first: not the first N of each room")
-    parser.add_argument("--first", type=int, metavar="N", help="so many of each room; nothing is written")
+    parser.add_argument("--size", type=int, default=rooms.SAMPLE, metavar="N", help="of the sample")
     parser.add_argument("--tests", nargs="+", metavar="PATH", help="instead of all")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     args = parser.parse_args()
@@ -367,7 +373,7 @@ def main() -> None:
         every = [mutant for module in EQUATIONS for mutant in generate(module)]
         tests = args.tests or TESTS
     elif args.part == "sample":
-        every = rooms.sample(rooms.SAMPLE)
+        every = rooms.sample(args.size)
         tests = args.tests or sorted(str(p.relative_to(ROOT)) for p in [*ROOT.glob("tests/test_*.py"), ROOT / TESTS[0]])
     else:
         known = json.loads(KILLERS.read_text())
@@ -375,25 +381,25 @@ def main() -> None:
         every = [mutant for mutant in every if mutant.name in known]
         expected = [known[mutant.name] for mutant in every]
         tests = sorted({test.split("::")[0] for test in expected})
-    if args.first:
-        every = [m for ms in rooms.every().values() for m in ms[args.skip : args.skip + args.first] if m.can_run]
     chosen = [m for m in every if args.function in f"{m.module}:{m.function}"][:: args.every]
-    start = time.monotonic()
     killers = run(chosen, args.workers, tests, expected)
-    minutes = (time.monotonic() - start) / 60
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    minutes = sum(each.ru_utime + each.ru_stime for each in used) / 60
     wrong = [f"survived: {m.name}" for m, killer in killers.items() if not killer and m.name not in reasons]
     wrong += [
         f"killed, yet called equivalent: {m.name}" for m, killer in killers.items() if killer and m.name in reasons
     ]
-    if args.part != "short" and not args.first:
+    if args.part == "equations" or (args.part == "sample" and args.size >= rooms.SAMPLE):
         names = {mutant.name for mutant in every}
         wrong += [f"{EQUIVALENT.name} names no mutant: {name}" for name in sorted(reasons.keys() - names)]
     if args.part == "equations" and len(chosen) == len(every):
         write_text(ROOT / "docs" / "mutants.md", report(killers, reasons))
-    if args.part == "sample" and chosen == every and not args.first:
+    if args.part == "sample" and chosen == every:
         write_text(ROOT / "docs" / "mutants-numbers.md", sample_report(killers, reasons, minutes))
         write_text(KILLERS, to_json({m.name: killers[m] for m in rooms.sample(rooms.SHORT) if "::" in killers[m]}))
-    print(f"\n{len(chosen)} mutants, {sum(map(bool, killers.values()))} killed, in {minutes:.1f} minutes")
+    print(
+        f"\n{len(chosen)} mutants, {sum(map(bool, killers.values()))} killed, in {minutes:.1f} minutes of a processor"
+    )
     if wrong:
         raise SystemExit("\n".join(wrong))
 

@@ -1,5 +1,6 @@
 """The mutants are enough, and a sample of them dies; all are run by `make mutants`."""
 
+import json
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import rooms
 from mutants import EQUATIONS, generate
 
+KILLERS = Path(__file__).with_name("killers.json")
 MATHEMATICS = {
     "models.numpy_nn.modules": [
         f"{kind}.{way}"
@@ -70,6 +72,15 @@ def test_a_sample_is_killed():
     done = subprocess.run([sys.executable, script, *options], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert int(re.search(r"(\d+) killed", done.stdout)[1]) >= 10
+
+
+@pytest.mark.skipif(not KILLERS.is_file(), reason="written by the first `mutate.py sample`")
+def test_a_short_sample_of_all_that_computes_a_number_is_killed():
+    """Each by the test that killed it when `make mutants` ran; those whose function has changed since are left out."""
+    script = Path(__file__).with_name("mutate.py")
+    done = subprocess.run([sys.executable, script, "short"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert int(re.search(r"(\d+) killed", done.stdout)[1]) >= 0.8 * len(json.loads(KILLERS.read_text()))
 
 
 def test_every_module_is_mutated_or_left_out_with_its_reason():
