@@ -30,7 +30,8 @@ th {{ border-bottom: 2px solid #1e293b; vertical-align: bottom; white-space: nor
 td {{ border-bottom: 1px solid #e2e8f0; }}
 th:first-child, td:first-child, .text th, .text td {{ text-align: left; }}
 td:first-child {{ white-space: normal; min-width: 8rem; }}
-.text td {{ white-space: normal; max-width: 36rem; overflow-wrap: anywhere; }}
+.text td {{ white-space: normal; max-width: 36rem; overflow-wrap: break-word; }}
+.text td:nth-child(4) {{ overflow-wrap: anywhere; }} /* names of tests are long words */
 .text td:first-child {{ max-width: 20rem; }}
 tr.selected td {{ font-weight: 600; }}
 </style>
