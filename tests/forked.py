@@ -15,6 +15,7 @@ FORKS.set_forkserver_preload(["snakemake.cli", "snakemake_executor_plugin_slurm"
 
 def snakemake(folder: Path, arguments: list[str]) -> tuple[int, str]:
     """The exit code, and all that was printed."""
+    sys.audit("subprocess.Popen", "snakemake", arguments, None, None)  # for tests/mutation, which leaves out such tests
     with tempfile.NamedTemporaryFile() as printed:
         process = FORKS.Process(target=_call, args=(str(folder), arguments, dict(os.environ), printed.name))
         process.start()
