@@ -265,6 +265,7 @@ def test_function_refuses_other_shapes():
         (torch.ones(8, FEATURES), four, one),
         (torch.ones(8, FEATURES), one, four),
         (torch.ones(8, FEATURES), four[None], four[None]),
+        (torch.ones(8, FEATURES), torch.eye(FEATURES), torch.eye(FEATURES)),
         (torch.ones(8, FEATURES, FEATURES), four, four),
     ):
         with pytest.raises(ValueError, match="expected"):
