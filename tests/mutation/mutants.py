@@ -305,8 +305,9 @@ def _changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
                 yield "arguments swapped", ast.Call(called, swapped, keywords)
             if len(arguments) > 1:
                 yield "argument dropped", ast.Call(called, arguments[:-1], keywords)
-            for i in range(len(keywords)):
-                yield "argument dropped", ast.Call(called, arguments, keywords[:i] + keywords[i + 1 :])
+            for i, keyword in enumerate(keywords):
+                if not _is_no_number(keyword):
+                    yield "argument dropped", ast.Call(called, arguments, keywords[:i] + keywords[i + 1 :])
             if isinstance(called, ast.Attribute) and not isinstance(called.value, ast.Name):
                 yield "call dropped", called.value
             yield from (("call dropped", argument) for argument in arguments[:1])
