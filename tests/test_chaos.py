@@ -107,8 +107,9 @@ def test_latex_ends_with_what_has_started_it(tmp_path):
     script = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
     engines = []
     while script.poll() is None and not engines:
-        processes = psutil.Process(script.pid).children(recursive=True)
-        engines = [process for process in processes if process.name() in ("pdflatex", "tectonic")]
+        with contextlib.suppress(psutil.NoSuchProcess):  # what the script calls before ends while it is looked at
+            processes = psutil.Process(script.pid).children(recursive=True)
+            engines = [process for process in processes if process.name() in ("pdflatex", "tectonic")]
     script.kill()
     script.wait()
     _, alive = psutil.wait_procs(engines, timeout=chaos.GONE_WITHIN)
