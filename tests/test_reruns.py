@@ -129,12 +129,13 @@ NUMPY = RUNS | {"training/numpy_trainer.py", *(f"models/numpy_nn/{name}.py" for 
 TORCH = RUNS | {"training/torch_trainer.py", "models/torch_nn/initial.py", "models/torch_nn/convolution.py"}
 TORCH_MLP = TORCH | {"models/torch_nn/mlp.py", "models/torch_nn/batchnorm.py"}
 TORCH_VGG = TORCH | {"models/torch_nn/vgg.py"}
-STUDY = {f"study/{name}.py" for name in ("kinds", "settings", "validation")}
+STUDY = {"study/kinds.py", "study/settings.py", "base/validation.py"}
 READ = BASE | STUDY | {"runs/finished.py", "runs/record.py"}
 READ |= {f"training/{name}.py" for name in ("batches", "loop", "splits")}
 DATA = BASE | {
     "base/randomness.py",
     "base/letters.py",
+    "base/validation.py",
     *(f"data/{name}.py" for name in ("archives", "datasets", "downloads", "sources")),
 }
 TRAINED = {"runs/devices.py", "runs/machine.py"}
