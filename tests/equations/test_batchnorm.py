@@ -270,6 +270,8 @@ def test_function_refuses_other_shapes():
     ):
         with pytest.raises(ValueError, match="expected"):
             BatchNormFunction.apply(x, weight, bias)
+    with pytest.raises(ValueError, match=rf"got \(1,\) and \({FEATURES},\)"):
+        BatchNormFunction.apply(torch.ones(8, FEATURES), one, four)
 
 
 def test_second_derivatives_are_refused():
