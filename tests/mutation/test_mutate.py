@@ -74,7 +74,6 @@ def test_a_sample_is_killed():
     assert int(re.search(r"(\d+) killed", done.stdout)[1]) >= 10
 
 
-@pytest.mark.skipif(not KILLERS.is_file(), reason="written by `mutate.py sample`")
 def test_a_short_sample_of_all_that_computes_a_number_is_killed():
     """Each by the test that killed it when `make mutants` ran; those whose function has changed since are left out."""
     script = Path(__file__).with_name("mutate.py")
