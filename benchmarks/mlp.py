@@ -150,8 +150,10 @@ def with_transforms(split: Split):
     from PIL import Image
     from torchvision import transforms
 
-    transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))])
+    transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize(0.5, 0.5)])
     data, targets = split.images[:20_000].transpose(0, 2, 3, 1).copy(), split.labels[:20_000].tolist()
+    if data.shape[-1] == 1:  # grey
+        data = data[..., 0]
 
     class Images(torch.utils.data.Dataset):
         def __len__(self) -> int:

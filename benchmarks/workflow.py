@@ -182,13 +182,13 @@ def single() -> None:
 
 
 def programs(command: str) -> list[list[str]]:
-    """What a job's shell line runs, one after the other, without redirections, `exec` and the shell in between."""
+    """What a job's shell line runs, one after the other: no redirections, `exec`, shell in between, or grep."""
     found = []
-    for part in re.split(r";|&&", re.sub(r"\d?>\s*&?\S+", "", command)):
+    for part in re.split(r";|&&", re.sub(r"\d?>>?\s*&?[^\s';]+", "", command)):
         words = [word for word in shlex.split(part) if word not in ("exec", "(", ")")]
         if words[:2] == ["workflow/scripts/bash", "-c"]:
             words = [word for word in shlex.split(words[2]) if word != "exec"]
-        if words:
+        if words and words[0] != "grep":
             found.append(words)
     return found
 

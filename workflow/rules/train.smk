@@ -1,4 +1,5 @@
 # The number of threads is a setting, which the plan passes on: `--cores 1` lowers {threads}, and must change no bit.
+# The longest begin first (`priority`), so that no core waits for the last one alone.
 # How many seeds or trials share a process is the machine's affair: a resource, set in profiles/, and no reason to rerun.
 rule train_variant:
     input:
@@ -15,6 +16,7 @@ rule train_variant:
         f"{RESULTS}/logs/train_variant/{{variant}}-seed-{{seed}}.log",
     benchmark:
         f"{RESULTS}/timings/train_variant/{{variant}}-seed-{{seed}}.tsv"
+    priority: run_minutes
     group:
         short_runs
     conda:
@@ -49,6 +51,7 @@ rule train_trial:
         f"{RESULTS}/logs/train_trial/{{search}}-{{trial}}.log",
     benchmark:
         f"{RESULTS}/timings/train_trial/{{search}}-{{trial}}.tsv"
+    priority: run_minutes
     group:
         short_runs
     conda:
