@@ -5,6 +5,7 @@ one. Test accuracies are in eighths or given outright, so that what is shown can
 """
 
 import math
+import re
 
 import numpy as np
 import pandas as pd
@@ -667,6 +668,29 @@ def test_what_a_study_of_one_machine_says_of_it(runs):
     assert numbers_as_latex({}, {"mlp": runs["mlp"]}) == "% SOURCE_DATE_EPOCH 0\n"
 
 
+def misfits(text):
+    """Numbers of a table that its aligned columns have no room for: `+2.1` has a sign, two digits and one decimal."""
+    found = []
+    for spec, body in re.findall(r"\\begin\{(?:tabularx?|xltabular)\}(.*?)\n\\toprule(.*?)\\bottomrule", text, re.DOTALL):
+        spec = re.sub(r"(>|@)\{(?:[^{}]|\{[^{}]*\})*\}|\{\\textwidth\}|[{}]", "", spec)
+        columns = re.findall(r"S\[table-format=([+\d.]+)[^]]*\]|([lcrX])", spec)
+        for row in re.split(r"\\\\(?:\n|$)", body):
+            for cell, (room, _) in zip(re.split(r"(?<!\\)&", row), columns, strict=False):
+                if room and (number := re.match(r"(?:\\bfseries )?([+-]?)(\d+)\.?(\d*)", cell.strip())):
+                    whole, _, decimals = room.lstrip("+").partition(".")
+                    sign = number[1] and not room.startswith("+")
+                    if sign or len(number[2]) > int(whole) or len(number[3]) > int(decimals):
+                        found.append((room, cell.strip()))
+    return found
+
+
+def test_what_a_column_has_no_room_for_is_found():
+    table = r"\begin{tabular}{@{}l S[table-format=+2.1]@{}}" + "\n\\toprule\na \\& b & %s \\\\\n\\bottomrule"
+    assert not any(misfits(table % cell) for cell in ("12.3", "-1.0", "{--}", r"\bfseries 1.0"))
+    assert all(misfits(table % cell) for cell in ("123.0", "1.25", "-100"))
+    assert misfits((table % "-1.0").replace("+", ""))
+
+
 def test_each_table_is_written_under_its_name(runs, data, tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "load_runs", lambda folder, variants: runs)
     monkeypatch.setattr(summary, "load_runs", lambda folder, variants: runs)
@@ -709,6 +733,7 @@ def test_each_table_is_written_under_its_name(runs, data, tmp_path, monkeypatch)
         "provenance": "same bits",
     }
     assert parts.keys() == written.keys() and not [name for name, part in parts.items() if part not in written[name]]
+    assert {name: misfits(text) for name, text in written.items() if misfits(text)} == {}
     assert "curves-mlp}" not in written["figures"]  # its original's figure shows them
     found = read_json(tmp_path / "numbers.json")
     assert found["mlp.flip-gain"]["text"] == r"\qty{10.00 +- 0.00}{\percent}"
