@@ -662,6 +662,39 @@ def test_a_repeated_id_no_yaml_and_no_file_are_named(tmp_path):
         file.load(tmp_path / "none.yaml")
 
 
+def test_a_variant_that_is_not_there_is_refused_wherever_a_claim_names_it(tmp_path):
+    """Each name of the shipped claims in turn, found where YAML has it: weights, variant and variants."""
+    path, names = tmp_path / "claims.yaml", []
+
+    def walk(node, inside, swapped=-1):
+        """The document with one of its names changed; all names are collected."""
+        if isinstance(node, list):
+            return [walk(each, inside, swapped) for each in node]
+        if isinstance(node, dict):
+            changed = {}
+            for key, value in node.items():
+                name = walk(key, inside, swapped) if inside == "weights" else key
+                changed[name] = walk(value, key, swapped)
+            return changed
+        if inside in ("variant", "variants") or (inside == "weights" and isinstance(node, str)):
+            names.append(node)
+            return "nobody" if len(names) - 1 == swapped else node
+        return node
+
+    document = yaml.safe_load(SHIPPED.read_text())
+    walk(document, "")
+    known = set(names)
+    assert len(names) > len(known) > 10
+    for claim in document:
+        names.clear()
+        walk(claim, "")
+        for place in range(len(names)):
+            names.clear()
+            path.write_text(yaml.safe_dump([walk(claim, "", place)]))
+            with pytest.raises(InputError, match=r"'nobody' is not among the (variants|settings)"):
+                file.load(path, known)
+
+
 def test_without_a_catalogue_every_variant_is_taken_to_exist(tmp_path):
     path = tmp_path / "claims.yaml"
     path.write_text(TEXT)

@@ -671,7 +671,9 @@ def test_what_a_study_of_one_machine_says_of_it(runs):
 def misfits(text):
     """Numbers of a table that its aligned columns have no room for: `+2.1` has a sign, two digits and one decimal."""
     found = []
-    for spec, body in re.findall(r"\\begin\{(?:tabularx?|xltabular)\}(.*?)\n\\toprule(.*?)\\bottomrule", text, re.DOTALL):
+    for spec, body in re.findall(
+        r"\\begin\{(?:tabularx?|xltabular)\}(.*?)\n\\toprule(.*?)\\bottomrule", text, re.DOTALL
+    ):
         spec = re.sub(r"(>|@)\{(?:[^{}]|\{[^{}]*\})*\}|\{\\textwidth\}|[{}]", "", spec)
         columns = re.findall(r"S\[table-format=([+\d.]+)[^]]*\]|([lcrX])", spec)
         for row in re.split(r"\\\\(?:\n|$)", body):
