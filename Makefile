@@ -53,7 +53,7 @@ test: $(DEV) ## Format, lint, types, layers, then all tests
 	@$(RUN) mypy
 	@$(RUN) lint-imports > .venv/layers.log || { cat .venv/layers.log; exit 1; }
 	@$(RUN) snakemake --lint --configfile config/demo.yaml
-	@$(RUN) pytest -n $(CORES) --dist loadgroup --no-loadscope-reorder
+	@$(RUN) pytest -n $(CORES) --dist loadscope --no-loadscope-reorder
 
 twice: demo ## Build the demo a second time in another folder and compare the bytes
 	@$(RUN) workflow/scripts/build-twice

@@ -4,17 +4,36 @@ import shutil
 
 import pytest
 from test_workflow import PARTS, ROOT, snakemake, write_overlay
+from xdist.scheduler import LoadScopeScheduling
 
 from cifar_report.data import datasets
 
+OF_THE_STUDY = ("test_any_data.py", "test_damage.py", "test_workflow.py")
 
-@pytest.hookimpl(tryfirst=True)
+
+class Scheduling(LoadScopeScheduling):
+    """One worker runs a module, and one all modules that take the finished study.
+
+    pytest-xdist's own `--dist loadgroup` groups nothing under pytest 9.2, which keeps the names of tests elsewhere.
+    """
+
+    def _split_scope(self, nodeid):
+        path = nodeid.split("::")[0]
+        return "study" if path.rpartition("/")[2] in OF_THE_STUDY else path
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    return Scheduling(config, log)
+
+
 def pytest_collection_modifyitems(items):
-    """For `--dist loadgroup`: one worker runs a module, and one all modules that take the finished study, first."""
-    sharing = {item.path for item in items if "study" in item.fixturenames and not hasattr(item.module, "study")}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("study" if item.path in sharing else item.path.stem))
-    items.sort(key=lambda item: item.path not in sharing)
+    """The modules that take the finished study come first, as they take longest."""
+    sharing = {item.path.name for item in items if "study" in item.fixturenames and not hasattr(item.module, "study")}
+    assert sharing <= set(OF_THE_STUDY), (
+        f"{sharing}: expected only {OF_THE_STUDY} to take `study`; add the module there"
+    )
+    items.sort(key=lambda item: item.path.name not in OF_THE_STUDY)
 
 
 @pytest.fixture(scope="session")
