@@ -11,7 +11,7 @@ from cifar_report.base.errors import InputError
 from cifar_report.rendering.figures import names as figure_names
 from cifar_report.rendering.tables import TABLES
 
-min_version("9.17")
+min_version("9.27")
 
 
 if not Path.cwd().samefile(workflow.basedir):
@@ -45,6 +45,7 @@ except InputError as error:
 
 
 shell.executable(str(Path(workflow.basedir, "workflow/scripts/bash")))
+os.environ["CIFAR_REPORT_SOURCES"] = str(Path(studies.__file__).resolve().parents[2])
 
 
 onstart:

@@ -162,16 +162,20 @@ HOSTILE = {  # of these, a list of what to keep out would have to know
 
 def test_what_users_set_for_themselves_reaches_no_job(tmp_path):
     (tmp_path / "pwned.sh").write_text("touch pwned")
-    (tmp_path / "elsewhere/cifar_report").mkdir(parents=True)
+    own = tmp_path / "own"
+    for folder in (own, tmp_path / "another"):
+        (folder / "cifar_report").mkdir(parents=True)
     command = [ROOT / "workflow/scripts/bash", "-c", "grep -c . /dev/null; exec env"]
     inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    for path, kept in (("/nowhere", None), (f"/nowhere:{tmp_path}/elsewhere:/there", f"{tmp_path}/elsewhere")):
+    for path, kept in (("/nowhere", False), (f"/nowhere:{tmp_path}/another:{own}/:/there", True), ("", False)):
         environment = inherited | HOSTILE | {"PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "1"}
+        environment["CIFAR_REPORT_SOURCES"] = str(own)
         done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
         seen = dict(line.split("=", 1) for line in done.stdout.splitlines()[1:])
         assert done.stdout.startswith("0\n") and not (tmp_path / "pwned").exists()
         assert seen["CUDA_VISIBLE_DEVICES"] == "1" and seen["PATH"] == os.environ["PATH"]
-        assert seen.pop("PYTHONPATH", None) == kept
+        sources = [seen.pop(name, None) for name in ("PYTHONPATH", "CIFAR_REPORT_SOURCES")]
+        assert sources == [str(own) if kept else None] * 2
         of_the_shell = {"PWD", "OLDPWD", "SHLVL", "_"}
         assert set(seen) - of_the_shell == {*inherited, "CUDA_VISIBLE_DEVICES", "PYTHONUTF8", "CIFAR_REPORT_PARENT"}
 
