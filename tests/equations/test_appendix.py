@@ -155,13 +155,19 @@ def test_checks_are_kept_for_other_studies(tmp_path: Path, monkeypatch: pytest.M
         stage.write_text(content)
         equations.run(stage, kept, checks)
         assert checks.read_text() == expected
-    for number, damage in enumerate((b"", b"null", b"\xff\n", b"checks 2"), 4):  # what is damaged stops no study
+    one, two = kept.iterdir()
+    one_content, two_content = one.read_bytes(), two.read_bytes()
+    one.write_bytes(two_content)
+    two.write_bytes(one_content)
+    equations.run(stage, kept, checks)  # another one's report is none
+    assert checks.read_text() == "checks 4"
+    for number, damage in enumerate((b"", b"null", b"\xff\n", b"checks 2"), 5):  # what is damaged stops no study
         for path in kept.iterdir():
             path.write_bytes(damage)
         for _ in range(2):
             equations.run(stage, kept, checks)
             assert checks.read_text() == f"checks {number}"
-    assert calls == [{"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}] * 7
+    assert calls == [{"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}] * 8
 
 
 @pytest.mark.parametrize("document", ["{", "{}", "[1]", '[{"label": "eq:a"}]'])

@@ -21,17 +21,19 @@ def run(stage: Path, kept: Path, checks: Path) -> None:
 
     Args:
         stage: the stage's file in plan/, which names the code, the tests and the displays, but no other sentence.
-        kept: folder of such reports, shared by all studies, each after a line with its SHA-256.
+        kept: folder of such reports, shared by all studies, each after a line with the SHA-256 of what it
+            depends on and of itself.
         checks: file to write.
 
     Raises:
         InputError: a test fails, or the tests cannot be run.
     """
-    depends = stage.read_text() + "".join(version(package) for package in ("numpy", "scipy", "sympy", "torch"))
-    earlier = kept / f"{hashlib.sha256(depends.encode()).hexdigest()}.txt"
+    versions = "".join(version(package) for package in ("numpy", "scipy", "sympy", "torch"))
+    depends = (stage.read_text() + versions).encode()
+    earlier = kept / f"{hashlib.sha256(depends).hexdigest()}.txt"
     with suppress(OSError, ValueError):  # one that is damaged is made again
         seal, found = earlier.read_bytes().split(b"\n", 1)
-        if seal.decode() == hashlib.sha256(found).hexdigest():
+        if seal.decode() == hashlib.sha256(depends + found).hexdigest():
             print(f"{earlier}: the same displays, tests and code passed before")
             write_text(checks, found.decode())
             return
@@ -44,7 +46,7 @@ def run(stage: Path, kept: Path, checks: Path) -> None:
     if code != pytest.ExitCode.OK:
         raise InputError(f"{TESTS}: expected all checks of the equations to pass, found otherwise; each is named above")
     found = checks.read_bytes()
-    write_text(earlier, f"{hashlib.sha256(found).hexdigest()}\n{found.decode()}")
+    write_text(earlier, f"{hashlib.sha256(depends + found).hexdigest()}\n{found.decode()}")
 
 
 def write(checks: Path, sources: Path, output: Path) -> None:
