@@ -65,6 +65,16 @@ def test_worths_are_differences_and_their_error_is_what_configurations_and_seeds
         assert tuple(found.worth) == pytest.approx((difference, difference - half, difference + half), abs=2e-4)
 
 
+def test_two_seeds_of_two_configurations_leave_one_degree_of_freedom():
+    accuracy = np.array([[0.60, 0.63], [0.55, 0.59]])
+    differences = accuracy[0] - accuracy[1]
+    low, high = stats.ttest_1samp(differences, 0).confidence_interval(0.95)
+    assert tuple(worths(trials(accuracy), NAMES[:2])[1].worth) == pytest.approx(
+        (differences.mean(), low, high), abs=1e-3
+    )
+    assert np.isnan(worths(trials(accuracy[:, :1]), NAMES[:2])[1].worth.low)  # one seed leaves none
+
+
 def test_what_diverged_has_no_worth_and_does_not_enter_the_error():
     accuracy = np.array([[0.60, 0.63, 0.61], [0.55, 0.59, 0.55], [0.1, 0.60, 0.60]])
     _, momentum, schedule = worths(trials(accuracy, {(2, 0)}), NAMES)

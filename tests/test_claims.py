@@ -274,6 +274,14 @@ def test_a_part_is_judged_at_95_and_at_its_adjusted_confidence(mean, direction, 
 
 
 @pytest.mark.parametrize(
+    ("value", "direction", "expected"),
+    [(10, "below", "S*"), (10, "above", "-"), (10, "within", "-"), (-10, "within", "-"), (9.9, "within", "S*")],
+)
+def test_what_is_exact_is_judged_at_the_bound_itself(value, direction, expected):
+    assert verdicts.judge(Measured(Estimate(value, 0.0, np.inf)), 10, direction) == JUDGED[expected]
+
+
+@pytest.mark.parametrize(
     ("difference", "expected"),
     [
         ([0.05, 0.06, 0.055], "supported"),
@@ -304,6 +312,17 @@ def test_one_printed_run_is_refuted_by_the_prediction_interval_and_supported_by_
         assert found["verdict"] == expected
     assert found["parts"][0]["next_run"]["ci95_high"] == pytest.approx(next_high)
     assert found["parts"][0]["next_run"]["estimate"] == pytest.approx(0.51)
+
+
+def test_one_printed_run_is_not_judged_without_runs_or_by_two(study):
+    study.runs("b", [0.5, 0.52])
+    comparison = {"kind": "next-run", "metric": "accuracy", "split": "test"}
+    missing, two = study.evaluate(
+        claim(comparison | {"variant": "a"}), claim(comparison | {"variant": "b"}, id="two"), catalogue=["a", "b"]
+    )
+    assert (missing["verdict"], missing["reason"]) == ("untested", "this study does not run a")
+    assert two["verdict"] == "untested" and two["reason"].startswith("there are two completed seeds of b, and a ")
+    assert two["parts"][0]["next_run"] is None
 
 
 def test_independent_samples_are_counted_one_by_one(study):
@@ -362,6 +381,20 @@ def test_a_claim_reports_the_part_that_decided_and_shows_but_does_not_judge_the_
     assert alone["verdict"] == "supported"
 
 
+def test_of_two_deciding_parts_each_has_its_interval_at_half_the_error(study):
+    a, b, c = [0.5, 0.51, 0.53], [0.4, 0.40, 0.42], [0.5, 0.52, 0.51]
+    for name, values in {"a": a, "b": b, "c": c}.items():
+        study.runs(name, values)
+    versus_c = {"id": "c", "label": "over c", "comparison": CONTRAST | {"weights": {"a": 1, "c": -1}}}
+    parts = (versus_c | {"smallest_effect": 0, "why": "so"},)
+    (found,) = study.evaluate(claim(CONTRAST | {"weights": {"a": 1, "b": -1}}, parts=parts))
+    for part, other in zip(found["parts"], (b, c), strict=True):
+        expected = stats.ttest_rel(a, other).confidence_interval(0.975)
+        assert (part["adjusted_low"], part["adjusted_high"]) == pytest.approx(tuple(expected))
+    # It is the second that leaves the verdict open, and that is told.
+    assert (found["verdict"], found["part"], found["why"]) == ("inconclusive", "c", "so")
+
+
 def test_the_image_interval_is_that_of_the_mean_difference_over_images(study):
     study.runs("a", [0.7, 0.6])
     study.runs("b", [0.5, 0.5])
@@ -409,6 +442,9 @@ def test_implementations_agree_where_no_loss_or_gradient_differs_by_more_than_th
     assert found([1e-16, 2e-16], [3e-15, np.nan])["verdict"] == "refuted"
     assert found([1e-16, 2e-16], [0.0, 3e-15], tensors=[0, 2])["verdict"] == "untested"
     assert found([1e-16, 2e-16], [0.0, 3e-15], first="c")["reason"] == unmeasured
+    assert agree["sampled"] is False
+    entry["parts"].append({"id": "c", "label": "c", "role": "shown", "comparison": CONTRAST | {"weights": {"a": 1}}})
+    assert found([1e-16, 2e-16], [0.0, 3e-15])["sampled"] is False  # what only is shown does not count
 
 
 def grid(study: Study, seeds: int = 3) -> list[dict]:
@@ -504,6 +540,20 @@ def test_progress_is_compared_along_the_way_and_pairs_are_means_of_their_seeds(s
     assert samples["estimate"] == pytest.approx(np.expm1(behind - slower.mean()))
 
 
+def test_progress_takes_three_pairs_and_a_grid(study):
+    rows = [row for row in grid(study, seeds=1) if row["hidden"] == "100"]
+    for row in rows:
+        study.trial(row["trial"], [(0, 0, 2.3), (10, 2000, 2.0), (20, 4000, 1.5)])
+    comparison = {"kind": "setting-progress", "variant": "m", "setting": "batch_size", "metric": "loss"}
+    comparison |= {"split": "train", "against": "step"}
+    (without,) = study.evaluate(claim(comparison))
+    assert without["verdict"] == "untested" and "search" in without["reason"]
+    study.search(rows)
+    (found,) = study.evaluate(claim(comparison))
+    assert (found["verdict"], found["pairs"]) == ("untested", 2)
+    assert found["reason"].startswith("there are two pairs of configurations that differ in batch_size alone, and a ")
+
+
 def test_a_curve_lies_as_far_above_another_as_that_one_below_it():
     """Whichever has fewer points: between those of the other its logarithm is interpolated."""
     few, many = pd.Series([5.0, 3.0, 2.0, 9.0], [0, 20, 40, 60]), pd.Series(np.arange(7.0), range(0, 61, 10))
@@ -573,6 +623,7 @@ TEXT = """\
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
+        ("id: a-claim", "id: A claim", "1: claim 'A claim': id: "),
         ("metric: accuracy\n", "metric: acuracy\n", "11: claim 'a-claim': parts.0.comparison.metric: expected one of"),
         ("split: test", "split: testing", "12: claim 'a-claim': parts.0.comparison.split: expected one of"),
         ("kind: contrast", "kind: contras", "9: claim 'a-claim': parts.0.comparison.kind: expected one of"),
