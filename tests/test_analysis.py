@@ -145,6 +145,8 @@ def test_the_bias_of_a_choice_is_what_its_seed_has_over_the_others(tmp_path):
     biases = [0.48 - (0.45 + 0.42) / 2, 0.45 - (0.48 + 0.42) / 2, 0.42 - (0.48 + 0.45) / 2]
     assert searches.selection_bias(table) == pytest.approx((np.mean(biases), min(biases), max(biases)))
     assert searches.selection_bias(table[table["seed"] == 0]) is None
+    table.loc[4, "status"] = "diverged"  # of the other rate too
+    assert searches.selection_bias(table) is None
 
 
 def test_select_refuses_a_search_that_diverged_throughout(tmp_path):

@@ -314,6 +314,24 @@ def test_one_printed_run_is_refuted_by_the_prediction_interval_and_supported_by_
     assert found["parts"][0]["next_run"]["estimate"] == pytest.approx(0.51)
 
 
+def test_a_prediction_is_told_in_the_unit_of_its_accuracy(study):
+    study.runs("a", [0.50, 0.52, 0.51, 0.53, 0.49])  # the deviation is 1.5811 points, so that half the width is 4.809
+    entry = claim({"kind": "next-run", "variant": "a", "metric": "accuracy", "split": "test"}, 0.6)
+    entry["sentences"]["refuted"] = "One more gives {prediction}."
+    assert study.evaluate(entry)[0]["sentence"] == "One more gives 46.2 to 55.8 %."
+    entry = claim(CONTRAST | {"weights": {"a": 1}}, 0.6)
+    entry["sentences"]["refuted"] = "One more gives {prediction}."
+    assert study.evaluate(entry)[0]["sentence"] == "One more gives none."
+
+
+@pytest.mark.parametrize(
+    ("half", "expected"), [(12, "50"), (1.2, "50.0"), (0.98, "50.00"), (0.12, "50.00"), (1e-5, "50.0000")]
+)
+def test_a_number_has_the_two_digits_of_its_intervals_half_width(half, expected):
+    part = {"unit": "percent", "estimate": 0.5, "ci95_low": 0.5 - half / 100, "ci95_high": 0.5 + half / 100}
+    assert verdicts.number(part, "estimate") == expected
+
+
 def test_one_printed_run_is_not_judged_without_runs_or_by_two(study):
     study.runs("b", [0.5, 0.52])
     comparison = {"kind": "next-run", "metric": "accuracy", "split": "test"}
@@ -623,6 +641,11 @@ TEXT = """\
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
+        (
+            "title: A\n",
+            "titel: A\n",
+            "2: claim 'a-claim': titel: unknown key, with the value 'A'; did you mean 'title'",
+        ),
         ("id: a-claim", "id: A claim", "1: claim 'A claim': id: "),
         ("metric: accuracy\n", "metric: acuracy\n", "11: claim 'a-claim': parts.0.comparison.metric: expected one of"),
         ("split: test", "split: testing", "12: claim 'a-claim': parts.0.comparison.split: expected one of"),
@@ -643,6 +666,12 @@ TEXT = """\
         ("{hidden: 1}", "{hiden: 1}", "20: claim 'a-claim': parts.1.comparison.weights.hiden: 'hiden' is not among"),
         ("{estimate}", "{estimat}", "22: claim 'a-claim': sentences.supported: unknown placeholder {estimat}; did"),
         ("{other.low}", "{othr.low}", "23: claim 'a-claim': sentences.refuted: 'othr' is not the id of a part; did"),
+        (
+            "Yes: {estimate}.",
+            "Yes: {estimate",
+            "22: claim 'a-claim': sentences.supported: expected a sentence with plac",
+        ),
+        ("decides: all", "decides: 3", "4: claim 'a-claim': decides: expected one of all, each, found 3"),
         ("{reason}", "No reason", "25: claim 'a-claim': sentences.untested: expected a sentence with {reason} in it"),
         ("label: effect", "label: difference", "18: claim 'a-claim': parts.1.label: 'difference' is the label of"),
         ("id: other", "id: own", "16: claim 'a-claim': parts.1.id: 'own' is the id of"),

@@ -66,6 +66,8 @@ def test_noise_is_that_of_the_last_third_without_the_last_step():
     found = noise([*runs, run(9, {0: 0.1}, "diverged")])
     assert (found.along, found.between) == variance_components(VALUES)
     assert (found.steps, found.images) == ([40, 45, 55], 50)
+    two = noise(runs[:2])
+    assert (two.along, two.between) == variance_components(VALUES[:2])
     assert noise(runs[:1]) is None and noise([run(0, {0: 0.1, 60: 1}), run(1, {0: 0.1, 60: 1})]) is None
     assert noise([run(seed, curve, schedule="cosine") for seed, curve in enumerate(curves)]) is None
 

@@ -183,3 +183,17 @@ def test_batch_statistics_are_those_of_training_mode(study, tmp_path):
     expected = ["mlp-torch", 0, len(labels), 32, len(labels) % 32, pytest.approx(np.mean(answers == labels)), evaluated]
     assert table.values.tolist() == [expected]  # the NumPy MLP has no batch norm
     assert table["accuracy"][0] != evaluated
+
+
+def test_an_image_that_would_be_left_alone_joins_the_batch_before(study, tmp_path, monkeypatch):
+    """It has no variance; two that are left have one."""
+    split = datasets.Dataset.split
+    for count, last in ((33, 33), (34, 2), (32, 32)):
+
+        def first(self, name, count=count):
+            return tuple(part[:count] for part in split(self, name)) if name == "test" else split(self, name)
+
+        monkeypatch.setattr(datasets.Dataset, "split", first)
+        measure_batch_statistics(STAGE, study / "runs", study / "dataset", tmp_path / "table.csv")
+        row = read(tmp_path / "table.csv", BATCH_STATISTICS).iloc[0]
+        assert (row["images"], row["last_batch"]) == (count, last) and 0 <= row["accuracy"] <= 1
