@@ -98,6 +98,10 @@ def test_the_tables_say_what_was_shortened_what_diverged_and_what_was_tried():
     assert [cell.strip() for cell in whole.split("&")[:3]] == ["nothing", "61.33", "{--}"]
     assert [cell.strip() for cell in momentum.split("&")[1:3]] == ["56.33", "5.00"]
     assert "{diverged: 1}" in schedule
+    others = ablations_table({"s": entry}, search.assign(seed=search["seed"] + 5))
+    assert r"seeds: \num{3}" in others.splitlines()[0]
+    twice = ablations_table({"s": entry}, trials(accuracy, {(2, 0), (2, 2)}))
+    assert "{diverged: 2}" in twice
     log = recipes_table({"s": entry | {"steps_of_variant": 300}}, search)
     rows = [
         [cell.strip() for cell in line.rstrip("\\ ").split("&")] for line in log.splitlines() if line.count("&") == 3

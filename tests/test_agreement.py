@@ -160,3 +160,16 @@ def test_a_pair_that_is_not_one_network_twice_is_refused(pair, message):
     with pytest.raises(InputError) as error:
         config.load(document)
     assert "agreement.pairs" in str(error.value) and message in str(error.value)
+
+
+def test_each_goes_its_own_way_while_gradients_are_of_identical_weights(dataset):
+    """Steps of another size lead the second elsewhere: losses and signs differ there, gradients by rounding alone."""
+    split = splits_of(NUMPY, dataset.arrays(test=False))["train"]
+    faster = settings(**TORCH.full() | {"learning_rate": 10 * TORCH.learning_rate})
+    rows = agreement.compared(NUMPY, faster, split, 10, seed=3)
+    assert all(0 < row.gradient_difference < 1e-12 for row in rows)
+    assert rows[0].sign_changes == 0 < rows[-1].sign_changes
+    for row in rows[1:]:
+        larger = max(row.loss_first, row.loss_second)
+        assert row.loss_difference == pytest.approx(abs(row.loss_first - row.loss_second) / larger) and larger > 0
+    assert rows[-1].loss_difference > 0.01

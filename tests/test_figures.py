@@ -497,6 +497,8 @@ def test_the_original_s_figures_bear_its_numbers(runs, styled):
         "mlp-hot": "1 of 1 runs diverged",
         "mlp-numpy": f"{values.mean():.1f} ± {half:.1f} % in the test, 46.6 % in the original",
     }
+    trained = np.mean([run.final("train", "accuracy") for run in runs["mlp-numpy"] if run.completed])
+    assert drawing.caption.endswith(f" Figure 3: {drawing.facts['mlp-numpy']}; training {100 * trained:.1f} %.")
     lines = [line for panel in drawing.figure.subfigs for axes in panel.axes for line in axes.lines]
     assert [line.get_ydata()[0] for line in lines if line.get_linestyle() == ":"] == [46.6]
 
@@ -607,6 +609,8 @@ def test_what_is_said_of_a_grid(styled):
     drawing = search_effects("grid", table.assign(selected=False))
     effect = (70 + 53 - 52 - 42) / 2
     assert drawing.facts["effect-of-hidden"] == f"{effect:.1f} points" and drawing.facts["diverged"] == "1"
+    table.loc[1, "status"] = "diverged"  # the other seed of the same configuration
+    assert search_effects("grid", table.assign(selected=False)).facts["diverged"] == "2"
     assert drawing.caption.endswith("batch size. 1 of 8 runs diverged.") and "Selected" not in drawing.caption
 
 
@@ -831,3 +835,64 @@ def test_a_halving_has_figures_of_its_own(study, monkeypatch, styled):
     assert "batch-size" in figures.names(stage | {"searches": {"drawn": batches}})
     assert "batch-size" not in figures.names(stage | {"searches": {"drawn": batches | {"method": entry["method"]}}})
     assert "shifts" in figures.names(stage | {"shifted": ["mlp-tuned"]})
+
+
+def test_a_curve_of_three_seeds_is_their_mean_and_no_median(runs, styled):
+    first, second, _ = runs["mlp-numpy"]
+    third = dataclasses.replace(second, seed=3, curve=second.curve.assign(accuracy=0.0, loss=9.0))
+    _, accuracy = figures.curves(VARIANTS[0], [first, second, third]).figure.axes
+    own = [run.curve[run.curve["split"] == "test"]["accuracy"].to_numpy() for run in (first, second, third)]
+    np.testing.assert_allclose(lines(accuracy)["test"], 100 * sum(own) / 3, rtol=1e-12)
+
+
+def test_the_scale_of_first_layer_weights_is_that_of_the_units_shown(runs, styled, tmp_path):
+    """Thirty units of weights around 1, and ten smaller ones, which are not shown."""
+    rng = np.random.default_rng(0)
+    weight = np.concatenate([rng.normal(size=(30, 192)), rng.normal(size=(10, 192)) / 100]).astype(np.float32)
+    save_file({"linear.0.weight": weight}, tmp_path / "model.safetensors")
+    facts = first_layer(dataclasses.replace(runs["mlp-numpy"][0], folder=tmp_path), "MLP", SHAPE).facts
+    assert facts["shown"] == "30 of 40 units, those with the largest weights"
+    assert facts["scale"] == f"±{np.quantile(np.abs(weight[:30].astype(np.float64)), 0.995):.2g}"
+    assert np.quantile(np.abs(weight), 0.995) < 0.98 * np.quantile(np.abs(weight[:30]), 0.995)
+
+
+def test_models_are_shown_by_their_first_completed_run_whatever_its_test_accuracy(study, monkeypatch, styled):
+    def load(folder, variants):
+        found = load_runs(folder, variants)
+        for run in found["mlp-tuned"]:
+            run.record["final"]["test"]["accuracy"] = run.seed / 2
+        return found
+
+    monkeypatch.setattr("cifar_report.runs.finished.load_runs", load)
+    stage = {"variants": [VARIANTS[1] | {"search": None}]}
+    drawn = dict(catalogue._drawings(stage, study / "runs", datasets.load(study / "dataset"), None, None))
+    told = [drawn[name].facts for name in ("samples", "first-layer")]
+    told += [{"seed": drawn[name].facts["seed-mlp-tuned"]} for name in ("confusion", "calibration")]
+    assert [facts["seed"] for facts in told] == ["0"] * 4
+
+
+def test_the_largest_interaction_is_told_whichever_pair_has_it(styled):
+    """Of three settings the last two interact: their cells depart by ten points, those of the other pairs by none."""
+    rows = [
+        (f"{a}{b}{c}", a, b, c, 0.5 + (0.1 if b == c else -0.1))
+        for a in ("1", "2")
+        for b in ("1", "2")
+        for c in ("1", "2")
+    ]
+    table = pd.DataFrame(rows, columns=["trial", "hidden", "batch_size", "shift", "validation_accuracy"])
+    table = table.assign(status="completed", validation_loss=1.0, rung=1, step=1, curve="", search="g", seed=0)
+    axes = {name: [1, 2] for name in ("hidden", "batch_size", "shift")}
+    drawing = interactions("g", table.assign(selected=False), axes)
+    assert drawing.caption.endswith("that is 10.0 points, between batch size and shift.")
+    assert drawing.facts["hidden-and-batch-size"] == "0.0 points"
+
+
+def test_accuracies_of_the_first_rung_are_told_to_a_tenth(styled):
+    table = halving_of()
+    table["validation_accuracy"] += 0.0034
+    assert parallel("drawn", table, AXES).facts["first-rung"] == "40.3 % to 60.3 %"
+
+
+def test_a_confidence_on_the_edge_of_two_bins_belongs_to_the_lower_one():
+    """Equal logits of five classes: a fifth, which is three of fifteen bins."""
+    assert reliability(np.zeros((1, 5)), np.zeros(1, dtype=np.int64)).count.tolist() == [0, 0, 1, *[0] * 12]

@@ -176,3 +176,17 @@ def test_killed_and_resumed_finds_the_same(whole, data, tmp_path):
     assert found(PLAN, data, tmp_path)[1] == whole[1]
     assert {path: path.stat().st_mtime_ns for path in before} == before
     shutil.rmtree(tmp_path / "store")
+
+
+def test_a_last_batch_may_be_smaller():
+    assert len(search(PLAN | {"halving": PLAN["halving"] | {"trials": 8}}, graded)[0]) == 8
+
+
+def test_what_diverged_counts_as_no_accuracy_whatever_its_own_is():
+    def graded_with(accuracy):
+        def train(trials):
+            return [Score(accuracy, 1.0, False) if s.learning_rate > 0.001 else graded([s])[0] for s in trials]
+
+        return train
+
+    assert search(PLAN, graded_with(0.99))[0] == search(PLAN, graded_with(0.0))[0]

@@ -77,7 +77,7 @@ def run(name, seed, folder):
         "status": "completed" if done else "diverged",
         "settings": settings.full(),
         "final": final,
-        "samples_seen": 240,
+        "samples_seen": settings.steps * settings.batch_size if done else 40,
         "parameters": {"mlp": 307, "mlp-best": 1234, "vgg": 56789}[name],
         "forward_flops": {"mlp": 614, "mlp-best": 2468, "vgg": 1e6}[name],
         "seconds": 2.0 + seed,
@@ -437,7 +437,7 @@ def test_every_number_of_the_text(facts, data):
     best = of("mlp-best.")
     assert {"original", "prediction", "noise-from", "due-loss", "flip-gain", "last-spread"} & best.keys() == set()
     assert best["difference"] == percents(0.13, [0.10, 0.16])
-    assert (best["hidden"], best["learning-rate"], best["training-flops"]) == ("7, 5", r"\num{0.1}", r"\num{1.8e+06}")
+    assert (best["hidden"], best["learning-rate"], best["training-flops"]) == ("7, 5", r"\num{0.1}", r"\num{2.4e+06}")
     vgg = of("vgg.")
     assert {key: text for key, text in vgg.items() if "batch-statistics" in key} == {
         "batch-statistics-accuracy": r"\qty{70.00}{\percent}",
@@ -741,3 +741,31 @@ def test_each_table_is_written_under_its_name(runs, data, tmp_path, monkeypatch)
     assert found["mlp.flip-gain"]["text"] == r"\qty{10.00 +- 0.00}{\percent}"
     assert found["mlp.seeds"]["text"] == r"\num{3}" and found["search.trials"]["text"] == r"\num{6}"
     assert r"\setresult{mlp.seeds}{\num{3}}" in (tmp_path / "numbers.tex").read_text()
+
+
+def test_of_equals_in_a_search_the_one_of_the_lower_loss_stands_first():
+    equals = trials(("0.1", 0, 0.5, 2.0, False, 1, "completed"), ("0.2", 0, 0.5, 1.0, False, 1, "completed"))
+    assert [row[0] for row in cells(tables.search_table(equals))] == ["0.2", "0.1"]
+
+
+def test_a_printed_accuracy_out_of_reach_is_counted_as_incompatible(facts, data):
+    """44 per cent, and one new run reaches to 63.9."""
+    stage = STAGE | {"variants": [v | {"original_test_accuracy": 0.9} for v in STAGE["variants"]]}
+    texts = {key: entry["text"] for key, entry in numbers(stage, facts, data, None, [], []).items()}
+    assert (texts["mlp.compatible"], texts["mlp-best.compatible"]) == ("incompatible", "compatible")
+    assert texts["compatibility"] == r"\num{2} accuracies" and texts["compatibility.compatible"] == r"\num{1}"
+    assert texts["compatibility.joint"] == r"\qty{90.2}{\percent}"  # 0.95 times 0.95
+
+
+def test_a_commit_that_is_unknown_is_no_earlier_one(runs):
+    every = [run for members in runs.values() for run in members]
+    every[0].record["commit"] = {"hash": None, "time": None, "dirty": None}
+    assert number_texts(every)["commit.short"] == r"\texttt{aaaaaaa} and 1 earlier"
+
+
+def test_batch_statistics_are_paired_with_the_accuracy_of_the_same_run(runs):
+    measured = {seed: TEST["mlp"][seed] + more for seed, more in ((1, 0.01), (2, 0.03), (3, 0.01))}
+    rows = [("mlp", seed, 8, 32, 8, value, TEST["mlp"][seed]) for seed, value in measured.items()]
+    each = summary.facts(runs, LABELS, None, pd.DataFrame(rows, columns=BATCH_STATISTICS))["mlp"]
+    difference = each.batch_statistics_difference
+    assert (100 * difference.mean, 100 * difference.half) == pytest.approx((5 / 3, half([0.01, 0.03, 0.01])))

@@ -110,6 +110,8 @@ def test_lines_of_verdicts(verdict: str):
     (line,) = [row for row in claims.lines([claim]).splitlines() if "One" in row]
     assert line.startswith(r"  One \& two & ") and verdict in line
     assert (r"\num{-2.00}" in line) == (verdict == "mixed") and r"\num{2.00}" in line
+    (other,) = [row for row in claims.lines([claim | {"part": "down"}]).splitlines() if "One" in row]
+    assert r"\num{-2.00}" in other and (r"\num{2.00}" in other) == (verdict == "mixed")
 
 
 def test_first_loss():
@@ -192,7 +194,14 @@ def test_networks_in_the_order_of_the_chapters():
 
 @pytest.mark.parametrize(
     ("text", "shown"),
-    [("500-500", "500, 500"), ("0.0020", "0.002"), ("20", "20"), ("one-cycle", "one-cycle"), ("a_b", r"a\_b")],
+    [
+        ("500-500", "500, 500"),
+        ("0.0020", "0.002"),
+        ("0.01230", "0.0123"),
+        ("20", "20"),
+        ("one-cycle", "one-cycle"),
+        ("a_b", r"a\_b"),
+    ],
 )
 def test_a_value_of_a_search_in_a_table(text, shown):
     assert words.setting_text(text) == shown

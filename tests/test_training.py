@@ -1,7 +1,9 @@
 """The two frameworks do the same; runs resume, are shared, and diverge without failing."""
 
 import contextlib
+import copy
 import dataclasses
+import itertools
 import json
 import os
 import platform
@@ -18,11 +20,11 @@ from torch import nn
 from cifar_report.data import datasets
 from cifar_report.models.numpy_nn.sgd import SGD
 from cifar_report.models.torch_nn import vgg
-from cifar_report.runs import checkpoints, store
+from cifar_report.runs import checkpoints, machine, store
 from cifar_report.study.identity import run_identity
-from cifar_report.training import loop, torch_trainer
+from cifar_report.training import loop, numpy_trainer, torch_trainer
 from cifar_report.training.batches import Order, augmented, draw_augmentation, learning_rate, scores, statistics
-from cifar_report.training.splits import Split
+from cifar_report.training.splits import Split, splits_of
 
 MLP = settings(steps=50, evaluate_every=10, evaluation_images=100, hidden=(20, 10), slope=0.02, precision="float64")
 
@@ -156,6 +158,46 @@ def test_divergence_is_a_result(dataset, tmp_path):
     run = json.loads((finished / "run.json").read_text())
     assert run["status"] == "diverged" and run["step"] == 10
     assert run["final"]["test"]["loss"] is None and run["final"]["test"]["accuracy"] <= 0.2
+
+
+def test_seconds_are_those_of_training_alone_and_go_on_after_a_checkpoint(dataset, monkeypatch):
+    """A clock that ticks once each time it is read, and a hundred times while a checkpoint is saved."""
+    ticks, saved = itertools.count(), {}
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=ticks.__next__))
+
+    def save(checkpoint):
+        saved.setdefault(checkpoint.step, copy.deepcopy(checkpoint))
+        list(itertools.islice(ticks, 100))
+
+    arrays = dataset.arrays()
+    for checkpoint in (None, 20):  # 5 stretches of 10 steps, and an evaluation before each and after the last
+        history = loop.train(MLP, 0, arrays, checkpoint and saved[checkpoint], save).history
+        assert (history.training_seconds, history.evaluation_seconds) == (5, 6)
+
+
+def test_a_record_tells_what_a_run_took_and_saw(dataset, tmp_path, monkeypatch):
+    """Of one that diverges after ten of 30 steps; the clock ticks once each time it is read."""
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=itertools.count().__next__))
+    monkeypatch.setattr(machine, "peak_memory_mb", lambda: 123.456)
+    wild = dataclasses.replace(MLP, learning_rate=1e9, steps=30, batch_size=8)
+    with np.errstate(all="ignore"):
+        run = json.loads((obtain(wild, 0, dataset, tmp_path) / "run.json").read_text())
+    assert (run["step"], run["samples_seen"], run["peak_memory_mb"]) == (10, 80, 123.5)
+    assert (run["seconds"], run["evaluation_seconds"]) == (1, 3)
+    images = {split: {"images": 100, "of": len(dataset.split(split)[1])} for split in datasets.SPLITS}
+    assert run["evaluation_subsets"] == images and images["test"]["of"] > 100
+    monkeypatch.setattr(
+        numpy_trainer.Trainer, "peak_memory_mb", lambda self: 5.04
+    )  # of a GPU's memory, where there is one
+    run = json.loads((obtain(MLP, 0, dataset, tmp_path) / "run.json").read_text())
+    assert (run["peak_memory_mb"], run["samples_seen"], run["seconds"]) == (5.0, 50 * 32, 5)
+
+
+def test_the_peak_of_memory_counts_what_was_given_back():
+    machine.forget_peaks()
+    before = machine.peak_memory_mb()
+    np.ones(50_000_000)  # 400 MB of 10⁶ bytes, for a moment
+    assert machine.peak_memory_mb() - before == pytest.approx(400, abs=8)
 
 
 def test_a_search_opens_no_test_array(dataset, tmp_path):
@@ -292,3 +334,19 @@ def test_the_numpy_job_never_imports_torch():
     for trainer, expected in (("numpy_trainer", "False False"), ("torch_trainer", "True False")):
         done = subprocess.run([sys.executable, "-c", code.format(trainer)], capture_output=True, text=True, check=True)
         assert done.stdout.strip() == expected
+
+
+@pytest.mark.parametrize("kind", ["numpy-mlp", "torch-mlp"])
+def test_parameters_and_operations_are_counted(dataset, kind):
+    """Biases are parameters, yet no multiply-adds; a multiply-add is two operations."""
+    trainer = loop.build_trainer(dataclasses.replace(MLP, kind=kind), Split(*dataset.split("train")), 10, seed=0)
+    products = np.prod(dataset.shape) * 20 + 20 * 10 + 10 * 10
+    assert trainer.count() == {"parameters": products + 20 + 10 + 10, "forward_flops": 2 * products}
+
+
+def test_a_run_on_train_and_validation_is_evaluated_on_no_validation_split(dataset):
+    splits = splits_of(dataclasses.replace(MLP, train_on="train+validation"), dataset.arrays())
+    assert list(splits) == ["train", "test"]
+    both = [np.concatenate([dataset.split(name)[part] for name in ("train", "validation")]) for part in (0, 1)]
+    for found, expected in zip(splits["train"], both, strict=True):
+        np.testing.assert_array_equal(found, expected)

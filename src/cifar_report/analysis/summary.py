@@ -231,7 +231,7 @@ class Facts:
     @property
     def training_flops(self) -> int:
         """Of a whole run: three forward passes' worth a step, as the backward pass costs two."""
-        return 3 * self.forward_flops * self.runs[0].record["samples_seen"]
+        return 3 * self.forward_flops * self.images_seen
 
     @cached_property
     def seconds(self) -> float:
