@@ -5,13 +5,16 @@ import os
 import shutil
 from base64 import urlsafe_b64encode
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from runs import write_run
 from scipy.special import log_softmax
+from snakemake.persistence.file import FilePersistence
 from test_reruns import merged
 
+from cifar_report.base import records
 from cifar_report.base.errors import InputError
 from cifar_report.base.files import keep_digest, sha256, to_json, write_text
 from cifar_report.cli import main
@@ -262,6 +265,13 @@ def test_a_file_of_the_plan(results, capsys):
     (results / plan_of(RUN)).write_text("{}")
     assert main(["explain", str(results / plan_of(RUN)), "--results", str(results)]) == 0
     assert "It was altered since" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("name", ["results/a/b.csv", f"results/a/{'é' * 400}.csv"])
+def test_a_record_is_found_where_snakemake_puts_it(name):
+    place = FilePersistence._record_path(SimpleNamespace(_fetch_max_len=lambda _: 255), "", name)
+    assert records.place(name) == Path(place) and records.file_of(Path(place)) == name
+    assert len(Path(place).parts) == 1 or name.startswith(records.file_of(Path(place).parent)[:-1])
 
 
 def test_a_study_without_records_is_told_how_to_get_them(results, capsys):

@@ -1,7 +1,9 @@
 """A study that is killed, interrupted and starved of disk comes out the same; who may work on it, and how it ends."""
 
+import base64
 import contextlib
 import errno
+import json
 import os
 import random
 import shutil
@@ -13,6 +15,7 @@ from functools import partial
 from types import SimpleNamespace
 
 import chaos
+import forked
 import numpy as np
 import psutil
 import pytest
@@ -127,6 +130,49 @@ def test_stale_locks_of_snakemake_are_removed(study):
     study.start()
     study.finish()
     assert [path.name for path in locks.glob("*.lock")] in (["1.output.lock"], [])
+
+
+def test_damaged_records_of_snakemake_are_removed_and_made_again(study):
+    """Whatever lies in their place, and the marks of jobs that have not ended; the run itself comes from the store."""
+    before = study.digests()
+    home = study.folder / "results/.records"
+    names = {base64.urlsafe_b64decode(path.name).decode(): path for path in home.iterdir()}
+    contents = [b"\xff{", b'"x"', b'{"starttime": "abc"}', b"[" * 100_000, b"{", None]
+    damaged = dict(zip((name for name in names if "seed-0" in name or "dataset" in name), contents, strict=False))
+    assert len(damaged) == len(contents)
+    for name, content in damaged.items():
+        names[name].unlink()
+        if content is None:
+            (names[name] / "below").mkdir(parents=True)
+        else:
+            names[name].write_bytes(content)
+    (study.folder / ".snakemake/incomplete" / names[RUN].name).write_text("5")
+    study.start()
+    assert study.process.wait() == 0
+    printed = study.log.read_text()
+    for name in damaged:
+        assert f"is a damaged record of Snakemake's and removed; where the study asks for {name}, it" in printed
+        assert json.loads(names[name].read_text())["starttime"] > 0
+    assert study.digests() == before
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "dangling link", "records"])
+def test_what_is_no_lock_and_no_folder_of_records_is_named(study, kind):
+    path = study.folder / ("results/.records" if kind == "records" else ".snakemake/locks/7.output.lock")
+    path.parent.mkdir(exist_ok=True)
+    if kind == "records":
+        path.rename(path.with_name("kept"))
+    {"folder": path.mkdir, "pipe": partial(os.mkfifo, path), "records": path.touch}.get(
+        kind, partial(path.symlink_to, "nowhere")
+    )()
+    code, printed = forked.snakemake(
+        study.folder, ["-n", "--cores", "1", "--configfile", "config/demo.yaml", study.overlay]
+    )
+    path.rmdir() if kind == "folder" else path.unlink()
+    if kind == "records":
+        path.with_name("kept").rename(path)
+    assert code == 1 and "Traceback" not in printed
+    assert f"{path.relative_to(study.folder)}: expected a " in printed and "found something else; remove it" in printed
 
 
 def test_a_damaged_checkpoint_is_not_gone_on_from(dataset, tmp_path, monkeypatch, capsys):

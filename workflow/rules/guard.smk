@@ -2,13 +2,14 @@
 #
 # One Snakemake at a time works on a study. It holds an flock for its life, which ends with the process however that
 # ends: such a lock is never stale. Snakemake's own lock files are: they outlive `kill -9`.
+import json
 import os
+import shutil
 import socket
-from base64 import urlsafe_b64encode
 
-import yaml
+from snakemake.persistence import MetadataRecord
 
-from cifar_report.base import files
+from cifar_report.base import files, records
 
 # Two, so that neither the study's folder nor the other can be removed and let a second one in.
 LOCKS = (Path(RESULTS, ".lock"), Path("results/.locks", STUDY.name))
@@ -56,8 +57,16 @@ def told_of_lock():
 
 
 def remove_stale_locks():
-    """Removes Snakemake's own locks on files of this study; whoever holds the flock knows that their owner is gone."""
+    """Removes Snakemake's own locks on files of this study; whoever holds the flock knows that their owner is gone.
+
+    Raises:
+        InputError: one is no file.
+    """
     for path in Path(".snakemake/locks").glob("*.lock"):
+        if not path.is_file():
+            raise InputError(
+                f"{path}: expected a lock file of Snakemake, found something else; remove it"
+            )
         if f"{RESULTS}/".encode() in path.read_bytes():
             path.unlink()
 
@@ -75,10 +84,12 @@ def write_plan():
         return
     HELD = hold_lock()
     if HELD:
+        check_folders()
         remove_stale_locks()
+        drop_damaged_records()
         plan.write(STUDY, config, written.parent)
         remake_altered()
-    elif not written.is_file() or yaml.safe_load(written.read_text()) != config:
+    elif not written.is_file() or files.read_yaml(written) != config:
         raise InputError(f"{told_of_lock()}; its configuration is another one")
     else:
         logger.warning(
@@ -96,13 +107,16 @@ def remake_altered():
             logger.warning(
                 f"{path}: was altered since it was made; where the study asks for it, it is made again."
             )
-            # A trial that a search drew is made with their list.
-            listed = path.parents[1] / "trials.json"
-            name = str(listed if listed.is_file() else path)
-            record = Path(
-                ".snakemake/incomplete", urlsafe_b64encode(name.encode()).decode()
-            )
-            record.write_text('{"external_jobid": null}')
+            make_again(str(path))
+
+
+def make_again(name):
+    """Has Snakemake make a file again, where the study asks for it, like one of a killed job."""
+    # A trial that a search drew is made with their list.
+    listed = Path(name).parents[1] / "trials.json"
+    mark = INCOMPLETE / records.place(str(listed) if listed.is_file() else name)
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    mark.write_text('{"external_jobid": null}')
 
 
 def require_lock():
@@ -157,17 +171,67 @@ def tell_of_store():
 
 # Snakemake's records of what it made from what lie beside the results, so that both are copied or lost together.
 RECORDS = Path("results/.records")
+METADATA = Path(".snakemake/metadata")  # where Snakemake looks for them
+INCOMPLETE = Path(".snakemake/incomplete")  # its marks of files whose job has not ended
 
 
 def keep_records():
     """Makes `.snakemake/metadata` a link to them, where it is not a folder of an earlier version."""
-    link = Path(".snakemake/metadata")
     try:
         RECORDS.mkdir(parents=True, exist_ok=True)
-        Path(".snakemake/incomplete").mkdir(parents=True, exist_ok=True)
-        link.symlink_to(Path("..") / RECORDS)
+        INCOMPLETE.mkdir(parents=True, exist_ok=True)
+        METADATA.symlink_to(Path("..") / RECORDS)
     except OSError:
         pass  # it is there, or nothing can be written, which Snakemake itself tells
+
+
+def check_folders():
+    """Refuses what lies in the place of a folder that Snakemake keeps its state in.
+
+    Raises:
+        InputError: the message names it.
+    """
+    for path in (RECORDS, METADATA, INCOMPLETE, Path(".snakemake/locks")):
+        if os.path.lexists(path) and not path.is_dir():
+            raise InputError(
+                f"{path}: expected a folder, which Snakemake keeps its records in, found something else; remove it"
+            )
+
+
+def drop_damaged_records():
+    """Removes each of Snakemake's records of this study that would stop it, says so, and has the file made again.
+
+    While the study's lock is held, none of them is only half written.
+    """
+    for folder in (METADATA, INCOMPLETE):
+        for path in sorted(folder.rglob("*")):
+            name = records.file_of(path.relative_to(folder))
+            if (
+                not name.startswith(f"{RESULTS}/")
+                or not os.path.lexists(path)  # it went with its folder
+                or (path.is_dir() and path.name.startswith("@"))
+                or is_record(path)
+            ):
+                continue
+            logger.warning(
+                f"{path}: is a damaged record of Snakemake's and removed; where the study asks for {name}, it is made "
+                "again."
+            )
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+            make_again(name)
+
+
+def is_record(path):
+    """Whether Snakemake can read a record, or a mark of a job that has not ended."""
+    try:
+        return path.is_file() and bool(
+            MetadataRecord.model_validate(json.loads(path.read_text()))
+        )
+    except (OSError, ValueError, RecursionError):
+        return False
 
 
 keep_records()

@@ -8,7 +8,6 @@ import difflib
 import json
 import re
 import textwrap
-from base64 import urlsafe_b64decode
 from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -18,6 +17,7 @@ from typing import Any, NamedTuple
 
 from cifar_report.base.errors import InputError
 from cifar_report.base.files import is_altered, read_json, sha256
+from cifar_report.base.records import file_of
 from cifar_report.data import datasets
 from cifar_report.rendering.latex import plain
 from cifar_report.rendering.words import shortened
@@ -91,7 +91,10 @@ class FinishedStudy:
 
 
 def records(folder: Path) -> dict[str, Record]:
-    """Snakemake's records of a study's files, by name; one that cannot be read counts as none, as for Snakemake."""
+    """Snakemake's records of a study's files, by name.
+
+    One that cannot be read counts as none: the next call of Snakemake removes it and makes the file again.
+    """
     home, own = folder.parent / RECORDS, "/".join((*folder.resolve().parts[-2:], ""))
 
     def named(file: str) -> str:
@@ -99,16 +102,16 @@ def records(folder: Path) -> dict[str, Record]:
 
     found = {}
     for path in sorted(home.rglob("*")):
-        try:  # long names are cut in parts, which are folders that begin with @
-            encoded = "".join(part.removeprefix("@") for part in path.relative_to(home).parts)
-            if path.is_dir() or not (file := urlsafe_b64decode(encoded).decode()).startswith(own):
-                continue
+        file = file_of(path.relative_to(home))
+        if not path.is_file() or not file.startswith(own):
+            continue
+        try:
             record = json.loads(path.read_text())
             inputs = sorted(map(named, record["input"]), key=lambda name: (name.startswith(SOURCE), name))
             checksums = {named(name): digest for name, digest in (record["input_checksums"] or {}).items()}
             job = record["log"][0], record["job_hash"]
             found[named(file)] = Record(record["rule"], inputs, checksums, job)
-        except (OSError, ValueError, TypeError, LookupError):
+        except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
             continue
     return found
 
