@@ -170,7 +170,7 @@ def test_the_summary_and_its_table(runs, monkeypatch):
         ["vgg", "torch", 56789, 60, 4, 1, 0.75, nan, nan, nan, 0.96, 0.1, 0.81, 0],
     ]
     assert costs.astype(object).values.tolist() == [
-        ["mlp", 3.5, pytest.approx((240 / 3 + 240 / 4) / 2), 103.0, 1, "A & B"],
+        ["mlp", 3.5, pytest.approx((240 / 4 + 240 / 5) / 2), 103.0, 1, "A & B"],
         ["mlp-best", 3.0, 80.0, 102.0, 1, "A & B"],
         ["vgg", 2.0, 120.0, 100.0, 2, "H"],
     ]
