@@ -129,7 +129,9 @@ def test_a_bit_of_a_run(results, file):
     flip(results / RUN / file)
     assert set(problems(results)) == {f"{RUN}/{file}"}
     (results / RUN / file).unlink()
-    assert problems(results) == {f"{RUN}/{file}": "is missing; call Snakemake again, which makes it again"}
+    assert problems(results) == {
+        f"{RUN}/{file}": "is missing; call Snakemake again, which makes it again where the study asks for it"
+    }
 
 
 @pytest.mark.parametrize(
@@ -188,6 +190,46 @@ def test_a_digest_that_is_missing(results):
         if path.name != "plan":
             shutil.rmtree(path)
     assert problems(results) == {} and "tables/summary.tex" in verify.unknown(results)  # as of an earlier version
+
+
+def test_a_file_that_a_rule_made_is_gone_with_its_digest(results):
+    for path in (results / "tables/summary.tex", results / ".sha256/tables/summary.tex"):
+        path.unlink()
+    assert problems(results)["tables/summary.tex"].startswith("is missing")
+
+
+def test_the_folder_of_digests_is_none(results):
+    shutil.rmtree(results / ".sha256")
+    (results / ".sha256").touch()
+    assert "expected the folder of the digests" in verify.recompute(results, results.parent)[0].problem
+    with pytest.raises(InputError, match="was altered"):
+        read_record(results / RUN / "run.json")
+    with pytest.raises(InputError, match="sha256: expected a folder, in which digests are kept"):
+        keep_digest(results / "summary.csv")
+
+
+@pytest.mark.parametrize("path", [".", "tables/..", "../small", "../../link"])
+def test_a_study_has_the_same_store_and_records_by_whatever_path(results, monkeypatch, capsys, path):
+    monkeypatch.chdir(results)
+    (results.parents[1] / "link").symlink_to(results)
+    home, *others = (results.parent / ".store").iterdir()
+    flip(home / "finished/curve.csv")
+    assert main(["verify", "--results", path]) == 1
+    shown = capsys.readouterr().out
+    assert f".store/{home.name[:12]}/curve.csv: its SHA-256" in shown
+    assert f" {1 + len(others)} finished run(s) in " in shown
+    assert main(["explain", "tab:summary", "--results", path]) == 0
+
+
+@pytest.mark.parametrize("question", ["verify", "forecast", "forget", "export-runs"])
+def test_a_store_that_is_named_is_there(results, tmp_path, capsys, question):
+    """What is printed as covered is what was read."""
+    more = {"forget": ["vgg"], "export-runs": ["--output", str(tmp_path / "x.tar")]}.get(question, [])
+    assert main([question, *more, "--results", str(results), "--store", str(tmp_path / "typo")]) == 1
+    assert "typo: expected the folder of all runs, found none" in capsys.readouterr().err
+    shutil.rmtree(results.parent / ".store")
+    assert main(["verify", "--results", str(results)]) == 0
+    assert "no finished run(s) in" in capsys.readouterr().out
 
 
 # --- whether a file would be made again -------------------------------------------------------------------------------

@@ -106,15 +106,25 @@ def test_outside_of_a_study_no_digest_is_kept(tmp_path):
 # --- locks ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_link_or_a_folder_is_no_lock(tmp_path):
+def test_only_a_file_of_one_name_is_a_lock(tmp_path):
     target = tmp_path / "target"
     target.write_text("mine")
     (tmp_path / "link").symlink_to(target)
+    (tmp_path / "hard").hardlink_to(target)
     (tmp_path / "folder").mkdir()
-    for name in ("link", "folder"):
-        with pytest.raises(InputError, match=f"{name}: expected a file to lock, found a link or a folder"):
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("link", "hard", "folder", "pipe"):
+        with pytest.raises(InputError, match=f"{name}: expected a file to lock, found a link, .*; remove it"):
             files.take_lock(tmp_path / name)
     assert target.read_text() == "mine"
+
+
+def test_what_is_no_folder_holds_no_lock(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "nothing")
+    for name in ("file", "link"):
+        with pytest.raises(InputError, match=f"{name}: expected a folder, found something else; remove it"):
+            files.take_lock(tmp_path / name / "lock")
 
 
 def test_a_lock_that_was_removed_while_one_waited_lets_no_two_in(tmp_path):

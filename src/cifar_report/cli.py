@@ -314,14 +314,14 @@ def forget(results: Path, store: Path, variant: str) -> None:
     """Removes a variant's runs from a study and the store, and the study's summary, so that they are trained anew."""
     from cifar_report.runs.forget import forget
 
-    print(f"{variant}: forgot {forget(results, store, variant)} run(s)")
+    print(f"{variant}: forgot {forget(results, _store_of(results, store), variant)} run(s)")
 
 
 def export_runs(results: Path, store: Path, output: Path) -> None:
     """Writes all finished runs of a study to a file, for another machine."""
     from cifar_report.runs import exchange
 
-    written, missing = exchange.export(results, store, output)
+    written, missing = exchange.export(results, _store_of(results, store), output)
     print(f"{output}: {written} run(s)" + (f"; {missing} of the study are not finished" if missing else ""))
 
 
@@ -341,7 +341,7 @@ def forecast(results: Path, store: Path | None, reference: Path, cores: int) -> 
 
     if cores < 1:
         raise InputError(f"--cores: expected 1 or more, found {cores}")
-    store = store or results.parent / ".store"
+    store = _store_of(results, store)
     print(forecast.report(forecast.tasks(results, store, forecast.earlier_runs(store, reference)), cores))
 
 
@@ -355,9 +355,13 @@ def verify(results: Path, reference: Path | None, store: Path | None) -> None:
         if not holds:
             raise InputError(f"{results}: differs from {reference} in the variants marked FAIL")
         return
-    checks = recompute(results, store or results.parent / ".store")
+    store = _store_of(results, store)
+    checks, stored = recompute(results, store), len(list(store.glob("*/finished")))
     wrong = [f"{check.what}: {check.problem}" for check in checks if check.problem]
-    covered = "of all files that a rule made, the plan, the store, and numbers and tables made once more"
+    covered = (
+        "of all files whose digest is kept or that a rule is known to have made, the plan, "
+        f"{stored or 'no'} finished run(s) in {store}, and numbers and tables made once more"
+    )
     print("\n".join([*wrong, f"{len(checks) - len(wrong)} of {len(checks)} checks hold: {covered}"]))
     if unchecked := unknown(results):
         print(
@@ -379,6 +383,21 @@ def compare(a: str, b: str, output: Path | None) -> None:
     if output:
         compare_page.write(comparison, output)
         print(f"\n{output}: written")
+
+
+def _study(given: str) -> Path:
+    """A study's folder, by a path that leads to what lies beside it too: not `.`, nor a link that lies elsewhere."""
+    paths = Path(given), Path(given).resolve()
+    named = (path for path in paths if path.name not in ("", ".."))
+    return next((path for path in named if any((path.parent / x).is_dir() for x in (".store", ".records"))), paths[0])
+
+
+def _store_of(results: Path, named: Path | None) -> Path:
+    """The store: the one that is named, which must be there, or the one beside the study."""
+    beside = results.parent / ".store"
+    if named and not named.is_dir():
+        raise InputError(f"--store {named}: expected the folder of all runs, found none; beside the study is {beside}")
+    return named or beside
 
 
 def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
@@ -433,7 +452,8 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     for function, names in paths.items():
         sub = sub_of(function)
         for name in names:
-            sub.add_argument(f"--{name}", type=Path, required=True, help=PATHS[name])
+            kind = _study if name == "results" else Path
+            sub.add_argument(f"--{name}", type=kind, required=True, help=PATHS[name])
     sub = commands.choices["test-claims"]
     sub.add_argument("--claims", type=Path, nargs="?", help="the file of the claims; a study without one has none")
     commands.choices["keep-digests"].add_argument("files", type=Path, nargs="+", help="files of a study")
@@ -451,7 +471,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     )
     commands.choices["import-runs"].add_argument("source", type=Path, help="what export-runs wrote")
     commands.choices["import-runs"].add_argument(
-        "--results", type=Path, help="folder of the study that they are for: its data and settings must be theirs"
+        "--results", type=_study, help="folder of the study that they are for: its data and settings must be theirs"
     )
     sub = commands.choices["compare"]
     for name in ("a", "b"):

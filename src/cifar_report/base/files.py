@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import socket
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -181,11 +182,13 @@ def unaltered(path: Path) -> Path:
 def is_altered(path: Path) -> bool:
     """Whether a study keeps another digest of a file than it has; of a file that is not there, none differs."""
     study = _study_of(path)
-    if study is None or not path.exists() or not os.path.lexists(kept := _place_of_digest(path, study)):
+    if study is None or not path.exists():
         return False
     try:
-        known = kept.read_bytes()[:64]
-    except OSError:  # a folder or a broken link: what was kept cannot be told
+        known = (kept := _place_of_digest(path, study)).read_bytes()[:64]
+    except FileNotFoundError:
+        return kept.is_symlink()
+    except OSError:  # a folder, or a file in the place of one: what was kept cannot be told
         return True
     return not path.is_file() or known != sha256(path).encode()
 
@@ -208,19 +211,30 @@ def take_lock(path: Path, wait: bool = True) -> IO[bytes] | None:
     A file that was removed while this process waited for it is not what the next one would lock: another is taken.
 
     Raises:
-        InputError: it is a link or a folder, or the file system has no locks.
+        InputError: it is no regular file of this one name, what should be its folder is none, or the file system has no
+            locks.
     """
     while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+b")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Not to wait for the other end of a pipe.
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+            if not stat.S_ISREG((about := os.fstat(descriptor)).st_mode) or about.st_nlink > 1:
+                os.close(descriptor)
+                raise OSError(errno.ELOOP, "no file of its own", str(path))
+            file = os.fdopen(descriptor, "r+b")
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             file.close()
             return None
         except OSError as error:
-            if error.errno in (errno.ELOOP, errno.EISDIR):
-                raise InputError(f"{path}: expected a file to lock, found a link or a folder; remove it") from error
+            if error.errno in (errno.EEXIST, errno.ENOTDIR):  # of a link to nothing, too
+                raise InputError(f"{error.filename}: expected a folder, found something else; remove it") from error
+            if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+                raise InputError(
+                    f"{path}: expected a file to lock, found a link, another name of a file, a pipe or a folder; "
+                    "remove it"
+                ) from error
             if error.errno not in (errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS):
                 raise
             raise InputError(
@@ -237,9 +251,10 @@ def lock_holder(path: Path) -> str:
     """Who has locked a file: as Linux tells, or where that has no process, what is said there (`process 1 on host`)."""
     for _ in range(20):  # until the holder has said so
         with suppress(OSError):
-            inode = f":{path.stat().st_ino}"
+            about = path.stat()
+            inode = f"{os.major(about.st_dev):02x}:{os.minor(about.st_dev):02x}:{about.st_ino}"
             for _, kind, _, _, process, file, *_ in map(str.split, Path("/proc/locks").read_text().splitlines()):
-                if kind == "FLOCK" and file.endswith(inode) and process.isdecimal() and int(process):
+                if kind == "FLOCK" and file == inode and process.isdecimal() and int(process):
                     return f"process {process} on {socket.gethostname()}"
         with suppress(OSError):
             said = path.read_bytes().decode(errors="replace")
@@ -280,7 +295,13 @@ def _keep_digest(path: Path, content: Path) -> None:
         line = f"{sha256(content)}  {path.absolute().relative_to(study).as_posix()}\n"
         if place.is_file() and place.read_bytes() == line.encode():
             return
-        place.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise InputError(
+                f"{error.filename}: expected a folder, in which digests are kept, found something else; remove it, "
+                "then call Snakemake with --forceall: runs come from the store, and all else is made again"
+            ) from error
         if place.is_dir():
             shutil.rmtree(place)
         temporary = place.with_name(f".{os.getpid()}.tmp")

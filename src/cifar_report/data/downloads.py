@@ -1,9 +1,8 @@
 """Downloads that resume, try several addresses, and are verified before they get their name."""
 
-import fcntl
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import requests
@@ -65,7 +64,7 @@ def fetch(
     )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _turn(target.with_name(f".{target.name}.lock")):
+        with files.take_lock(target.with_name(f".{target.name}.lock")) or nullcontext():
             if _is(target, sha256):
                 return  # another process fetched it meanwhile
             if not _is(part, sha256):
@@ -178,11 +177,3 @@ def _tell_of_wait(state: tenacity.RetryCallState) -> None:
 
 def _is(path: Path, sha256: str) -> bool:
     return path.is_file() and files.sha256(path) == sha256
-
-
-@contextmanager
-def _turn(lock: Path) -> Iterator[None]:
-    """Waits until no other process holds the lock, which the system lifts when its holder ends, however it ends."""
-    with lock.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

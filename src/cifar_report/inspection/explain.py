@@ -95,7 +95,7 @@ def records(folder: Path) -> dict[str, Record]:
 
     One that cannot be read counts as none: the next call of Snakemake removes it and makes the file again.
     """
-    home, own = folder.parent / RECORDS, "/".join((*folder.resolve().parts[-2:], ""))
+    home, own = folder.parent / RECORDS, f"results/{folder.name}/"
 
     def named(file: str) -> str:
         return file.removeprefix(own) if file.startswith(own) else SOURCE + file

@@ -23,6 +23,7 @@ from cifar_report.study import plan
 from cifar_report.study.identity import run_identity
 from cifar_report.study.settings import Settings
 
+_ALL_ANEW = "remove it, then call Snakemake with --forceall: runs come from the store, and all else is made again"
 _REMAKE = "delete the file and call Snakemake, which makes it again"
 SINGLE_SEED_TOLERANCE = 0.015  # a fraction: 1.5 points of accuracy
 
@@ -132,18 +133,20 @@ def unknown(results: Path) -> list[str]:
 
 
 def _kept(results: Path) -> Iterator[Check]:
-    """Each file against the digest that was kept when it was written; where a rule made it, one was."""
-    kept = digested(results)
-    for path in kept:
+    """Each file against the digest that was kept when it was written; where a rule made it, it is there and has one."""
+    place, kept, made = results / DIGESTS, digested(results), records(results)
+    if place.exists() and not place.is_dir():
+        yield Check(DIGESTS, f"expected the folder of the digests that were kept, found something else; {_ALL_ANEW}")
+    for path in (*kept, *(results / name for name in sorted(made) if not (results / name).exists())):
         yield _check(path.relative_to(results).as_posix(), _as_written, path)
     if any(results / "plan" not in path.parents for path in kept):  # else an earlier version made the study
-        for name in sorted(records(results).keys() & set(unknown(results))):
+        for name in sorted(made.keys() & set(unknown(results))):
             yield Check(name, f"no digest is kept: it was removed, or an earlier version made the file; {_REMAKE}")
 
 
 def _as_written(path: Path) -> str:
     if not path.exists():
-        return "is missing; call Snakemake again, which makes it again"
+        return "is missing; call Snakemake again, which makes it again where the study asks for it"
     return f"was altered since it was made; {_REMAKE}" if is_altered(path) else ""
 
 
