@@ -16,7 +16,7 @@ from safetensors.numpy import load, save
 from cifar_report import cli
 from cifar_report.base.files import read_json, to_json, write_text
 from cifar_report.data import datasets
-from cifar_report.runs import store
+from cifar_report.runs import consistency, store
 from cifar_report.runs.consistency import contradiction
 from cifar_report.runs.exchange import export, import_runs
 from cifar_report.runs.record import record_digest
@@ -194,18 +194,18 @@ def test_one_altered_file_stops_its_run_alone(exported, tmp_path, capsys):
     assert "2 run(s) imported" in told.out and "model.safetensors: expected SHA-256" in told.err
 
 
-def with_files(change):
-    """Members where runs with logits are changed, to which identity and digests in run.json are made to fit."""
+def with_files(change, which=lambda folder, members: f"{folder}/test-logits.npy" in members):
+    """Members where runs, those with logits, are changed; identity and digests in run.json are made to fit."""
 
     def edit(members):
         out = dict(members)
-        for folder in {name.partition("/")[0] for name in members if name.endswith("/test-logits.npy")}:
-            files = {file: out.pop(f"{folder}/{file}") for file in store.RUN_FILES}
+        for folder in {name.partition("/")[0] for name in members if which(name.partition("/")[0], members)}:
+            files = {file: out.pop(f"{folder}/{file}") for file in store.RUN_FILES if f"{folder}/{file}" in out}
             run = json.loads(out.pop(f"{folder}/run.json"))
             change(run, files)
             run["digests"] = {file: hashlib.sha256(content).hexdigest() for file, content in files.items()}
             run["sha256"] = record_digest(run)
-            files["run.json"] = to_json(run).encode()
+            files["run.json"] = json.dumps(run).encode()
             out |= {f"{folder}/{file}": content for file, content in files.items()}
         return out
 
@@ -280,8 +280,11 @@ CONTRADICTIONS = {
     "wider": (weights(lambda w: {n: a.astype(np.float64) for n, a in w.items()}), "found float64 of shape"),
     "other weights": (
         weights(lambda w: {n: -a for n, a in w.items()}),
-        "its weights give other logits of the first 256",
+        "run.json: final: train: accuracy",
     ),
+    "train accuracy": (final("train", "accuracy", lambda x: 1.0), "run.json: final: train: accuracy"),
+    "validation accuracy": (final("validation", "accuracy", lambda _: 1.0), "run.json: final: validation: accuracy"),
+    "validation loss": (final("validation", "loss", lambda x: x / 2), "run.json: final: validation: loss"),
     "no weights": (no_file("model.safetensors", b"no weights"), "model.safetensors: cannot be read"),
     "test loss": (final("test", "loss", lambda x: x * 1.00009), "its logits give the test loss"),
     "an image more": (final("test", "accuracy", lambda x: x + 1 / 360), "its logits give the test loss"),
@@ -296,6 +299,10 @@ CONTRADICTIONS = {
     "operations": (told(forward_flops=0), "run.json: forward_flops: expected"),
     "subsets": (told(evaluation_subsets={}), "run.json: evaluation_subsets: expected"),
     "no device": (lambda run, files: run.pop("device"), ": run.json: 'device' is missing"),
+    "a study's name": (told(variant="../../x"), "run.json: unknown key 'variant' = '../../x'"),
+    "a key too many": (lambda run, files: run["device"].update(x=1), "run.json: device: unknown key 'x'"),
+    "half a letter": (lambda run, files: run["device"].update(cpu="\ud800"), "run.json: device.cpu: '\\ud800' holds a"),
+    "a NUL": (lambda run, files: run["versions"].update(numpy="2\0"), "run.json: versions.numpy: '2\\x00' holds a"),
 }
 
 
@@ -307,6 +314,33 @@ def test_what_can_be_recomputed_is(trained, exported, tmp_path, case):
     counts, refused = import_runs(changed, tmp_path / "store", trained / "results/small")
     assert (counts["imported"], len(refused)) == (1, 2)  # the trial has no logits, and was not changed
     assert all(named in message for message in refused)
+
+
+@pytest.mark.parametrize("work", [consistency.WORK, 0], ids=["whole splits", "a draw"])
+def test_logits_are_those_of_the_weights_in_any_row(trained, exported, tmp_path, monkeypatch, work):
+    """Loss and accuracy are the same where rows of one class change places, at whichever end."""
+    monkeypatch.setattr(consistency, "WORK", work)
+    labels = np.load(trained / "results/small/dataset/test-labels.npy")
+    order = np.arange(len(labels))
+    for members in (np.flatnonzero((labels == label) & (order >= consistency.SHOWN)) for label in range(10)):
+        order[members] = np.roll(members, 1)
+    changed = repacked(exported, tmp_path / "changed.tar", with_files(logits(lambda x: x[order])))
+    _, refused = import_runs(changed, tmp_path / "store", trained / "results/small")
+    assert len(refused) == 2 and all("its weights give other logits of " in message for message in refused)
+
+
+@pytest.mark.parametrize("work", [consistency.WORK, 0], ids=["whole splits", "a draw"])
+@pytest.mark.parametrize(
+    "change",
+    [final("validation", "accuracy", lambda _: 1.0), weights(lambda w: {n: 0 * a for n, a in w.items()})],
+    ids=["accuracy", "weights"],
+)
+def test_a_trial_is_chosen_by_what_its_weights_answer(trained, exported, tmp_path, monkeypatch, work, change):
+    monkeypatch.setattr(consistency, "WORK", work)
+    edit = with_files(change, lambda folder, members: f"{folder}/test-logits.npy" not in members)
+    changed = repacked(exported, tmp_path / "changed.tar", edit)
+    counts, refused = import_runs(changed, tmp_path / "store", trained / "results/small")
+    assert (counts["imported"], len(refused)) == (2, 1) and "its weights have 0." in refused[0]
 
 
 def test_a_run_that_diverged_is_taken(dataset, tmp_path):
@@ -394,6 +428,15 @@ def test_nothing_to_export_and_lost_files_are_named(trained, tmp_path, capsys):
     assert cli.main(call) == 1
     assert "expected finished runs to export, found none" in capsys.readouterr().err
     assert not Path(tmp_path / "x.tar").exists()
+
+
+def test_a_study_calls_a_run_by_its_own_name(trained, tmp_path):
+    data = datasets.load(trained / "results/small/dataset")
+    request, folder = requested(SETTINGS, 0, data), tmp_path / "finished"
+    shutil.copytree(trained / "results/.store" / request.identity / "finished", folder)
+    write_text(folder / "run.json", to_json(read_json(folder / "run.json") | {"variant": "other"}))
+    store.publish(folder, tmp_path / "runs/mlp/seed-0", request, "mlp")
+    assert read_json(tmp_path / "runs/mlp/seed-0/run.json")["variant"] == "mlp"
 
 
 def test_the_record_names_the_code_that_trained_it(trained):

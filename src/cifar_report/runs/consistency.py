@@ -10,16 +10,21 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
+from scipy.stats import hypergeom
 
 from cifar_report.data.datasets import Dataset
 from cifar_report.runs.finished import SPLITS, against_labels, read_curve, read_logits, trained
 from cifar_report.runs.store import RUN_FILES
 from cifar_report.study.settings import Settings
+from cifar_report.training.batches import scores
 from cifar_report.training.loop import LARGEST_LOSS, build_trainer
-from cifar_report.training.splits import Split
+from cifar_report.training.splits import Split, splits_of
 
-SHOWN = 256  # test images that a network is shown once more
-NEAR = 0.05  # of the spread of its logits: what other kernels, another device and bfloat16 may make of them
+SHOWN = 256  # images of a split that a network is shown once more, at least
+WORK = 50_000_000_000  # operations that it may take to show it more of them: a second or two, all images for an MLP
+# What other kernels, another device and bfloat16 may make of the logits and the loss, as a share of the former's spread
+# and of the latter, and of the number that are right, as a share of the images.
+NEAR, FLIPPED = 0.05, 0.005
 
 
 def contradiction(folder: Path, run: dict[str, Any], data: Dataset | None, labels: np.ndarray | None) -> str:
@@ -73,11 +78,8 @@ def _contradictions(
             yield f"test-logits.npy: {problem}"
         if run["status"] == "completed" and not np.isfinite(logits).all():
             yield "test-logits.npy: holds values that are no numbers, but run.json says that the run was completed"
-        if run["status"] == "completed" and data and labels is not None:
-            network = trained(run, load_file(folder / "model.safetensors"), data)
-            answers, stored = network.logits(data.split("test")[0][:SHOWN]), logits[:SHOWN]
-            if np.sqrt(np.mean((answers - stored) ** 2)) > NEAR * stored.std():
-                yield f"test-logits.npy: its weights give other logits of the first {len(stored)} test images"
+    if run["status"] == "completed" and data and labels is not None:
+        yield from _of_answers(folder, run, settings, data, tested)
 
 
 def _sizes(settings: Settings, counts: dict[str, int], tested: bool) -> dict[str, int]:
@@ -149,6 +151,31 @@ def _of_weights(path: Path, status: str, model: dict[str, tuple[np.dtype, tuple[
             yield f"{path.name}: {name}: expected {told} of these settings, found {other}"
     if not weights or (status == "completed" and not all(np.isfinite(array).all() for array in weights.values())):
         yield f"{path.name}: holds none, or values that are no numbers, but run.json says that the run was {status}"
+
+
+def _of_answers(folder: Path, run: dict[str, Any], settings: Settings, data: Dataset, tested: bool) -> Iterator[str]:
+    """What its weights answer once more, to whole splits or to images drawn anew each time, so that none is foreseen.
+
+    Of a test split the logits are compared; of another one, how many are right: of a draw, within what 999,999,999
+    in a billion draws from a split of the told accuracy have.
+    """
+    network = trained(run, load_file(folder / "model.safetensors"), data)
+    for name, (images, labels) in splits_of(settings, data.arrays(tested)).items():
+        whole, told = len(labels), run["final"][name]
+        size = min(max(SHOWN, WORK // max(run["forward_flops"], 1)), whole)
+        shown = np.sort(np.random.default_rng().permutation(whole)[:size])
+        answers, of = network.logits(images[shown]), f"{size} of {whole} {name} images"
+        if name == "test":
+            stored = read_logits(folder / "test-logits.npy")[shown]
+            if np.sqrt(np.mean((answers - stored) ** 2)) > NEAR * stored.std():
+                yield f"test-logits.npy: its weights give other logits of {of}"
+            continue
+        loss, accuracy = scores(answers, labels[shown])
+        low, high = hypergeom.ppf([5e-10, 1 - 5e-10], whole, round(told["accuracy"] * whole), size)
+        if not low - FLIPPED * size - 1 <= accuracy * size <= high + FLIPPED * size + 1:
+            yield f"run.json: final: {name}: accuracy {told['accuracy']:.4f}, its weights have {accuracy:.4f} of {of}"
+        if size == whole and not math.isclose(loss, told["loss"], rel_tol=NEAR, abs_tol=0.01):
+            yield f"run.json: final: {name}: loss {told['loss']:.4g}, its weights have {loss:.4g} of {of}"
 
 
 def _told(array: tuple[np.dtype, tuple[int, ...]] | None) -> str:

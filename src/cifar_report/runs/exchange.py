@@ -11,15 +11,17 @@ import shutil
 import tarfile
 import tempfile
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cifar_report.base.errors import InputError
 from cifar_report.base.files import atomic, read_json, sha256
+from cifar_report.base.validation import checked
 from cifar_report.data import datasets
 from cifar_report.runs.consistency import contradiction
 from cifar_report.runs.planned import planned_runs
-from cifar_report.runs.record import RunRecord, read_record, record_digest
+from cifar_report.runs.record import StoredRecord, read_record, record_digest
 from cifar_report.runs.store import RUN_FILES, identity_of, locked
 from cifar_report.study import plan
 from cifar_report.study.identity import code_digest, run_identity
@@ -27,7 +29,7 @@ from cifar_report.study.kinds import KINDS
 from cifar_report.study.settings import Settings
 
 MEMBER = re.compile(r"([0-9a-f]{64})/(run\.json|curve\.csv|model\.safetensors|test-logits\.npy)")
-NEEDED = sorted(set(RunRecord.model_fields) - {"variant"})
+NEEDED = sorted(StoredRecord.model_fields)
 
 
 def export(results: Path, store: Path, output: Path) -> tuple[int, int]:
@@ -230,7 +232,7 @@ def _differing(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
 
 
 def _record(path: Path) -> dict[str, Any]:
-    """A run.json that has all that an import compares, and names no other files than a run's.
+    """A run.json that has all that an import compares and nothing else, and names no other files than a run's.
 
     Raises:
         InputError: it has not; the message begins with its path.
@@ -238,6 +240,7 @@ def _record(path: Path) -> dict[str, Any]:
     run = read_record(path)
     if missing := [name for name in NEEDED if name not in run]:
         raise InputError(f"{path}: '{missing[0]}' is missing; train it again")
+    checked(partial(StoredRecord.model_validate, extra="forbid"), run, str(path))
     if "kind" not in run["settings"]:
         raise InputError(f"{path}: settings: 'kind' is missing; train it again")
     if not {*RUN_FILES[:2]} <= set(run["digests"]) <= set(RUN_FILES):

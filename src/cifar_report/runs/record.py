@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from cifar_report.base.errors import InputError
 from cifar_report.base.files import read_json, to_json, write_text
-from cifar_report.base.validation import COMMIT, SHA256, checked, refused
+from cifar_report.base.validation import COMMIT, SHA256, check_plain, checked, refused
 from cifar_report.study.kinds import KINDS
 from cifar_report.study.settings import TYPES, digest
 
@@ -64,10 +64,9 @@ class Subset(_Part):
     of: Count
 
 
-class RunRecord(_Part):
-    """All that a run.json says; what may be None is missing in runs of earlier versions, or not of every run."""
+class StoredRecord(_Part):
+    """All that a run.json of the store says; what may be None is missing in runs of earlier versions."""
 
-    variant: str | None = None  # a study's name for it; the store has none
     seed: Count
     status: Literal["completed", "diverged"]
     step: Count | None = None
@@ -88,7 +87,7 @@ class RunRecord(_Part):
     data: DataOfRun | None = None
     evaluation_subsets: dict[str, Subset] | None = None
     digests: dict[str, str] | None = None  # SHA-256 of each file of the run
-    sha256: Sha256 | None = None  # of all the above but the variant
+    sha256: Sha256 | None = None  # of all the above
 
     @field_validator("settings")
     @classmethod
@@ -100,6 +99,12 @@ class RunRecord(_Part):
             if not _fits(kind, value):
                 raise refused(f"{name}: {value!r}, expected a value of the type {kind}")
         return settings
+
+
+class RunRecord(StoredRecord):
+    """All that a run.json of a study says."""
+
+    variant: str | None = None  # the study's name for it
 
 
 @cache
@@ -132,7 +137,7 @@ def write_record(path: Path, run: dict[str, Any]) -> None:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """A run.json, as `RunRecord` has it; what is missing in it is not added.
+    """A run.json, as `RunRecord` has it, its text printable; what is missing in it is not added.
 
     Raises:
         InputError: it is missing or not what it should be.
@@ -142,6 +147,7 @@ def read_record(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: {empty[0]}: expected a value, found null; train it again")
     try:
         checked(RunRecord.model_validate, document, str(path))
+        check_plain(document, str(path))
     except InputError as error:
         raise InputError(f"{error}; train it again") from None
     return document

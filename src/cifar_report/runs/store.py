@@ -26,7 +26,7 @@ from cifar_report.base.errors import InputError
 from cifar_report.base.files import atomic, read_json, sha256, take_lock, to_json, write_text
 from cifar_report.data.datasets import Dataset
 from cifar_report.runs import checkpoints, devices, machine
-from cifar_report.runs.record import record_digest, write_record
+from cifar_report.runs.record import read_record, record_digest, write_record
 from cifar_report.study.config import check_data
 from cifar_report.study.identity import check_code, run_identity
 from cifar_report.study.kinds import KINDS, entries
@@ -155,8 +155,8 @@ def publish(finished: Path, output: Path, request: Request, variant: str) -> Non
     for name in request.files if request.test else RUN_FILES[:1]:
         with (finished / name).open("rb") as source, atomic(output / name) as target:
             shutil.copyfileobj(source, target)
-    run = {"variant": variant} | read_json(finished / "run.json")
-    write_text(output / "run.json", to_json(run))
+    run = read_record(finished / "run.json")
+    write_text(output / "run.json", to_json({"variant": variant} | run | {"variant": variant}))
 
 
 def _train(request: Request, home: Path) -> None:
@@ -248,7 +248,7 @@ def _believed(finished: Path, request: Request) -> Path:
         InputError: it holds another run, or a file was altered since.
     """
     try:
-        run = read_json(finished / "run.json")
+        run = read_record(finished / "run.json")
         found = {"settings": run["settings"], "seed": run["seed"], "data": run["data"]["digests"], "code": run["code"]}
         files = {name: run["digests"].get(name) for name in request.files}
         altered = [name for name, expected in files.items() if sha256(finished / name) != expected]
