@@ -126,6 +126,14 @@ def test_a_configuration_is_selected_by_its_mean_and_not_if_a_seed_of_it_diverge
     assert list(each["trials"]) == [2, 2, 2] and list(each["diverged"]) == [0, 0, 1]
 
 
+def test_levels_are_of_settings_that_a_search_varies_in_its_order():
+    table = pd.DataFrame({"trial": "a", "rate": ["0.1", "0.02", "0.1"], "hidden": "100"})
+    table = table.assign(
+        validation_accuracy=0.5, validation_loss=1.0, status="completed", selected=False, rung=1, step=1
+    )
+    assert searches.levels(table.assign(curve="", search="s", seed=0)) == {"rate": ["0.1", "0.02"]}
+
+
 def test_the_bias_of_a_choice_is_what_its_seed_has_over_the_others(tmp_path):
     """Two rates, three seeds: each seed chooses the better one of its column."""
     accuracies = np.array([[0.50, 0.44, 0.47], [0.48, 0.45, 0.42]])  # rate, seed
