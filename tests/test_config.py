@@ -14,6 +14,7 @@ import yaml
 from snakemake.utils import update_config
 
 from cifar_report import cli
+from cifar_report.analysis.claims import file as claims
 from cifar_report.base.errors import InputError
 from cifar_report.base.files import digested, read_yaml
 from cifar_report.rendering.words import OPTIMISERS
@@ -186,6 +187,26 @@ def test_a_key_that_stands_twice_is_named_with_both_lines(tmp_path, text, told):
         config.check_files([path])
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("a: 1\nb: !!bool maybe", "line 2: expected a value of the type bool, found 'maybe'"),
+        ('[!!int ""]', "line 1: expected a value of the type int, found ''"),
+        ("!!timestamp x: 1", "line 1: expected a value of the type timestamp, found 'x'"),
+        ("a: 2001-99-99", "line 1: expected a value of the type timestamp, found '2001-99-99'"),
+        ("a: !!bool [1]", "expected YAML, found something else"),
+        ("a: {<<: 3}", "expected YAML, found something else"),
+    ],
+)
+def test_a_value_that_does_not_fit_its_tag_is_refused(tmp_path, text, told):
+    path = tmp_path / "overlay.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=re.escape(f"overlay.yaml: {told}")):
+        config.check_files([path])
+    with pytest.raises(InputError, match=re.escape(f"overlay.yaml: {told}")):
+        claims.load(path)
+
+
 def test_a_key_may_stand_in_several_mappings_and_replace_a_merged_one(tmp_path):
     path = tmp_path / "overlay.yaml"
     path.write_text("a: &a {x: 1}\nb: &b {<<: *a, x: 2}\nc: [{<<: *b, x: 3}, {x: 4}]\n")
@@ -229,6 +250,11 @@ def test_values_of_the_command_line_are_those_of_yaml():
         (key, value) = next(iter(config.from_command_line(entry).items()))
         text = yaml.load(entry.partition("=")[2], Loader=yaml.BaseLoader)
         assert {key: value} == {key: text}, "text stays text where text is asked for"
+    for entry in ('validation_images="100"', "seeds=['0', !!str 1]", 'defaults={initial_std: "null", dropout: ~}'):
+        (key, value) = next(iter(config.from_command_line(entry).items()))
+        assert value == yaml.safe_load(entry.partition("=")[2]), "and what stands in quotes is text everywhere"
+    with pytest.raises(InputError, match="--config seeds: line 1: expected a value of the type bool"):
+        config.from_command_line("seeds=!!bool x")
     with pytest.raises(InputError, match="--config variants: the key 'a' is in line 1 and again in line 1"):
         config.from_command_line("variants={a: {steps: 1}, a: {steps: 2}}")
 

@@ -63,6 +63,39 @@ def test_a_reader_refuses_by_name_what_was_altered(study, name, damage):
         assert np.all(read(path) == whole)
 
 
+LAUGHS = "\n".join(
+    ["a0: &a0 [x, x]", *(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 10)), "b: 1"]
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        *(("a.json", f"{'[' * deep}{']' * deep}") for deep in (60, 500, 100_000)),
+        ("a.json", '{"a":' * 60 + "0" + "}" * 60),
+        *(("a.yaml", f"{'[' * deep}{']' * deep}") for deep in (60, 3000)),
+        ("a.yaml", LAUGHS),
+        (
+            "a.yaml",
+            LAUGHS.replace("[x, x]", "{x: 1}").replace("[*", "{<<: [*").replace("]", "]}").replace("1}]}", "1}"),
+        ),
+        ("a.yaml", "a: &a [*a]"),
+    ],
+)
+def test_what_is_too_deep_or_too_large_is_refused(tmp_path, name, text):
+    """Whatever would meet it later calls itself for each level, or for each alias."""
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=rf"{name}: expected \w+, found something else \((expected at most|max|while)"):
+        READERS[Path(name).suffix](tmp_path / name)
+
+
+def test_as_deep_as_any_document_of_the_project_is_is_read(tmp_path):
+    text = f"{'[' * 40}{']' * 40}"
+    for name in ("a.json", "a.yaml"):
+        (tmp_path / name).write_text(text)
+        assert READERS[Path(name).suffix](tmp_path / name) == json.loads(text)
+
+
 def test_digests_are_kept_as_sha256sum_has_them(study):
     kept = sorted((study / ".sha256").rglob("*"))
     lines = {path.read_text() for path in kept if path.is_file()}

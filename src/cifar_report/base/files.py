@@ -16,7 +16,7 @@ import shutil
 import socket
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     import yaml
 
 DIGESTS = ".sha256"  # in a study's folder
+MOST_VALUES, DEEPEST = 1_000_000, 50  # of a JSON or YAML file; far more than any has
+_MERGE = ":merge"  # ends the tag of <<
 _MARK = "plan/config.yaml"  # by which a study's folder is known
 _DEPTH = 4  # its deepest files are runs/<variant>/seed-<n>/<file>
 
@@ -88,7 +90,10 @@ def read_json(path: Path) -> Any:
         InputError: the file is missing, no file, unreadable, no JSON, or was altered.
     """
     try:
-        return json.loads(unaltered(path).read_text())
+        document = json.loads(unaltered(path).read_text())
+        for _ in _walked(document, _parts):
+            pass
+        return document
     except FileNotFoundError as error:
         raise InputError(f"{path}: expected a JSON file, found none; run the rule that makes it") from error
     except (ValueError, RecursionError, IsADirectoryError, NotADirectoryError) as error:
@@ -112,39 +117,81 @@ def read_yaml(path: Path) -> Any:
         raise InputError(f"{path}: expected YAML, found something else ({' '.join(str(error).split())})") from error
 
 
-def load_yaml(text: str, what: str, all_text: bool = False) -> Any:
-    """As `read_yaml`, of a text that messages call `what`; with `all_text`, scalars are left as they are written.
+def load_yaml(text: str, what: str, prepare: "Callable[[yaml.Node], None]" = lambda root: None) -> Any:
+    """As `read_yaml`, of a text that messages call `what`; `prepare` may change the tags of its nodes before.
 
     Raises:
-        InputError: a key stands twice; yaml.YAMLError, ValueError, RecursionError: it is no YAML.
+        InputError: a key stands twice, or a value does not fit its tag; yaml.YAMLError, ValueError, RecursionError: it
+            is no YAML, or too large or deep.
     """
     import yaml
 
-    fast, slow = ("CBaseLoader", yaml.BaseLoader) if all_text else ("CSafeLoader", yaml.SafeLoader)
-    loader = getattr(yaml, fast, slow)(text)
+    loader = yaml_loader()(text)
     root = loader.get_single_node()
-    for key, first in _repeated(root, loader):
+    if root is None:
+        return None
+    nodes = list(_walked(root, _parts))
+    prepare(root)
+    for node in nodes:
+        if isinstance(node, yaml.ScalarNode) and not node.tag.endswith(_MERGE):
+            try:
+                loader.construct_object(node)
+            except yaml.YAMLError:
+                raise
+            except Exception as error:  # PyYAML's constructors raise errors of many kinds
+                tag = node.tag.rpartition(":")[2]
+                raise InputError(
+                    f"{what}: line {node.start_mark.line + 1}: expected a value of the type {tag}, found "
+                    f"{node.value!r:.60}; correct it, or put text in quotes"
+                ) from error
+    for key, first in _repeated(nodes, loader):
         line = key.start_mark.line + 1
         raise InputError(f"{what}: the key '{key.value}' is in line {first} and again in line {line}; keep one")
-    return loader.construct_document(root) if root else None
+    return loader.construct_document(root)
 
 
-def _repeated(root: Any, loader: Any) -> "Iterator[tuple[yaml.ScalarNode, int]]":
+def yaml_loader() -> Any:
+    """The one class that reads YAML here: the readers in C and in Python do not take just the same."""
+    import yaml
+
+    return getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def _walked(root: Any, parts: Callable[[Any], Iterable[Any]]) -> Iterator[Any]:
+    """All values of a document, each as often as aliases repeat it.
+
+    Raises:
+        ValueError: they are too many, or nested too deeply, for what walks through them later.
+    """
+    waiting, count = [(root, 1)], 0
+    while waiting:
+        value, depth = waiting.pop()
+        count += 1
+        if count > MOST_VALUES or depth > DEEPEST:
+            raise ValueError(f"expected at most {MOST_VALUES:,} values, {DEEPEST} deep, found more")
+        yield value
+        waiting += [(part, depth + 1) for part in parts(value)]
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    """What a value of JSON or a node of YAML is made of."""
+    if isinstance(value, dict):
+        return value.values()
+    below = getattr(value, "value", value)  # of a node
+    if not isinstance(below, list):
+        return ()
+    return (part for item in below for part in (item if isinstance(item, tuple) else (item,)))
+
+
+def _repeated(nodes: Iterable[Any], loader: Any) -> "Iterator[tuple[yaml.ScalarNode, int]]":
     """The keys of a YAML document whose value (1 is 01) their mapping has before, each with the line of that first."""
     import yaml
 
-    waiting, seen = [root], set()
-    while waiting:
-        node = waiting.pop()
-        if id(node) in seen or not isinstance(node, yaml.CollectionNode):
-            continue
-        seen.add(id(node))  # an alias stands for one that was seen
-        pairs = node.value if isinstance(node, yaml.MappingNode) else [(item, item) for item in node.value]
+    for node in nodes:
         lines: dict[Any, int] = {}
-        for key, value in pairs:
-            waiting += [key, value]
-            if isinstance(node, yaml.MappingNode) and isinstance(key, yaml.ScalarNode):
-                name = key.tag if key.tag.endswith(":merge") else loader.construct_object(key)
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if isinstance(key, yaml.ScalarNode):
+                name = key.tag if key.tag.endswith(_MERGE) else loader.construct_object(key)
                 if name in lines:
                     yield key, lines[name]
                 lines[name] = key.start_mark.line + 1

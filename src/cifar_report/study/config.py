@@ -121,30 +121,30 @@ def from_command_line(entry: str) -> dict[str, Any]:
     text.
 
     Raises:
-        InputError: a key stands twice in a mapping.
+        InputError: a key stands twice in a mapping, or a value does not fit its tag.
     """
     key, _, value = entry.partition("=")
+    known = schema()["properties"].get(key, {})
     try:
-        written = load_yaml(value, f"--config {key}", all_text=True)
+        written = load_yaml(value, f"--config {key}", lambda root: _as_text(root, known))
     except (yaml.YAMLError, ValueError, RecursionError):
         written = value
-    return {key: _typed(written, schema()["properties"].get(key, {}))}
+    return {key: written}
 
 
-def _typed(given: Any, *schemas: dict[str, Any]) -> Any:
-    """What is all text, with the types that YAML gives it unless text is asked for; `schemas`: of a study, there."""
+def _as_text(node: yaml.Node, *schemas: dict[str, Any]) -> None:
+    """Has keys, and what a study has as text, read as text where no quotes say so; `schemas`: of a study, there."""
     places = [place for each in schemas for place in each.get("oneOf", (each,))]
-    if isinstance(given, Mapping):
+    if isinstance(node, yaml.MappingNode):
         rest = [(place.get("properties", {}), place.get("additionalProperties") or {}) for place in places]
-        return {key: _typed(value, *(known.get(key, other) for known, other in rest)) for key, value in given.items()}
-    if isinstance(given, list):
-        return [_typed(value, *(place.get("items", {}) for place in places)) for value in given]
-    if not isinstance(given, str) or any("string" in place.get("type", ()) for place in places):
-        return given
-    try:
-        return yaml.safe_load(given)
-    except (yaml.YAMLError, ValueError):
-        return given
+        for key, value in node.value:
+            _as_text(key, {"type": "string"})
+            _as_text(value, *(known.get(key.value, other) for known, other in rest))
+    elif isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _as_text(item, *(place.get("items", {}) for place in places))
+    elif any("string" in place.get("type", ()) for place in places):
+        node.tag = yaml.resolver.BaseResolver.DEFAULT_SCALAR_TAG
 
 
 def load(config: dict[str, Any]) -> Study:

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 
 from cifar_report.analysis.measurements import SHIFTED
 from cifar_report.base.errors import InputError
-from cifar_report.base.files import read_yaml
+from cifar_report.base.files import read_yaml, yaml_loader
 from cifar_report.base.validation import NAME, STRICT, EachOnce, did_you_mean, refused
 from cifar_report.base.validation import message as told
 from cifar_report.study.settings import SETTINGS
@@ -285,12 +285,9 @@ def load(path: Path, catalogue: Iterable[str] | None = None) -> list[Claim]:
         InputError: names the line, the claim, the key and the value, what was expected and what to do.
     """
     try:
-        text = path.read_text()
-        node, document = yaml.compose(text), read_yaml(path)
+        document, node = read_yaml(path), yaml.compose(path.read_text(), yaml_loader())
     except OSError as error:
         raise InputError(f"{path}: expected the claims, found {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: expected YAML, found {' '.join(str(error).split())}") from error
 
     def wrong(where: tuple[str | int, ...], message: str) -> InputError:
         claim = document[int(where[0])] if where else None
