@@ -784,7 +784,7 @@ def test_a_repeated_id_no_yaml_and_no_file_are_named(tmp_path):
     with pytest.raises(InputError, match=r"claims.yaml:26: claim 'a-claim': id: .* in line 1 too"):
         file.load(path)
     path.write_text("- id: [")
-    with pytest.raises(InputError, match=r"claims.yaml: expected YAML, .* line 1"):
+    with pytest.raises(InputError, match=r"claims.yaml: expected YAML, .* line 2"):
         file.load(path)
     path.write_text("")
     with pytest.raises(InputError, match=r"claims.yaml:1: None, expected a list"):

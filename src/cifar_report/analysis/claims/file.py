@@ -285,9 +285,10 @@ def load(path: Path, catalogue: Iterable[str] | None = None) -> list[Claim]:
         InputError: names the line, the claim, the key and the value, what was expected and what to do.
     """
     try:
-        document, node = read_yaml(path), yaml.compose(path.read_text(), yaml_loader())
-    except OSError as error:
-        raise InputError(f"{path}: expected the claims, found {error.strerror}") from error
+        text = path.read_text()
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: expected the claims, found {getattr(error, 'strerror', error)}") from error
+    document, node = read_yaml(path), yaml.compose(text, yaml_loader())
 
     def wrong(where: tuple[str | int, ...], message: str) -> InputError:
         claim = document[int(where[0])] if where else None
