@@ -10,6 +10,7 @@ import unicodedata
 import zipfile
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -515,6 +516,36 @@ def test_a_zip_that_unpacks_to_more_than_it_says_is_refused(tmp_path):
     path.write_bytes(path.read_bytes().replace(struct.pack("<L", 10_000_000), struct.pack("<L", 1000)))
     with pytest.raises(InputError, match=r"cannot be read to its end \(Bad CRC-32"):
         prepared(path, tmp_path)
+
+
+@pytest.mark.parametrize("hidden", ["first", "middle", "last", "before", "behind"])
+def test_what_a_zips_directory_does_not_name_is_refused(tmp_path, hidden):
+    """Files that were left in place when the directory lost them, and what `cat` puts before or behind."""
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in FILES.items():
+            archive.writestr(name, content)
+        if hidden in ("first", "middle", "last"):
+            del archive.filelist[{"first": 0, "middle": 5, "last": -1}[hidden]]
+    if hidden == "before":
+        path.write_bytes(zipped(tmp_path / "a.zip", {"train/ant/9.png": PLAIN}).read_bytes() + path.read_bytes())
+    if hidden == "behind":
+        path.write_bytes(path.read_bytes() + PLAIN)
+    with pytest.raises(InputError, match=r"cannot be read to its end \((room for files|more follows)"):
+        prepared(path, tmp_path)
+
+
+def test_a_zip_that_was_streamed_and_has_a_comment_is_read(tmp_path):
+    """Where a packer cannot go back, a descriptor follows each file."""
+    streamed = io.BytesIO()
+    pipe = SimpleNamespace(write=streamed.write, flush=lambda: None)
+    with zipfile.ZipFile(pipe, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.comment = b"of mine"
+        for name, content in FILES.items():
+            archive.writestr(name, content)
+    (tmp_path / "x.zip").write_bytes(streamed.getvalue())
+    assert streamed.getvalue().count(b"PK\7\10") == len(FILES)
+    assert prepared(tmp_path / "x.zip", tmp_path).counts["train"] == 6
 
 
 def test_a_sparse_tar_is_refused(tmp_path):

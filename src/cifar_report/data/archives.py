@@ -40,6 +40,7 @@ READ_ERRORS = (
     zipfile.BadZipFile,
 )
 TAR_BLOCK = 512  # bytes: headers and contents begin at its multiples, and one of zeros ends the archive
+ZIP_HEADER = 30  # bytes of an entry's own header (APPNOTE 4.3.7): no entry is smaller; descriptors, of 24, are
 UTF8_NAME = 0x800  # the flag of a zip's entry whose name is UTF-8 (APPNOTE 4.4.4, bit 11)
 
 
@@ -181,6 +182,7 @@ def _zip_entries(path: Path) -> Iterator[Entry]:
         # ZipFile asks for the whole directory at once, and makes an object of each of its entries.
         sipped: Any = _Sipped(file, LIMITS["zip directory"], _too_many(path))
         archive = zipfile.ZipFile(sipped)
+        _check_covered(file, archive)
         for info in archive.infolist():
             name = _zip_name(path, info)
             if name.endswith("/"):
@@ -193,6 +195,26 @@ def _zip_entries(path: Path) -> Iterator[Entry]:
             with archive.open(info) as content:
                 # Asked for its size, since one that unpacks to more would fill the memory before it is noticed.
                 yield Entry(name, kind, info.file_size, functools.partial(content.read, info.file_size))
+
+
+def _check_covered(file: IO[bytes], archive: zipfile.ZipFile) -> None:
+    """Refuses a zip that holds more than its directory names: before, between or behind it, as `cat` leaves it.
+
+    Raises:
+        BadZipFile: there is room for an entry.
+    """
+    end, room = 0, "room for files that its directory does not name, from byte {}"
+    for info in sorted(archive.infolist(), key=lambda info: info.header_offset):
+        if info.header_offset - end >= ZIP_HEADER:
+            raise zipfile.BadZipFile(room.format(end))
+        file.seek(info.header_offset + 26)
+        lengths = sum(int.from_bytes(file.read(2), "little") for _ in ("name", "extra field"))
+        end = info.header_offset + ZIP_HEADER + lengths + info.compress_size
+    if archive.start_dir - end >= ZIP_HEADER:
+        raise zipfile.BadZipFile(room.format(end))
+    file.seek(-22 - len(archive.comment), os.SEEK_END)
+    if file.read(4) != b"PK\5\6":
+        raise zipfile.BadZipFile("more follows after its end")
 
 
 def _zip_name(path: Path, info: zipfile.ZipInfo) -> str:
