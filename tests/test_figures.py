@@ -324,6 +324,7 @@ def test_shifts_are_drawn_as_points_lost_with_t_intervals(styled):
     (axes,) = drawing.figure.axes
     (a, _, (bars,)), (b, _, _) = axes.containers
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["An MLP", "A VGG"]
+    assert axes.get_ylabel() == "test accuracy lost (points)"
     np.testing.assert_allclose(a.get_ydata(orig=False), [0, 6, 12, 18, 24], atol=1e-9)
     np.testing.assert_allclose(b.get_ydata(orig=False), [0, 3, 6, 9, 12], atol=1e-9)
     low, high = stats.t.interval(0.95, 2, 24, stats.sem([12, 24, 36]))
@@ -352,6 +353,9 @@ def test_samples_are_the_first_right_of_each_class_and_the_surest_wrong():
     right, wrong = predictions.choose_samples(logits, targets, 3)
     assert right == [1, 2, None]
     assert wrong.tolist() == [4, 0]
+    shown = predictions.WRONG_ROWS * predictions.SAMPLE_COLUMNS
+    many = np.eye(2, dtype=np.float32)[np.zeros(3 * shown, int)]
+    assert predictions.choose_samples(many, np.ones(3 * shown, int), 2)[1].tolist() == list(range(shown))
 
 
 def test_a_class_without_a_right_image_keeps_its_place(study, runs, styled):
