@@ -222,8 +222,9 @@ def test_no_shipped_profile_has_a_key_twice(path):
 def test_a_template_is_refused(tmp_path):
     path = tmp_path / "overlay.yaml"
     path.write_text("__use_yte__: true\nstudy: x\n")
-    with pytest.raises(InputError, match="__use_yte__: is a template, which is a program"):
-        config.check_files([path])
+    (tmp_path / "list.yaml").write_text("- __use_yte__\n")
+    with pytest.raises(InputError, match="overlay.yaml: __use_yte__: is a template, which is a program"):
+        config.check_files([tmp_path / "list.yaml", path])
     path.write_text("__use_yte__: false\nstudy: x\n")  # none: Snakemake takes the key out
     config.check_files([path])
 
@@ -253,6 +254,7 @@ def test_values_of_the_command_line_are_those_of_yaml():
     for entry in ('validation_images="100"', "seeds=['0', !!str 1]", 'defaults={initial_std: "null", dropout: ~}'):
         (key, value) = next(iter(config.from_command_line(entry).items()))
         assert value == yaml.safe_load(entry.partition("=")[2]), "and what stands in quotes is text everywhere"
+    assert config.from_command_line("study=[x") == {"study": "[x"}, "what is no YAML is text"
     with pytest.raises(InputError, match="--config seeds: line 1: expected a value of the type bool"):
         config.from_command_line("seeds=!!bool x")
     with pytest.raises(InputError, match="--config variants: the key 'a' is in line 1 and again in line 1"):

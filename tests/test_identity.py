@@ -644,3 +644,7 @@ def test_runs_of_other_code_are_told_before_anything_trains(dataset, tmp_path):
     assert plan.superseded(study, tmp_path) == (1, 90.0)
     other = SimpleNamespace(variants={"mlp": dataclasses.replace(variant, seeds=(1,))}, searches={})
     assert plan.superseded(other, tmp_path) == (0, 0)
+    longer = SimpleNamespace(
+        variants={"mlp": dataclasses.replace(variant, settings=variant.settings | {"steps": 999})}, searches={}
+    )
+    assert plan.superseded(longer, tmp_path) == (0, 0)
