@@ -223,7 +223,7 @@ def test_a_template_is_refused(tmp_path):
     path = tmp_path / "overlay.yaml"
     path.write_text("__use_yte__: true\nstudy: x\n")
     (tmp_path / "list.yaml").write_text("- __use_yte__\n")
-    with pytest.raises(InputError, match="overlay.yaml: __use_yte__: is a template, which is a program"):
+    with pytest.raises(InputError, match=r"overlay\.yaml: __use_yte__: is a template, which is a program"):
         config.check_files([tmp_path / "list.yaml", path])
     path.write_text("__use_yte__: false\nstudy: x\n")  # none: Snakemake takes the key out
     config.check_files([path])
