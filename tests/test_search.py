@@ -190,3 +190,14 @@ def test_what_diverged_counts_as_no_accuracy_whatever_its_own_is():
         return train
 
     assert search(PLAN, graded_with(0.99))[0] == search(PLAN, graded_with(0.0))[0]
+
+
+def test_a_trials_score_is_that_of_its_validation_split(tmp_path):
+    """The loss decides between equal accuracies; a diverged run may have none."""
+    for final, status, expected in (
+        ({"accuracy": 0.5, "loss": 1.25}, "completed", Score(0.5, 1.25, True)),
+        ({"accuracy": 0.1, "loss": None}, "diverged", Score(0.1, pytest.approx(math.nan, nan_ok=True), False)),
+    ):
+        record = {"status": status, "final": {"train": {"accuracy": 0.9, "loss": 0.1}, "validation": final}}
+        (tmp_path / "run.json").write_text(json.dumps(record))
+        assert halving._score(tmp_path) == expected
