@@ -49,6 +49,33 @@ def test_all_seeds_of_a_variant_are_forgotten_published_or_not(study, capsys):
     assert main(call) == 1 and "name a variant that has run" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("which", ["published", "stored"])
+def test_a_folder_that_is_a_link_is_named_and_nothing_is_forgotten(study, tmp_path, capsys, which):
+    results, folder, call = study
+    run = results / "runs/mlp/seed-1"
+    linked = run if which == "published" else folder / json.loads((run / "run.json").read_text())["identity"]
+    linked.rename(tmp_path / "elsewhere")
+    linked.symlink_to(tmp_path / "elsewhere")
+    before = sorted(tmp_path.rglob("*"))
+    assert main(call) == 1
+    assert f"{linked}: expected a run's own folder, found a link" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("lost", ["plan/mlp.json", "plan/stages/summarise.json", "dataset/dataset.json", "selected"])
+def test_where_seeds_trained_ahead_are_not_known_nothing_is_forgotten(study, tmp_path, capsys, lost):
+    results, _, call = study
+    if lost == "selected":
+        lost, document = "search/grid/selected.yaml", json.loads((results / "plan/mlp.json").read_text())
+        (results / "plan/mlp.json").write_text(to_json(document | {"search": "grid"}))
+    else:
+        (results / lost).unlink()
+    before = sorted(tmp_path.rglob("*"))
+    assert main(call) == 1
+    assert f"{lost}: expected it, which tells with others what the store may have of mlp" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 @pytest.mark.parametrize("seed", [0, 2], ids=["published", "trained ahead"])
 def test_while_a_run_is_trained_nothing_is_forgotten(study, capsys, seed):
     results, folder, call = study

@@ -1,5 +1,6 @@
 """Runs that are taken out of a study and the store on purpose, so that they are trained anew."""
 
+import os
 import shutil
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,18 +23,24 @@ def forget(results: Path, store: Path, variant: str) -> int:
         How many runs there were.
 
     Raises:
-        InputError: there are none, one is being trained, or a run.json is not that of its place in the plan; nothing
-            was removed.
+        InputError: there are none, one is being trained or its folder is a link, a run.json is not that of its place in
+            the plan, or what tells which seeds the store may have is missing; nothing was removed.
     """
     known = {path.name for path in results.glob("runs/*")} | {path.stem for path in results.glob("plan/*.json")}
     published = sorted((results / "runs" / variant).glob("seed-*/run.json")) if variant in known else []
     planned = _planned(results, variant, published) if variant in known else {}
     identities = {_identity(path, variant, planned) for path in published} | set(planned.values())
-    homes = [store / identity for identity in sorted(identities) if (store / identity).is_dir()]
+    homes = [home for identity in sorted(identities) if os.path.lexists(home := store / identity)]
     if not published and not homes:
         raise InputError(
             f"{results / 'runs' / variant}: expected runs to forget, found none; name a variant that has run"
         )
+    for folder in (*homes, *(path.parent for path in published)):
+        if folder.is_symlink() or not folder.is_dir():
+            raise InputError(
+                f"{folder}: expected a run's own folder, found a link or a file; nothing was forgotten; remove it, "
+                "then call again"
+            )
     with ExitStack() as locks:
         for home in homes:
             if not locks.enter_context(locked(home, wait=False)):
@@ -61,17 +68,24 @@ def _identity(path: Path, variant: str, planned: dict[str, str]) -> str:
 
 
 def _planned(results: Path, variant: str, published: list[Path]) -> dict[str, str]:
-    """By `seed-<n>`, the identities of the plan's and the published seeds; none where data or choice are not known."""
+    """By `seed-<n>`, the identities of the plan's and the published seeds.
+
+    Raises:
+        InputError: data, plan or choice are not known, so that seeds that were trained ahead would be left.
+    """
     needed = [
         results / f"plan/{variant}.json",
         results / "plan/stages/summarise.json",
         results / "dataset/dataset.json",
     ]
-    if not all(path.is_file() for path in needed):
-        return {}
+    if needed[0].is_file() and (search := read_json(needed[0])["search"]):
+        needed.append(results / f"search/{search}/selected.yaml")
+    if missing := [path for path in needed if not path.is_file()]:
+        raise InputError(
+            f"{missing[0]}: expected it, which tells with others what the store may have of {variant}, found none; "
+            f"nothing was forgotten; call Snakemake with {variant} in `run`, which makes it, then again"
+        )
     document, summarised, dataset = read_json(needed[0]), plan.stage(needed[1]), read_json(needed[2])
-    if (search := document["search"]) and not (results / f"search/{search}/selected.yaml").is_file():
-        return {}
     settings = planned_settings(f"runs/{variant}", results)
     seeds = [seed for entry in summarised["variants"] if entry["name"] == variant for seed in entry["seeds"]]
     names = {f"seed-{seed}" for seed in seeds} | {path.parent.name for path in published}
