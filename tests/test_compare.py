@@ -240,6 +240,18 @@ def test_what_cannot_be_compared_is_named(repository, monkeypatch, capsys, tmp_p
     assert message in shown.err and not shown.out and not list(tmp_path.iterdir())
 
 
+def test_a_page_takes_no_place_of_another(repository, monkeypatch, tmp_path, capsys):
+    """But that of an earlier one."""
+    monkeypatch.chdir(repository)
+    call = ["compare", "HEAD:study", "HEAD:study", "--output"]
+    (tmp_path / "report.html").write_text("<!doctype html>")
+    assert main([*call, str(tmp_path / "report.html")]) == 1
+    assert "report.html: expected no file or an earlier page of compare" in capsys.readouterr().err
+    assert (tmp_path / "report.html").read_text() == "<!doctype html>"
+    for _ in range(2):
+        assert main([*call, str(tmp_path / "page.html")]) == 0
+
+
 def test_a_reader_that_has_enough_is_no_error():
     command = f"{sys.executable} -m cifar_report.cli compare {REFERENCE} {REFERENCE} | true"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)

@@ -3,8 +3,11 @@
 import hashlib
 import io
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -113,7 +116,16 @@ def test_imported_runs_are_taken_without_training(trained, exported, tmp_path, m
         assert {p.name: p.read_bytes() for p in finished.iterdir()} == {
             p.name: p.read_bytes() for p in original.iterdir()
         }
-    assert not list(tmp_path.glob(".import-*"))
+    assert [path.name for path in tmp_path.glob(".import*/*")] == ["lock"]
+
+
+def test_what_a_killed_import_left_is_removed(exported, tmp_path):
+    code = "import os, sys; from pathlib import Path; from cifar_report.runs import exchange; "
+    code += "exchange._verify = lambda *_: os.kill(os.getpid(), 9); exchange.import_runs(*map(Path, sys.argv[1:]))"
+    killed = subprocess.run([sys.executable, "-c", code, str(exported), str(tmp_path)], check=False)
+    assert killed.returncode == -9 and len(list(tmp_path.glob(".import/runs/*"))) == 3
+    import_runs(exported, tmp_path)
+    assert [path.name for path in tmp_path.glob(".import*/*")] == ["lock"]
 
 
 def settings_changed(run):
@@ -372,7 +384,7 @@ def test_a_missing_file_is_named(exported, tmp_path, lost):
 def test_only_the_files_of_runs_are_unpacked(exported, tmp_path, name):
     path = repacked(exported, tmp_path / "x.tar", lambda members: members | {name: b"evil"})
     assert cli.main(["import-runs", str(path), "--store", str(tmp_path / "a/b/store")]) == 1
-    assert not list(tmp_path.rglob("*evil*")) and not list((tmp_path / "a/b/store").iterdir())
+    assert not list(tmp_path.rglob("*evil*")) and not list(tmp_path.rglob("run.json"))
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.GNUTYPE_SPARSE])
@@ -410,6 +422,33 @@ def test_a_damaged_header_is_not_the_end(exported, tmp_path, capsys):
     (tmp_path / "x.tar").write_bytes(content[:offset] + b"\xff" * 512 + content[offset + 512 :])
     assert cli.main(["import-runs", str(tmp_path / "x.tar"), "--store", str(tmp_path / "store")]) == 1
     assert "its end is missing or damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["result", "pipe", "link", "folder", "other tar"])
+def test_an_export_takes_no_place_of_another_file(trained, exported, tmp_path, capsys, kind):
+    """But that of an earlier export, and of a file without content."""
+    output = tmp_path / "x.tar"
+    match kind:
+        case "result":
+            output.write_text("variant,accuracy\n")
+        case "pipe":
+            os.mkfifo(output)
+        case "link":
+            output.symlink_to(exported)
+        case "folder":
+            output.mkdir()
+        case "other tar":
+            with tarfile.open(output, "w") as archive:
+                archive.addfile(tarfile.TarInfo("thesis.tex"))
+    before = os.lstat(output)
+    call = ["export-runs", "--results", str(trained / "results/small"), "--store", str(trained / "results/.store")]
+    assert cli.main([*call, "--output", str(output)]) == 1
+    assert f"{output}: expected no file or an earlier export, found something else" in capsys.readouterr().err
+    assert (before.st_ino, before.st_mtime_ns) == (os.lstat(output).st_ino, os.lstat(output).st_mtime_ns)
+    again = tmp_path / "again.tar"
+    again.touch()
+    for _ in range(2):
+        assert cli.main([*call, "--output", str(again)]) == 0
 
 
 def test_nothing_to_export_and_lost_files_are_named(trained, tmp_path, capsys):

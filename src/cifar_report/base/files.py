@@ -252,6 +252,20 @@ def keep_digest(path: Path) -> None:
     _keep_digest(path, path)
 
 
+def check_replaceable(path: Path, what: str, is_one: Callable[[Path], bool]) -> None:
+    """Raises InputError where a command would replace something else than what it has written before.
+
+    Args:
+        what: is written, as the message names it; is_one: whether a file is such.
+    """
+    if os.path.lexists(path) and (
+        path.is_symlink() or not path.is_file() or (path.stat().st_size > 0 and not is_one(path))
+    ):
+        raise InputError(
+            f"{path}: expected no file or an earlier {what}, found something else, which is left as it is; name another"
+        )
+
+
 def take_lock(path: Path, wait: bool = True) -> IO[bytes] | None:
     """A file that this process has locked, until it is closed; None where another process has it and none is to wait.
 

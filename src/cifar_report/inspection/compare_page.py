@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cifar_report.base.errors import InputError
-from cifar_report.base.files import write_text
+from cifar_report.base.files import check_replaceable, write_text
 from cifar_report.inspection.compare import Comparison
 from cifar_report.rendering import figures
 from cifar_report.runs.finished import Run
@@ -54,10 +54,14 @@ def show(comparison: Comparison) -> None:
         console.print(shown)
 
 
+MARK = b'<meta name="generator" content="cifar-report compare">'  # of its pages
+
+
 def check_output(output: Path) -> None:
-    """Raises InputError where the ending is not that of a page."""
+    """Raises InputError where the ending is not that of a page, or something else than an earlier one is there."""
     if output.suffix != ".html":
         raise InputError(f"{output}: expected a page to write that ends in .html; for a PDF, print it from a browser")
+    check_replaceable(output, "page of compare", lambda path: MARK in path.read_bytes())
 
 
 def write(comparison: Comparison, output: Path) -> None:

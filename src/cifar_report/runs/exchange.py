@@ -9,14 +9,15 @@ import io
 import re
 import shutil
 import tarfile
-import tempfile
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cifar_report.base.errors import InputError
-from cifar_report.base.files import atomic, read_json, sha256
+from cifar_report.base.files import atomic, check_replaceable, read_json, sha256
 from cifar_report.base.validation import checked
 from cifar_report.data import datasets
 from cifar_report.runs.consistency import contradiction
@@ -39,8 +40,9 @@ def export(results: Path, store: Path, output: Path) -> tuple[int, int]:
         How many runs were written, and how many of the study's plan are not finished.
 
     Raises:
-        InputError: none is finished, or the store lacks one.
+        InputError: none is finished, the store lacks one, or something else than an earlier export would be lost.
     """
+    check_replaceable(output, "export", _is_export)
     found, missing = _finished(results)
     if not found:
         raise InputError(f"{results}: expected finished runs to export, found none; train the study first")
@@ -79,11 +81,10 @@ def import_runs(source: Path, store: Path, results: Path | None = None) -> tuple
     Raises:
         InputError: the file is damaged or not an export; nothing was imported.
     """
-    store.mkdir(parents=True, exist_ok=True)
     counts: Counter = Counter()
     refused = []
-    with tempfile.TemporaryDirectory(prefix=".import-", dir=store) as scratch:
-        unpacked = _unpack(source, Path(scratch))
+    with _scratch(store / ".import") as scratch:
+        unpacked = _unpack(source, scratch)
         codes = {kind: code_digest(kind) for kind in KINDS}
         study = _study(results) if results else {}
         good = []
@@ -106,6 +107,15 @@ def import_runs(source: Path, store: Path, results: Path | None = None) -> tuple
     return counts, refused
 
 
+def _is_export(path: Path) -> bool:
+    try:
+        with tarfile.open(path, "r:") as archive:
+            first = archive.next()
+    except tarfile.TarError:
+        return False
+    return first is not None and MEMBER.fullmatch(first.name) is not None
+
+
 def _finished(results: Path) -> tuple[set[str], int]:
     """The identities of a study's finished runs, and how many of its runs and trials are not finished."""
     records = [results / folder / "run.json" for folder in planned_runs(results)]
@@ -120,6 +130,20 @@ def _content(path: Path) -> bytes:
         raise InputError(
             f"{path}: expected a file of a finished run, found none; remove that folder, and the run is trained anew"
         ) from error
+
+
+@contextmanager
+def _scratch(home: Path) -> Iterator[Path]:
+    """An empty folder of this process alone; what a killed one left in its place is removed."""
+    with locked(home):
+        folder = home / "runs"
+        for path in (folder, *home.parent.glob(".import-*")):  # the latter of an earlier version
+            shutil.rmtree(path, ignore_errors=True)
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder)
 
 
 def _unpack(source: Path, scratch: Path) -> list[Path]:
