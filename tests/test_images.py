@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from snakemake.utils import update_config
 
 from cifar_report import cli
 from cifar_report.base.errors import InputError
-from cifar_report.data import archives, datasets
+from cifar_report.data import archives, datasets, sources
 from cifar_report.runs.store import Request, Store
 from cifar_report.study import config, plan
 from cifar_report.study.identity import code_digest
@@ -226,6 +227,100 @@ def test_of_a_cameras_jpeg_the_first_is_read(tmp_path):
     content = saved(frames[0], "MPO", save_all=True, append_images=frames[1:], quality=100, subsampling=0)
     assert Image.open(io.BytesIO(content)).n_frames == 2
     assert abs(first_test_image(content, tmp_path) - RAMP.astype(int)).max() <= 3
+
+
+FORMS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
+
+
+@pytest.mark.parametrize("second", FORMS)
+@pytest.mark.parametrize("first", sorted({*FORMS} - {"TIFF"}))  # which has no end: what it names may lie anywhere
+def test_an_image_behind_another_is_refused(tmp_path, first, second):
+    image = Image.fromarray(RAMP)
+    content = saved(image, first) + saved(image.transpose(Image.Transpose.ROTATE_90), second)
+    with pytest.raises(InputError, match=r"test/ant/0\.png: expected one image, found another behind it"):
+        first_test_image(content, tmp_path)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "WEBP", "PNG", "PNG, EXIF last", "TIFF", "BMP"])
+def test_what_begins_like_an_image_within_an_image_is_none(tmp_path, form):
+    """A photo's preview in its EXIF, which may stand behind the pixels; a TIFF of JPEG's strips; a chance."""
+    image, options = Image.fromarray(RAMP), {}
+    preview = saved(image, "JPEG")
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + bytes(6) + preview
+    options = {"TIFF": {"compression": "jpeg", "tiffinfo": {37500: preview}}, "BMP": {}}.get(form, {"exif": exif})
+    content = saved(image, form.partition(",")[0], **options)
+    if form == "PNG, EXIF last":
+        parts = re.fullmatch(rb"(.*)(....eXIf.*)(....IDAT.*)(....IEND....)", content, re.DOTALL)
+        content = parts[1] + parts[3] + parts[2] + parts[4]
+    if form == "BMP":
+        content = content[:60] + saved(image, "BMP")[:40] + content[100:]
+    assert len(list(sources.IMAGE_STARTS.finditer(content))) > 1
+    assert first_test_image(content, tmp_path).shape == (16, 16, 3)
+
+
+def chunk(name, content):
+    """Of a WebP (RIFF)."""
+    return name + struct.pack("<I", len(content)) + content + bytes(len(content) % 2)
+
+
+@pytest.mark.parametrize("form", ["WEBP", "WEBP, a small frame", "PNG"])
+def test_an_animation_of_one_image_is_refused(tmp_path, form):
+    """Its frame need not cover the canvas, nor be what a reader of still images shows."""
+    size = 8 if "small" in form else 16
+    content = saved(Image.fromarray(RAMP[:size, :size].copy()), form.partition(",")[0])
+    if form == "PNG":
+        controls = b"acTL" + struct.pack(">II", 1, 0), b"fcTL" + struct.pack(">5I2H2B", 0, 16, 16, 0, 0, 1, 9, 0, 0)
+        parts = (struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in controls)
+        content = content[:33] + b"".join(parts) + content[33:]
+    else:
+        three = [struct.pack("<I", value)[:3] for value in (0, 0, size - 1, size - 1, 100)]
+        frame = chunk(b"ANMF", b"".join(three) + b"\0" + content[12:])
+        body = chunk(b"VP8X", struct.pack("<I", 2) + struct.pack("<I", 15)[:3] * 2) + chunk(b"ANIM", bytes(6)) + frame
+        content = chunk(b"RIFF", b"WEBP" + body)
+    assert Image.open(io.BytesIO(content)).n_frames == 1
+    with pytest.raises(InputError, match=r"test/ant/0\.png: expected one image, found an animation or pages"):
+        first_test_image(content, tmp_path)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "WEBP", "PNG", "PNG, as ImageMagick's text", "TIFF"])
+def test_an_orientation_outside_of_exif_is_refused(tmp_path, form):
+    """Pillow heeds it, and most viewers do not; one that says upright, or that EXIF overrules, changes nothing."""
+
+    def content(orientation, exif=None):
+        options, image = {}, Image.fromarray(RAMP)
+        told = f'<rdf:Description tiff:Orientation="{orientation}"/>'.encode()
+        if form.startswith("PNG"):
+            options["pnginfo"] = PngInfo()
+            raw = Image.Exif()
+            raw[274] = orientation
+            told = f"\nexif\n{len(raw.tobytes()):8}\n{raw.tobytes().hex()}\n" if "," in form else told.decode()
+            options["pnginfo"].add_text("Raw profile type exif" if "," in form else "XML:com.adobe.xmp", told)
+        elif form == "TIFF":
+            options["tiffinfo"] = {700: told} | ({274: exif} if exif else {})
+        else:
+            options["xmp"] = told
+        if exif and form != "TIFF":
+            options["exif"] = Image.Exif()
+            options["exif"][274] = exif
+        return saved(image, form.partition(",")[0], **options)
+
+    with pytest.raises(InputError, match=r"test/ant/0\.png: expected an orientation in EXIF"):
+        first_test_image(content(6), tmp_path / "a")
+    for orientation, exif in ((1, None), (6, 1), (6, 3)):
+        seen = first_test_image(content(orientation, exif), tmp_path / f"{orientation} {exif}")
+        assert abs(seen - UPRIGHT[exif or 1](RAMP).astype(int)).max() <= (20 if form in ("JPEG", "WEBP") else 0)
+
+
+def test_a_tiff_with_a_palette_of_8_bits_is_refused(tmp_path):
+    """TIFF 6.0, ColorMap: 65535 is white. Where all is below 256, libtiff's viewers take 255 for it."""
+    image = Image.fromarray(RAMP).quantize(16)
+    content = saved(image, "TIFF")
+    palette = struct.pack("<768H", *Image.open(io.BytesIO(content)).tag_v2[320])
+    np.testing.assert_array_equal(first_test_image(content, tmp_path / "a"), np.asarray(image.convert("RGB")))
+    assert content.count(palette) == 1
+    small = struct.pack("<768H", *(value >> 8 for (value,) in struct.iter_unpack("<H", palette)))
+    with pytest.raises(InputError, match=r"test/ant/0\.png: expected colours of 16 bits in a TIFF's palette"):
+        first_test_image(content.replace(palette, small), tmp_path / "b")
 
 
 # --- what is passed over ----------------------------------------------------------------------------------------------

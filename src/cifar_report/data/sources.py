@@ -7,6 +7,7 @@ for downloads. Images are uint8 (n, channels, height, width), labels int64.
 import hashlib
 import io
 import itertools
+import re
 import stat
 import struct
 import tarfile
@@ -35,6 +36,11 @@ CIFAR10_MD5 = "c58f30108f718f92721af3b95e74349a"  # published at https://www.cs.
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 # Pillow goes by content, not by ending, and has readers that start other programs (EPS).
 IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
+# How a file of each of them begins.
+IMAGE_STARTS = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n|BM....\0\0\0\0|GIF8[79]a|P[1-6]\s|II\*\0|MM\0\*|RIFF....WEBP", re.DOTALL
+)
+ORIENTATION, COLOUR_MAP = 274, 320  # tags of TIFF, the first of EXIF too
 # What systems put beside images unasked, besides names that begin with a dot.
 SYSTEM_FILES = ("__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "system volume information")
 
@@ -215,7 +221,11 @@ def _decoded(content: bytes, name: str, like: _Image | None) -> UInt8[np.ndarray
 
     try:
         with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as image:
-            return _pixels(image, like)
+            pixels = _pixels(image, content, like)
+            # An MPO's others are known, and a TIFF has no end: what it names may lie anywhere.
+            if image.format not in ("MPO", "TIFF") and _is_followed(content):
+                raise InputError("expected one image, found another behind it; save the one you mean")
+            return pixels
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
     except Exception as error:  # Pillow's readers raise errors of many kinds on damaged files
@@ -223,7 +233,37 @@ def _decoded(content: bytes, name: str, like: _Image | None) -> UInt8[np.ndarray
         raise InputError(f"{name}: expected an image, found a damaged file ({reason}); replace or remove it") from error
 
 
-def _pixels(image: "ImageFile", like: _Image | None) -> UInt8[np.ndarray, "channels height width"]:
+def _is_followed(content: bytes) -> bool:
+    """Whether a file holds an image to its end, and behind it another, which a reader may or may not look for.
+
+    Images within an image, such as a photo's preview, follow nothing that is whole.
+    """
+    from PIL import Image
+
+    for start in IMAGE_STARTS.finditer(content, 1):
+        try:
+            with Image.open(io.BytesIO(content[start.start() :]), formats=IMAGE_FORMATS):
+                pass
+            with Image.open(before := io.BytesIO(content[: start.start()]), formats=IMAGE_FORMATS) as image:
+                image.verify()  # which knows where a PNG ends
+            with Image.open(before, formats=IMAGE_FORMATS) as image:
+                image.load()
+            return True
+        except Exception:  # Pillow's readers raise errors of many kinds
+            continue
+    return False
+
+
+def _states_orientation_elsewhere(image: "ImageFile") -> bool:
+    """Whether Pillow would turn an image by what stands in XMP or in text, where EXIF says otherwise or nothing."""
+    from PIL import Image
+
+    taken, own = image.getexif().get(ORIENTATION, 1), Image.Exif()
+    own.load(image.info.get("exif", b""))
+    return taken != getattr(image, "tag_v2", own).get(ORIENTATION, 1)  # type: ignore[no-any-return]
+
+
+def _pixels(image: "ImageFile", content: bytes, like: _Image | None) -> UInt8[np.ndarray, "channels height width"]:
     """The colours that an opened image stores, turned as its EXIF orientation says; refused where they depend on more.
 
     They are taken for sRGB: colour profiles (ICC), gamma and chromaticities are not applied. Of an MPO, a camera's JPEG
@@ -234,7 +274,9 @@ def _pixels(image: "ImageFile", like: _Image | None) -> UInt8[np.ndarray, "chann
     layout = str(image.tile[0].args) if image.tile else ""  # as the file has the pixels, before they are decoded
     if image.mode[0] in "IF":
         raise InputError(f"expected 8 bits a channel, found more (mode {image.mode}); convert the image")
-    if getattr(image, "is_animated", False) and image.format != "MPO":
+    # Of one that says it is an animation, Pillow takes what lies around a small frame for black.
+    moving = image.get_format_mimetype() == "image/apng" or (content[12:16] == b"VP8X" and content[20] & 2)
+    if moving or (getattr(image, "is_animated", False) and image.format != "MPO"):
         raise InputError("expected one image, found an animation or pages; save the one you mean")
     if image.format == "GIF":
         assert image.fp
@@ -242,8 +284,16 @@ def _pixels(image: "ImageFile", like: _Image | None) -> UInt8[np.ndarray, "chann
         screen = struct.unpack("<HH", image.fp.read(4))  # GIF89a, section 18; Pillow makes room for a larger frame
         if image.tile[0].extents != (0, 0, *screen):
             raise InputError("expected a frame that covers the GIF's screen, found another; save it as PNG")
+    if image.mode[0] == "P" and 0 < max(getattr(image, "tag_v2", {}).get(COLOUR_MAP, [0])) < 256:
+        raise InputError(
+            "expected colours of 16 bits in a TIFF's palette, found 8, which readers differ in; convert it"
+        )
     width, height = (like.pixels.shape[2], like.pixels.shape[1]) if like else image.size
     if set(image.size) == {width, height}:  # another size is not worth the decoding
+        if _states_orientation_elsewhere(image):
+            raise InputError(
+                "expected an orientation in EXIF, found it in XMP or text, which few viewers heed; turn it"
+            )
         ImageOps.exif_transpose(image, in_place=True)
     if like and image.size != (width, height):
         raise InputError(
