@@ -264,7 +264,10 @@ def _record(path: Path) -> dict[str, Any]:
     run = read_record(path)
     if missing := [name for name in NEEDED if name not in run]:
         raise InputError(f"{path}: '{missing[0]}' is missing; train it again")
-    checked(partial(StoredRecord.model_validate, extra="forbid"), run, str(path))
+    try:
+        checked(partial(StoredRecord.model_validate, extra="forbid"), run, str(path))
+    except InputError as error:
+        raise InputError(f"{error}; remove the key, or use the checkout that trained it") from None
     if "kind" not in run["settings"]:
         raise InputError(f"{path}: settings: 'kind' is missing; train it again")
     if not {*RUN_FILES[:2]} <= set(run["digests"]) <= set(RUN_FILES):
