@@ -6,12 +6,14 @@ import errno
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import chaos
@@ -156,23 +158,32 @@ def test_damaged_records_of_snakemake_are_removed_and_made_again(study):
     assert study.digests() == before
 
 
-@pytest.mark.parametrize("kind", ["folder", "pipe", "dangling link", "records"])
-def test_what_is_no_lock_and_no_folder_of_records_is_named(study, kind):
-    path = study.folder / ("results/.records" if kind == "records" else ".snakemake/locks/7.output.lock")
+PLACES = {
+    "results/.records": Path.touch,
+    ".snakemake/locks/7.output.lock": os.mkfifo,
+    ".snakemake/locks/8.output.lock": Path.mkdir,
+    ".snakemake/locks/9.input.lock": lambda path: path.symlink_to("nowhere"),
+    "results/chaos/logs": Path.touch,
+    "results/chaos/tables": lambda path: path.symlink_to("nowhere"),
+    "results/chaos/runs/mlp-numpy": Path.touch,
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_what_lies_in_the_place_of_a_folder_or_a_lock_is_named(study, place):
+    path = study.folder / place
+    kept = path.with_name(f"{path.name}.kept")
     path.parent.mkdir(exist_ok=True)
-    if kind == "records":
-        path.rename(path.with_name("kept"))
-    {"folder": path.mkdir, "pipe": partial(os.mkfifo, path), "records": path.touch}.get(
-        kind, partial(path.symlink_to, "nowhere")
-    )()
-    code, printed = forked.snakemake(
-        study.folder, ["-n", "--cores", "1", "--configfile", "config/demo.yaml", study.overlay]
-    )
-    path.rmdir() if kind == "folder" else path.unlink()
-    if kind == "records":
-        path.with_name("kept").rename(path)
+    if path.is_dir():
+        path.rename(kept)
+    PLACES[place](path)
+    arguments = ["-n", "--cores", "1", "--configfile", "config/demo.yaml", study.overlay]
+    code, printed = forked.snakemake(study.folder, arguments)
+    path.rmdir() if path.is_dir() else path.unlink()
+    if kept.exists():
+        kept.rename(path)
     assert code == 1 and "Traceback" not in printed
-    assert f"{path.relative_to(study.folder)}: expected a " in printed and "found something else; remove it" in printed
+    assert re.search(rf"^{re.escape(place)}: expected a .*, found something else; remove it$", printed, re.MULTILINE)
 
 
 def test_a_damaged_checkpoint_is_not_gone_on_from(dataset, tmp_path, monkeypatch, capsys):

@@ -341,8 +341,17 @@ def test_integers_and_floats_are_one_setting():
 
 def test_a_results_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "results").write_text("a file stands in the way")
-    with pytest.raises(InputError, match="expected a folder to write results to"):
+    with pytest.raises(InputError, match=re.escape(f"{tmp_path}/results: expected a folder to write results to")):
         plan.write(load(), {}, tmp_path / "results" / "cifar10")
+
+
+def test_a_path_that_is_too_long_is_named(tmp_path):
+    path = "a" * 300
+    study = load(
+        {"datasets": {"own": {"source": "image-folder", "path": path}}, "dataset": "own", "report": {"title": "a"}}
+    )
+    with pytest.raises(InputError, match=f"^{path}: expected to read it, .*, found File name too long"):
+        plan.write(study, {}, tmp_path / "results/own/plan")
 
 
 def test_plan_files_are_rewritten_only_when_they_change(tmp_path):

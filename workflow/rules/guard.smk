@@ -2,8 +2,10 @@
 #
 # One Snakemake at a time works on a study. It holds an flock for its life, which ends with the process however that
 # ends: such a lock is never stale. Snakemake's own lock files are: they outlive `kill -9`.
+import glob
 import json
 import os
+import re
 import shutil
 import socket
 
@@ -196,6 +198,27 @@ def check_folders():
             raise InputError(
                 f"{path}: expected a folder, which Snakemake keeps its records in, found something else; remove it"
             )
+
+
+def check_places():
+    """Refuses what lies in the place of a folder that some rule writes to, once all rules are read.
+
+    Raises:
+        WorkflowError: the message names it.
+    """
+    files = [
+        str(file)
+        for rule in workflow.rules
+        for file in (*rule.output, *rule.log, rule.benchmark)
+    ]
+    folders = {str(folder) for file in files for folder in Path(file).parents}
+    # Beside a trial's folder lie files of its search.
+    for folder in sorted(each for each in folders if "{trial" not in each):
+        for path in glob.glob(re.sub(r"\{[^}]*\}", "*", folder)):
+            if not INNER and not os.path.isdir(path):
+                raise WorkflowError(
+                    f"{path}: expected a folder of the study, found something else; remove it"
+                )
 
 
 def drop_damaged_records():

@@ -290,7 +290,7 @@ def take_lock(path: Path, wait: bool = True) -> IO[bytes] | None:
             return None
         except OSError as error:
             if error.errno in (errno.EEXIST, errno.ENOTDIR):  # of a link to nothing, too
-                raise InputError(f"{error.filename}: expected a folder, found something else; remove it") from error
+                raise InputError(f"{blocked(error)}: expected a folder, found something else; remove it") from error
             if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
                 raise InputError(
                     f"{path}: expected a file to lock, found a link, another name of a file, a pipe or a folder; "
@@ -306,6 +306,14 @@ def take_lock(path: Path, wait: bool = True) -> IO[bytes] | None:
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 return file
         file.close()
+
+
+def blocked(error: OSError) -> Path | None:
+    """What lies in the place of a folder on the way to the file that an error names; None where all are folders."""
+    path = Path(error.filename or "")
+    return next(
+        (place for place in (*reversed(path.parents), path) if os.path.lexists(place) and not place.is_dir()), None
+    )
 
 
 def lock_holder(path: Path) -> str:
@@ -360,7 +368,7 @@ def _keep_digest(path: Path, content: Path) -> None:
             place.parent.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError) as error:
             raise InputError(
-                f"{error.filename}: expected a folder, in which digests are kept, found something else; remove it, "
+                f"{blocked(error)}: expected a folder, in which digests are kept, found something else; remove it, "
                 "then call Snakemake with --forceall: runs come from the store, and all else is made again"
             ) from error
         if place.is_dir():

@@ -4,6 +4,7 @@ Parsing the Snakefile writes them, each only where its content changed. They are
 the jobs run again whose settings or code changed; touched files, comments and a lost `.snakemake/` rerun nothing.
 """
 
+import errno
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import yaml
 
 from cifar_report.base.errors import InputError
-from cifar_report.base.files import keep_digest, read_json, read_yaml, sha256, to_json, write_text_if_changed
+from cifar_report.base.files import blocked, keep_digest, read_json, read_yaml, sha256, to_json, write_text_if_changed
 from cifar_report.data import datasets
 from cifar_report.data.archives import listing, located
 from cifar_report.study.config import Search, Study, check_data
@@ -93,7 +94,15 @@ def write(study: Study, config: dict[str, Any], folder: Path) -> None:
         for name, document in plans.items():
             write_text_if_changed(folder / f"{name}.json", to_json(document))
     except OSError as error:
-        raise InputError(f"{folder}: expected a folder to write results to, found {error.strerror}") from error
+        named = Path(error.filename or folder)
+        place = error.errno in (errno.EEXIST, errno.ENOTDIR) and blocked(error)
+        if place or named.is_relative_to(folder.parents[1]):
+            raise InputError(
+                f"{place or folder}: expected a folder to write results to, found {error.strerror}"
+            ) from error
+        raise InputError(
+            f"{named}: expected to read it, as the configuration names it, found {error.strerror}"
+        ) from error
 
 
 def _prepared(folder: Path) -> dict[str, Any]:
