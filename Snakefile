@@ -45,7 +45,6 @@ except InputError as error:
 
 
 shell.executable(str(Path(workflow.basedir, "workflow/scripts/bash")))
-os.environ["CIFAR_REPORT_SOURCES"] = str(Path(studies.__file__).resolve().parents[2])
 
 
 onstart:

@@ -17,12 +17,17 @@ from cifar_report.base import files, records
 LOCKS = (Path(RESULTS, ".lock"), Path("results/.locks", STUDY.name))
 # The one that was tried last, and so the one that another process holds, if one does.
 LOCK = LOCKS[0]
-PARENT = "CIFAR_REPORT_PARENT"  # see workflow/scripts/bash
+# What workflow/scripts/bash reads of this Snakemake.
+PARENT = "CIFAR_REPORT_PARENT"
+SOURCES = "CIFAR_REPORT_SOURCES"
 # A Snakemake that a job of another runs, for the HTML report or on a cluster: the lock is with that other one.
 INNER = not workflow.is_main_process or os.environ.get(PARENT, str(os.getpid())) != str(
     os.getpid()
 )
-os.environ[PARENT] = str(os.getpid())
+os.environ |= {
+    PARENT: str(os.getpid()),
+    SOURCES: str(Path(studies.__file__).resolve().parents[2]),
+}
 
 
 def hold_lock():
