@@ -643,6 +643,7 @@ def test_snakemake_reruns_nothing_once_all_is_as_it_was(study):
 def test_a_forgotten_variant_is_trained_again_though_the_report_is_there(study, tmp_path):
     subprocess.run(["cp", "-a", f"{study}/.", tmp_path], check=True)
     results = tmp_path / "results/small"
+    (tmp_path / "store").mkdir()
     assert main(["forget", "mlp-numpy", "--results", str(results), "--store", str(tmp_path / "store")]) == 0
     assert jobs_of(tmp_path) == with_readers({"mlp-numpy"})
 
