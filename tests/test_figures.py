@@ -477,6 +477,7 @@ def test_models_shown_in_detail_are_those_named_else_one_a_family(runs):
     assert main_models(["mlp-numpy", "vgg"], runs) == ["mlp-numpy", "vgg"]
     assert main_models([], runs) == ["mlp-tuned", "vgg"]
     assert main_models(["mlp-hot"], runs) == ["mlp-tuned", "vgg"]  # it has no completed run
+    assert main_models([], {"mlp-hot": runs["mlp-hot"]}) == []
 
 
 def test_logits_of_another_test_split_are_refused(study, tmp_path):

@@ -44,6 +44,9 @@ KILLERS = Path(__file__).with_name("killers.json")
 TESTS = ("tests/equations", "tests/test_erratum.py")
 SLOW = 20  # seconds of the processor, beyond which a test is left out
 SECONDS = 30  # beyond ten times what a test takes, after which a mutant counts as killed
+BUDGET = (
+    60  # seconds of the processor for all tests of a mutant: a survivor of a function that all use would run them all
+)
 MEMORY = 4 << 30  # bytes, beyond what the tests take
 
 
@@ -141,8 +144,11 @@ class Mutation:
         if mutant.defaults:
             target.__defaults__, target.__kwdefaults__ = mutant.defaults
         forget()
+        begun = time.process_time()
         for i in tests:
             used, allowed = time.process_time(), math.ceil(SECONDS + 10 * seconds[i])
+            if used - begun > BUDGET:
+                break
             resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(used) + allowed, resource.RLIM_INFINITY))
             signal.alarm(4 * allowed)  # where it waits for what never comes
             self._test(session, i)
@@ -312,7 +318,8 @@ def sample_report(killers: dict[Mutant, str], reasons: dict[str, str], minutes: 
         "those of [the equations](mutants.md), of which all are run, and those [left out](#left-out). Of the others",
         "a fixed sample is run, of each room its share: the mutants whose names have the smallest SHA-256, so that a",
         "change of one function moves no mutant of another. A mutant is killed where a test that executes its",
-        f"function fails, or takes ten times as long and {SECONDS} seconds more.",
+        f"function fails, or takes ten times as long and {SECONDS} seconds more; the quick ones are run first, and",
+        f"after {BUDGET} seconds a mutant counts as one that survives.",
         "",
         "No mutants are made of the text of an error, of what is logged, of how paths are joined, of how a figure",
         "looks, and of what stands outside of functions. A test that starts another program is not run, since what",
