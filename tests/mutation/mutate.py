@@ -44,9 +44,8 @@ KILLERS = Path(__file__).with_name("killers.json")
 TESTS = ("tests/equations", "tests/test_erratum.py")
 SLOW = 20  # seconds of the processor, beyond which a test is left out
 SECONDS = 30  # beyond ten times what a test takes, after which a mutant counts as killed
-BUDGET = (
-    60  # seconds of the processor for all tests of a mutant: a survivor of a function that all use would run them all
-)
+# Seconds of the processor for all tests of a mutant: a survivor of what all tests execute would run them all.
+BUDGET = 60
 MEMORY = 4 << 30  # bytes, beyond what the tests take
 
 
