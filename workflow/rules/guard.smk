@@ -211,12 +211,12 @@ def check_places():
     Raises:
         WorkflowError: the message names it.
     """
-    files = [
+    written = [
         str(file)
         for rule in workflow.rules
         for file in (*rule.output, *rule.log, rule.benchmark)
     ]
-    folders = {str(folder) for file in files for folder in Path(file).parents}
+    folders = {str(folder) for file in written for folder in Path(file).parents}
     # Beside a trial's folder lie files of its search.
     for folder in sorted(each for each in folders if "{trial" not in each):
         for path in glob.glob(re.sub(r"\{[^}]*\}", "*", folder)):

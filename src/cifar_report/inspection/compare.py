@@ -96,7 +96,9 @@ def read(name: str) -> Side:
     about = _git("log", "-1", "--format=%cs %s", "--end-of-options", revision, name=name).strip()
     with tempfile.TemporaryDirectory() as scratch:
         with tarfile.open(fileobj=io.BytesIO(_git("archive", tree.decode(), name=name))) as archive:
-            archive.extractall(scratch, filter="data")
+            # Python before 3.11.4 has no filters, and takes no argument for one.
+            archive.extraction_filter = getattr(tarfile, "data_filter", None)
+            archive.extractall(scratch)
         try:
             return _read(name, about.decode(), Path(scratch))
         except InputError as error:

@@ -155,8 +155,8 @@ def publish(finished: Path, output: Path, request: Request, variant: str) -> Non
     for name in request.files if request.test else RUN_FILES[:1]:
         with (finished / name).open("rb") as source, atomic(output / name) as target:
             shutil.copyfileobj(source, target)
-    run = read_record(finished / "run.json")
-    write_text(output / "run.json", to_json({"variant": variant} | run | {"variant": variant}))
+    named = {"variant": variant}  # stands first, and wins over what the record says
+    write_text(output / "run.json", to_json(named | read_record(finished / "run.json") | named))
 
 
 def _train(request: Request, home: Path) -> None:
