@@ -55,6 +55,31 @@ def test_bf16_is_for_gpus_and_for_those_who_ask():
         assert found == wanted | {"vgg-record"}
 
 
+def test_each_stage_is_told_of_the_variants_it_is_about():
+    """Those that config.yaml names for it and that the study runs."""
+    change = {"run": ["mlp-numpy", "mlp-tuned", "mlp-best"], "shifts": {"variants": ["mlp-tuned", "vgg"]}}
+    told = plan.stage_settings(load(change))
+
+    def names(stage):
+        return [variant["name"] for variant in stage["variants"]]
+
+    assert names(told["shifts"]) == told["figures"]["shifted"] == ["mlp-tuned"]
+    assert names(told["events"]) == [] and names(told["summarise"]) == change["run"]
+    assert names(plan.stage_settings(load(change | {"tensorboard": True}))["events"]) == change["run"]
+    assert [(name, told["search"][name]["method"]) for name in sorted(told["search"])] == [
+        ("mlp-best-without", "list"),
+        ("mlp-grid", "grid"),
+    ]
+
+
+def test_a_list_tries_its_values_in_the_order_in_which_they_stand():
+    configurations = {"high": {"learning_rate": 0.3}, "low": {"learning_rate": 0.1}, "mid": {"learning_rate": 0.2}}
+    change = {"search": {"mlp-best-without": {"configurations": configurations}}}
+    whole = written(change)
+    whole["search"]["mlp-best-without"]["configurations"] = configurations
+    assert config.load(whole).searches["mlp-best-without"].grid == {"learning_rate": [0.3, 0.1, 0.2]}
+
+
 WRONG = {
     "variants.mlp-numpy.stepz": "did you mean 'steps'",
     "variants.mlp-numpy.steps=-5": "variants.mlp-numpy.steps: -5",
@@ -128,6 +153,8 @@ WRONG = {
     "search.mlp-best-without.configurations.Whole={}": "a name is small letters and digits",
     "ablations=[mlp-grid]": "ablations: 'mlp-grid' is no list of configurations",
     "recipes=[vgg-recipes]": "recipes: 'vgg-recipes' is not among the searches; did you mean 'vgg-160k-recipes'",
+    "recipes=[zzz]": "'zzz' is not among the searches; there are mlp-best-without, mlp-grid, mlp-halving, ",
+    "search.mlp-halving.settings={steps: 8}": "search.mlp-halving.rungs: 3, but 8 steps cannot be reduced so often",
     "search.mlp-halving.seeds=[5, 6]": "search.mlp-halving.seeds: [5, 6], but successive halving has one seed",
     "search.mlp-grid.grid=[{setting: dropout, low: 0, high: 0.5}]": "grid.dropout: is a range, but a grid has values",
     "search.mlp-halving.trials=8": "search.mlp-halving.trials: 8, but 3 rungs, each for one in 3, need 9",

@@ -488,3 +488,16 @@ def test_a_run_in_the_place_of_another_is_refused(study, tmp_path):
     shutil.copytree(tmp_path / "runs/a/seed-0", tmp_path / "runs/a/seed-1", dirs_exist_ok=True)
     with pytest.raises(InputError, match=r"expected seed 1 of a, .* found seed 0 of a"):
         load_runs(tmp_path / "runs", VARIANTS)
+
+
+@pytest.mark.parametrize("other", [[], {}], ids=["list", "dictionary"])
+@pytest.mark.parametrize("name", ["runs/a/seed-0/run.json", "dataset/dataset.json"])
+def test_a_list_or_a_dictionary_in_place_of_any_value_is_fine_or_refused(study, name, other):
+    """No draw is needed to come upon what cannot be a key of a dictionary."""
+    path, told = study / name, Counter()
+    whole = json.loads(path.read_text())
+    for *parents, last in filter(None, places(whole)):
+        document = copy.deepcopy(whole)
+        at(document, parents)[last] = other
+        refused_or_fine(study, path, json.dumps(document).encode(), told)
+    assert told["refused"] > 10

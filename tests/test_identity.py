@@ -648,3 +648,9 @@ def test_runs_of_other_code_are_told_before_anything_trains(dataset, tmp_path):
         variants={"mlp": dataclasses.replace(variant, settings=variant.settings | {"steps": 999})}, searches={}
     )
     assert plan.superseded(longer, tmp_path) == (0, 0)
+    # A halving counts what it may have drawn: its own settings but for those that it chooses.
+    base = SETTINGS.full() | {"steps": 999}
+    drawing = SimpleNamespace(base=base, grid={"learning_rate": {"low": 0.1, "high": 1}}, seeds=(0,), trials=dict)
+    assert plan.superseded(SimpleNamespace(variants={}, searches={"s": drawing}), tmp_path) == (1, 90.0)
+    drawing.base = base | {"batch_size": base["batch_size"] + 1}
+    assert plan.superseded(SimpleNamespace(variants={}, searches={"s": drawing}), tmp_path) == (0, 0)

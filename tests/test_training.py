@@ -19,7 +19,7 @@ from torch import nn
 
 from cifar_report.data import datasets
 from cifar_report.models.numpy_nn.sgd import SGD
-from cifar_report.models.torch_nn import vgg
+from cifar_report.models.torch_nn import mlp, vgg
 from cifar_report.runs import checkpoints, machine, store
 from cifar_report.study.identity import run_identity
 from cifar_report.training import loop, numpy_trainer, torch_trainer
@@ -173,6 +173,26 @@ def test_seconds_are_those_of_training_alone_and_go_on_after_a_checkpoint(datase
     for checkpoint in (None, 20):  # 5 stretches of 10 steps, and an evaluation before each and after the last
         history = loop.train(MLP, 0, arrays, checkpoint and saved[checkpoint], save).history
         assert (history.training_seconds, history.evaluation_seconds) == (5, 6)
+
+
+def test_a_trainer_sets_what_the_arithmetic_of_a_gpu_follows(monkeypatch):
+    """As PyTorch documents it for TF32, and for matrix products that are the same every time."""
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    data = np.zeros((200, 3, 2, 2), np.uint8), np.zeros(200, np.int64), 2
+    for precision, is_exact, products in (("tf32", True, "high"), ("float32", False, "highest")):
+        changed = dataclasses.replace(MLP, kind="torch-mlp", precision=precision, deterministic=is_exact)
+        torch_trainer.Trainer(mlp.build, changed, *data, seed=0)
+        assert torch.get_float32_matmul_precision() == products
+        assert torch.backends.cudnn.allow_tf32 == (precision == "tf32")
+        assert torch.are_deterministic_algorithms_enabled() == is_exact
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+
+
+def test_a_checkpoints_digest_does_not_depend_on_the_order_of_its_arrays():
+    state = {"b": np.ones(2), "a": np.zeros(3)}
+    assert loop.checkpoint_digest(1, state, loop.History()) == loop.checkpoint_digest(
+        1, dict(sorted(state.items())), loop.History()
+    )
 
 
 def test_a_record_tells_what_a_run_took_and_saw(dataset, tmp_path, monkeypatch):

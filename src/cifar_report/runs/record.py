@@ -92,12 +92,12 @@ class StoredRecord(_Part):
     @field_validator("settings")
     @classmethod
     def _of_their_types(cls, settings: dict[str, Any] | None) -> dict[str, Any] | None:
-        if settings and settings.get("kind", next(iter(KINDS))) not in KINDS:
-            raise refused(f"kind: {settings['kind']!r}, expected one of {', '.join(KINDS)}")
         for name, value in (settings or {}).items():
             kind = list[int] if TYPES.get(name) == tuple[int, ...] else TYPES.get(name, Any)
             if not _fits(kind, value):
                 raise refused(f"{name}: {value!r}, expected a value of the type {kind}")
+        if settings and settings.get("kind", next(iter(KINDS))) not in KINDS:
+            raise refused(f"kind: {settings['kind']!r}, expected one of {', '.join(KINDS)}")
         return settings
 
 

@@ -287,7 +287,6 @@ def _ancestor(document: StudyDocument, name: str) -> str | None:
 
 
 def _search(document: StudyDocument, name: str) -> Search:
-    _one_of(document.search, name, "search", "searches")
     entry = document.search[name]
     merged = _merged(document, entry.like, f"search.{name}.like")
     base = {k: v for k, v in merged.items() if k in SETTINGS} | entry.settings.given() | {"train_on": "train"}
