@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import math
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,7 @@ from cifar_report.cli import main
 from cifar_report.inspection.verify import verify
 from cifar_report.rendering import tables
 from cifar_report.rendering.latex import escape
-from cifar_report.runs.finished import load_run
+from cifar_report.runs.finished import against_labels, load_run
 from cifar_report.study.settings import NEUTRAL
 
 CURVE = "step,samples_seen,split,loss,accuracy\n0,0,train,2.3,0.1\n"
@@ -205,6 +206,29 @@ def test_a_torn_run_is_named(tmp_path):
     (tmp_path / "mlp/curve.csv").write_text("step,loss\n")
     with pytest.raises(InputError, match="expected the columns"):
         load_run(tmp_path / "mlp")
+    (tmp_path / "mlp/curve.csv").write_text(CURVE.splitlines()[0] + "\n")
+    with pytest.raises(InputError, match="expected a row a step and split"):
+        load_run(tmp_path / "mlp")
+    (tmp_path / "mlp/run.json").write_text(json.dumps(json.loads(record) | {"settings": {"steps": "6"}}))
+    with pytest.raises(InputError, match=r"run\.json.*steps: '6', expected a value of the type <class 'int'>"):
+        load_run(tmp_path / "mlp")
+
+
+@pytest.mark.parametrize(
+    ("first", "loss", "same"),
+    [
+        (0, math.log(2), True),  # hence of two equal logits, in nats
+        (0, None, False),
+        (math.nan, None, True),
+        (math.nan, 2e6, True),
+        (math.nan, 5.0, False),
+    ],
+)
+def test_logits_are_held_against_the_loss(first, loss, same):
+    """No loss is told of a run that diverged, or one beyond a million."""
+    logits = np.array([[first, 0]], np.float32)
+    told = against_labels(logits, {"loss": loss, "accuracy": 1.0}, np.array([0]), (1, 2))
+    assert (told == "") is same
 
 
 def test_latex_specials_are_escaped():

@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import http.server
 import io
+import itertools
 import json
 import os
 import pickle
@@ -307,6 +308,16 @@ def test_too_many_entries_are_refused(tmp_path, packed, monkeypatch):
     refused(path, f"at most {entries - 1} entries", "use fewer")
 
 
+def test_a_folder_without_end_is_refused(tmp_path, monkeypatch):
+    """Its names are not all kept."""
+    (tmp_path / "a").touch()
+    names = itertools.repeat(tmp_path / "a", 10)
+    monkeypatch.setitem(archives.LIMITS, "entries", 3)
+    monkeypatch.setattr(archives, "_below", lambda path: names)
+    refused(tmp_path, "at most 3 entries")
+    assert len(list(names)) == 6
+
+
 @pytest.mark.parametrize("wide", [False, True], ids=["zip", "zip64"])
 def test_a_zip_of_ten_million_entries_is_refused_unread(tmp_path, wide):
     """Its directory is announced, and would be 610 MB; the file is sparse."""
@@ -427,8 +438,12 @@ def test_a_damaged_header_does_not_end_a_tar(tmp_path):
 
 def test_what_follows_the_end_is_refused(tmp_path):
     path = tarred(tmp_path / "x.tar", FILES)
-    path.write_bytes(path.read_bytes() * 2)
-    refused(path, "more follows after its end")
+    whole = path.read_bytes()
+    for more in (whole, bytes(3 << 19)):
+        path.write_bytes(whole + more)
+        refused(path, "more follows after its end")
+    path.write_bytes(whole + bytes(1 << 19))
+    assert_right(read(path))
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "BMP", "PPM", "TIFF", "WEBP"])

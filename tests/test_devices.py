@@ -2,6 +2,10 @@
 
 import dataclasses
 import os
+import platform
+import resource
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -125,6 +129,71 @@ def test_jobs_spread_over_the_gpus(monkeypatch, tmp_path):
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "6" and len(devices._held) == 4
     for file in devices._held:
         file.close()
+
+
+@pytest.fixture
+def system(monkeypatch, tmp_path):
+    """Writes a file of the system, which holds nothing else."""
+
+    def write(name, text=""):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+
+    monkeypatch.setattr(machine, "Path", lambda name: tmp_path / name.lstrip("/"))
+    return write
+
+
+@pytest.mark.parametrize(("chosen", "visible"), [(None, True), ("0", True), ("", False), ("-1", False)])
+def test_a_gpu_is_seen_unless_it_is_hidden(system, monkeypatch, chosen, visible):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if chosen is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+    assert not machine.gpu_visible()
+    system("dev/nvidia0")
+    assert machine.gpu_visible() is visible
+
+
+def test_the_processor_is_named(system, monkeypatch):
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    monkeypatch.setattr(platform, "processor", lambda: "")
+    assert machine.cpu_name() == "aarch64"
+    monkeypatch.setattr(platform, "processor", lambda: "arm")
+    assert machine.cpu_name() == "arm"
+    system("proc/cpuinfo", "processor\t: 0\n")
+    assert machine.cpu_name() == "aarch64"
+    system("proc/cpuinfo", "processor\t: 0\nmodel name\t: A: 2 GHz\nmodel name\t: B\n")
+    assert machine.cpu_name() == "A: 2 GHz"
+
+
+def test_the_peak_of_memory_is_what_the_system_tells(system, monkeypatch):
+    """In KiB, and where it tells none, that of the whole life of the process."""
+    monkeypatch.setattr(resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=3000))
+    assert machine.peak_memory_mb() == 3.072
+    system("proc/self/status", "VmPeak:\t 9000 kB\nVmHWM:\t 2000 kB\n")
+    assert machine.peak_memory_mb() == 2.048
+
+
+@pytest.mark.parametrize("used", [True, False])
+def test_a_gpu_that_is_used_counts_its_memory_anew(system, monkeypatch, used):
+    called = []
+    cuda = SimpleNamespace(
+        is_initialized=lambda: used,
+        empty_cache=lambda: called.append("freed"),
+        reset_peak_memory_stats=lambda: called.append("reset"),
+    )
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
+    machine.forget_peaks()
+    assert called == (["freed", "reset"] if used else [])
+
+
+def test_a_run_is_told_of_what_computed_it_alone(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    told = machine.environment("numpy-mlp")
+    assert set(told["versions"]) == {"python", "numpy"} and told["device"]["type"] == "cpu"
+    told = machine.environment("torch-mlp")
+    assert told["versions"]["torch"] == torch.__version__.partition("+")[0]
+    assert (told["device"]["type"], told["device"]["gpu"]) == ("cuda", "a GPU")
 
 
 def test_what_a_run_guarantees():

@@ -241,6 +241,11 @@ def test_an_image_behind_another_is_refused(tmp_path, first, second):
         first_test_image(content, tmp_path)
 
 
+@pytest.mark.parametrize("start", [b"\xff\xd8\xff", b"GIF89a", b"P6 ", b"II*\0"])
+def test_what_begins_like_an_image_behind_one_is_none(tmp_path, start):
+    np.testing.assert_array_equal(first_test_image(saved(Image.fromarray(RAMP), "PNG") + start, tmp_path), RAMP)
+
+
 @pytest.mark.parametrize("form", ["JPEG", "WEBP", "PNG", "PNG, EXIF last", "TIFF", "BMP"])
 def test_what_begins_like_an_image_within_an_image_is_none(tmp_path, form):
     """A photo's preview in its EXIF, which may stand behind the pixels; a TIFF of JPEG's strips; a chance."""
@@ -321,6 +326,8 @@ def test_a_tiff_with_a_palette_of_8_bits_is_refused(tmp_path):
     small = struct.pack("<768H", *(value >> 8 for (value,) in struct.iter_unpack("<H", palette)))
     with pytest.raises(InputError, match=r"test/ant/0\.png: expected colours of 16 bits in a TIFF's palette"):
         first_test_image(content.replace(palette, small), tmp_path / "b")
+    dark = struct.pack("<768H", *(min(value, 256) for (value,) in struct.iter_unpack("<H", palette)))
+    assert first_test_image(content.replace(palette, dark), tmp_path / "c").max() == 1
 
 
 # --- what is passed over ----------------------------------------------------------------------------------------------
@@ -379,6 +386,8 @@ def test_a_folder_that_may_not_be_read_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "scandir", denied)
     with pytest.raises(InputError, match=r"cannot be read to its end .*Permission denied.*train/ant"):
         prepared(path, tmp_path)
+    # The plan, which is written before, takes it for empty: 9 images, 6 folders and the one that holds all.
+    assert archives.listing(path)["entries"] == 16
 
 
 # --- names from other systems -----------------------------------------------------------------------------------------
@@ -601,6 +610,12 @@ def test_a_tar_that_holds_a_zip_is_a_tar(tmp_path):
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
     assert prepared(tmp_path / "x", tmp_path).counts["train"] == 6
+
+
+def test_what_is_no_archive_is_refused(tmp_path):
+    (tmp_path / "x").write_bytes(PLAIN)
+    with pytest.raises(InputError, match="it is neither a tar nor a zip"):
+        prepared(tmp_path / "x", tmp_path)
 
 
 def test_a_zip_that_unpacks_to_more_than_it_says_is_refused(tmp_path):

@@ -151,6 +151,9 @@ def test_every_trial_is_listed_with_its_curve_and_the_last_rung_is_selected(whol
         curve = pd.read_csv(folder / row.curve)
         last = curve[(curve["split"] == "validation") & (curve["step"] == row.step)]
         assert last["accuracy"].item() == row.validation_accuracy
+        home = (folder / row.curve).parent
+        assert {file.name for file in home.iterdir()} == {"curve.csv", "run.json"}
+        assert json.loads((home / "run.json").read_text())["variant"] == f"small-{row.trial[:6]}"
     assert list(table["selected"]) == [False] * 12 + [True] and set(table["seed"]) == {7}
     chosen = yaml.safe_load(selected)["settings"]
     assert set(chosen) == set(GRID) and chosen["learning_rate"] == table["learning_rate"].iloc[-1]
@@ -179,7 +182,9 @@ def test_killed_and_resumed_finds_the_same(whole, data, tmp_path):
 
 
 def test_a_last_batch_may_be_smaller():
-    assert len(search(PLAN | {"halving": PLAN["halving"] | {"trials": 8}}, graded)[0]) == 8
+    batches = []
+    search(PLAN | {"halving": PLAN["halving"] | {"trials": 8}}, lambda trials: batches.append(trials) or graded(trials))
+    assert [len(batch) for batch in batches[:3]] == [3, 3, 2]
 
 
 def test_what_diverged_counts_as_no_accuracy_whatever_its_own_is():

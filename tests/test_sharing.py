@@ -2,9 +2,12 @@
 
 import dataclasses
 import fcntl
+import itertools
 import json
 import subprocess
 import sys
+import time
+from types import SimpleNamespace
 
 import pytest
 from runs import requested, settings
@@ -42,15 +45,26 @@ def test_a_shared_process_makes_the_same_files(dataset, tmp_path):
             assert (alone / file).read_bytes() == (shared[seed] / file).read_bytes(), (seed, file)
 
 
-def test_no_more_are_trained_than_may_share(dataset, tmp_path, monkeypatch):
+def test_no_more_are_trained_than_may_share(dataset, tmp_path, monkeypatch, capsys):
     runs = seeds(4, dataset)
     Store(tmp_path).share(runs[0], runs, 2)
+    assert "already trained" not in capsys.readouterr().out
     assert set(finished(tmp_path)) == {0, 1}
     Store(tmp_path).share(runs[0], runs, 2)  # there already: nothing is trained
     assert set(finished(tmp_path)) == {0, 1}
     monkeypatch.setattr(store, "SHORT_RUN", 0.0)  # runs that are not short stay apart
     Store(tmp_path).share(runs[2], runs, 4)
     assert set(finished(tmp_path)) == {0, 1, 2}
+
+
+@pytest.mark.parametrize(("seconds", "together"), [(59, 3), (61, 1)])
+def test_runs_of_less_than_a_minute_share_a_process(dataset, tmp_path, monkeypatch, seconds, together):
+    """By a clock on which each takes as long."""
+    clock = SimpleNamespace(monotonic=itertools.count(0, seconds).__next__, strftime=time.strftime)
+    monkeypatch.setattr(store, "time", clock)
+    runs = seeds(3, dataset)
+    Store(tmp_path).share(runs[0], runs, 3)
+    assert len(finished(tmp_path)) == together
 
 
 def test_what_another_process_trains_is_left_to_it(dataset, tmp_path):

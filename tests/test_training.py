@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from runs import obtain, settings
+from runs import obtain, requested, settings
 from torch import nn
 
 from cifar_report.data import datasets
@@ -196,21 +196,47 @@ def test_a_checkpoints_digest_does_not_depend_on_the_order_of_its_arrays():
 
 
 def test_a_record_tells_what_a_run_took_and_saw(dataset, tmp_path, monkeypatch):
-    """Of one that diverges after ten of 30 steps; the clock ticks once each time it is read."""
-    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=itertools.count().__next__))
+    """Of one that diverges after ten of 30 steps; the clock goes on by 0.1234567 s each time it is read."""
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=itertools.count(0, 0.1234567).__next__))
     monkeypatch.setattr(machine, "peak_memory_mb", lambda: 123.456)
     wild = dataclasses.replace(MLP, learning_rate=1e9, steps=30, batch_size=8)
     with np.errstate(all="ignore"):
         run = json.loads((obtain(wild, 0, dataset, tmp_path) / "run.json").read_text())
     assert (run["step"], run["samples_seen"], run["peak_memory_mb"]) == (10, 80, 123.5)
-    assert (run["seconds"], run["evaluation_seconds"]) == (1, 3)
+    assert (run["seconds"], run["evaluation_seconds"]) == (0.123, 0.37)
     images = {split: {"images": 100, "of": len(dataset.split(split)[1])} for split in datasets.SPLITS}
     assert run["evaluation_subsets"] == images and images["test"]["of"] > 100
     monkeypatch.setattr(
         numpy_trainer.Trainer, "peak_memory_mb", lambda self: 5.04
     )  # of a GPU's memory, where there is one
     run = json.loads((obtain(MLP, 0, dataset, tmp_path) / "run.json").read_text())
-    assert (run["peak_memory_mb"], run["samples_seen"], run["seconds"]) == (5.0, 50 * 32, 5)
+    assert (run["peak_memory_mb"], run["samples_seen"], run["seconds"]) == (5.0, 50 * 32, 0.617)
+
+
+def test_the_log_tells_speed_and_time_left(dataset, capsys):
+    history = SimpleNamespace(rows=[{"step": 10, "split": "train", "loss": 1.5, "accuracy": 0.25}])
+    history.training_seconds, history.evaluation_seconds = 4.0, 1.0
+    store._progress(requested(MLP, 0, dataset, "mlp"), 10, history)
+    assert "mlp  step 10/50  train 1.500 0.250  80 images/s  20 s left" in capsys.readouterr().out
+    history.training_seconds = 0.0
+    store._progress(requested(MLP, 0, dataset, "mlp"), 0, history)
+    assert "mlp  step 0/50    0 images/s  nan s left" in capsys.readouterr().out
+
+
+def test_a_run_that_is_not_whole_is_trained_anew(dataset, tmp_path, monkeypatch):
+    """Nothing is left of one that could not be written, nor of one without its run.json."""
+    write = store.write_record
+    monkeypatch.setattr(store, "write_record", lambda path, run: (_ for _ in ()).throw(OSError(28, "No space")))
+    with pytest.raises(OSError, match="No space"):
+        obtain(MLP, 0, dataset, tmp_path)
+    assert not list(tmp_path.glob("*/finished*"))
+    monkeypatch.setattr(store, "write_record", write)
+    finished = obtain(MLP, 0, dataset, tmp_path)
+    whole = {file.name: file.read_bytes() for file in finished.iterdir() if file.name != "run.json"}
+    (finished / "run.json").unlink()
+    (finished / "curve.csv").write_text("damaged")
+    assert obtain(MLP, 0, dataset, tmp_path) == finished
+    assert {file.name: file.read_bytes() for file in finished.iterdir() if file.name != "run.json"} == whole
 
 
 def test_the_peak_of_memory_counts_what_was_given_back():

@@ -224,7 +224,7 @@ def _zip_name(path: Path, info: zipfile.ZipInfo) -> str:
     none can tell. An image's own name then stays as the rule reads it, since it only orders images.
     """
     name = info.filename
-    if not info.flag_bits & UTF8_NAME and not name.isascii():
+    if not info.flag_bits & UTF8_NAME:
         try:
             name = name.encode("cp437").decode()
         except UnicodeDecodeError:

@@ -183,10 +183,9 @@ def read_curve(path: Path) -> pd.DataFrame:
     except (ValueError, TypeError, OverflowError) as error:
         raise InputError(f"{path}: expected a CSV file of the curve, found {error}; {_AGAIN}") from error
     sound = (
-        len(curve)
-        and isinstance(curve.index, pd.RangeIndex)
+        isinstance(curve.index, pd.RangeIndex)
         and curve["split"].isin(SPLITS).all()
-        and curve["step"].min() >= 0
+        and curve["step"].min() >= 0  # not where there is none
         and curve["step"].is_monotonic_increasing
         and curve["samples_seen"].is_monotonic_increasing
         and not curve.duplicated(["step", "split"]).any()

@@ -60,7 +60,7 @@ def cpu_model() -> str:
 
 def gpu_visible() -> bool:
     """Whether an NVIDIA GPU can be used, found out without importing torch (seconds)."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES", "unset") in ("", "-1"):
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
         return False
     # A container or the Windows subsystem may show the devices without the driver's folder.
     return (

@@ -29,7 +29,7 @@ from cifar_report.runs import checkpoints, devices, machine
 from cifar_report.runs.record import read_record, record_digest, write_record
 from cifar_report.study.config import check_data
 from cifar_report.study.identity import check_code, run_identity
-from cifar_report.study.kinds import KINDS, entries
+from cifar_report.study.kinds import KINDS
 from cifar_report.study.settings import NEUTRAL, Settings
 
 if TYPE_CHECKING:
@@ -165,7 +165,6 @@ def _train(request: Request, home: Path) -> None:
     settings, name, saved = request.settings, request.name, home / "checkpoint.safetensors"
     from cifar_report.training.loop import LARGEST_LOSS, train
 
-    entries(settings.kind)  # imported, so that the check sees all modules
     check_code(settings.kind, request.code, loaded=True)
     arrays = request.dataset.arrays(request.test)
     environment = machine.environment(settings.kind)
