@@ -80,6 +80,12 @@ def test_a_list_tries_its_values_in_the_order_in_which_they_stand():
     assert config.load(whole).searches["mlp-best-without"].grid == {"learning_rate": [0.3, 0.1, 0.2]}
 
 
+def test_a_range_may_be_of_a_number_that_can_be_none():
+    axes = [{"setting": "initial_std", "low": 0.001, "high": 0.1, "log": True}]
+    space = load({"search": {"mlp-halving": {"grid": axes}}}).searches["mlp-halving"].grid
+    assert space == {"initial_std": {"low": 0.001, "high": 0.1, "log": True}}
+
+
 WRONG = {
     "variants.mlp-numpy.stepz": "did you mean 'steps'",
     "variants.mlp-numpy.steps=-5": "variants.mlp-numpy.steps: -5",
