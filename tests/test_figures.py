@@ -9,6 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.axis import Axis
+from matplotlib.colors import to_rgb
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 from safetensors.numpy import save_file
 from scipy import special, stats
 from sklearn.metrics import confusion_matrix
@@ -24,7 +28,16 @@ from cifar_report.rendering.figures import catalogue, predictions
 from cifar_report.rendering.figures.accuracy import originals
 from cifar_report.rendering.figures.searches import batch_sizes, interactions, parallel, rungs, search_effects
 from cifar_report.rendering.figures.shifts import shift_losses
-from cifar_report.rendering.figures.style import SKY, VERMILLION, save, short_labels
+from cifar_report.rendering.figures.style import (
+    SKY,
+    VERMILLION,
+    new_figure,
+    nothing_drawn,
+    plain_number,
+    save,
+    scale_loss,
+    short_labels,
+)
 from cifar_report.rendering.figures.weights import SHADES, first_layer
 from cifar_report.runs.finished import load_runs
 from cifar_report.study.settings import Settings
@@ -232,11 +245,8 @@ def test_curves_are_the_means_over_completed_seeds_with_their_range(study, runs,
         np.testing.assert_allclose(lines(accuracy)[label], 100 * wanted.loc[split, ("accuracy", "mean")], rtol=1e-12)
     assert set(lines(accuracy)) == {"training", "test", "original, test"}
     np.testing.assert_allclose(lines(accuracy)["original, test"], 46.6)
-    band = loss.collections[0].get_paths()[0].vertices[:, 1]
-    assert (band.min(), band.max()) == (
-        wanted.loc["train", ("loss", "min")].min(),
-        wanted.loc["train", ("loss", "max")].max(),
-    )
+    band = pd.DataFrame(loss.collections[0].get_paths()[0].vertices).groupby(0)[1].agg(["min", "max"])
+    np.testing.assert_array_equal(band, wanted.loc["train", "loss"][["min", "max"]])
     ends = [line.get_xydata()[0] for line in loss.lines if len(line.get_xydata()) == 1]
     np.testing.assert_allclose(ends, [(30, wanted.loc[(split, 30), ("loss", "mean")]) for split in ("train", "test")])
     assert [text.get_text() for text in accuracy.texts] == ["1 of 3 runs diverged"]
@@ -376,6 +386,7 @@ def test_a_class_without_a_right_image_keeps_its_place(study, runs, styled):
         (["cat", "dog"], ["cat", "dog"]),
         (["a sparrowhawk", "a wren"], ["a sparrowh…", "a wren"]),
         (["automobile, red", "automobile, blue", "cat"], ["autom…, red", "autom… blue", "cat"]),
+        (["automobile 1 large", "automobile 2 large"], ["aut…1 large", "aut…2 large"]),
         (["x" * 20 + "1" + "y" * 20, "x" * 20 + "2" + "y" * 20], ["xxxxxxxxx…0", "xxxxxxxxx…1"]),
         (["x" * 20 + "1" + "y" * 20, "x" * 20 + "2" + "y" * 20, "xxxxxxxxx…1"], [f"xxxxxxxxx…{i}" for i in range(3)]),
     ],
@@ -395,6 +406,7 @@ def test_confusion_matrix_is_scikit_learns(runs, study, styled):
     assert [axes.get_title() for axes in panels] == ["VGG", "MLP"]
     for axes, (_, _, logits) in zip(panels, models, strict=True):
         shares = 100 * confusion_matrix(targets, logits.argmax(axis=1), labels=range(4), normalize="true")
+        np.testing.assert_allclose(axes.images[0].get_array(), np.sqrt(shares / 100))
         shown = {(round(t.get_position()[1]), round(t.get_position()[0])): t.get_text() for t in axes.texts}
         assert shown == {index: f"{share:.0f}" for index, share in np.ndenumerate(shares) if share > 0.5}
 
@@ -732,7 +744,8 @@ def test_what_is_said_of_batch_sizes(study, styled):
         "otherwise": f"hidden units {words}",
     }
     said = ", ".join(f"{end} with batches of {size}" for size, end in ends.items())
-    assert f"geometric means of 2 seeds, all else as selected. It ends at {said}." in drawing.caption
+    fate = f" {diverged} of {len(alike)} runs diverged." if diverged else ""
+    assert drawing.caption.endswith(f"geometric means of 2 seeds, all else as selected. It ends at {said}.{fate}")
     assert drawing.sources == ["search.csv", *(f"search/grid/{trial}/curve.csv" for trial in alike["trial"])]
     assert "every trial diverged" in batch_sizes("grid", table.assign(selected=False), study / "search/grid").caption
 
@@ -806,6 +819,8 @@ def test_what_is_said_of_samples_confusions_and_calibration(study, runs, styled)
     assert drawing.caption.endswith(
         f"Expected calibration error: {errors['vgg']} (VGG; seed 0), {errors['mlp-tuned']} (MLP; seed 0)."
     )
+    answers = [f"runs/{name}/seed-0/test-logits.npy" for name in ("vgg", "mlp-tuned")]
+    assert drawing.sources == [*answers, "dataset/test-labels.npy"]
 
 
 def test_what_is_said_of_the_first_layer(runs, styled):
@@ -901,3 +916,194 @@ def test_accuracies_of_the_first_rung_are_told_to_a_tenth(styled):
 def test_a_confidence_on_the_edge_of_two_bins_belongs_to_the_lower_one():
     """Equal logits of five classes: a fifth, which is three of fifteen bins."""
     assert reliability(np.zeros((1, 5)), np.zeros(1, dtype=np.int64)).count.tolist() == [0, 0, 1, *[0] * 12]
+
+
+def boxes(figure) -> dict[str, list[Bbox]]:
+    """Where each text of a figure is drawn, in dots."""
+    figure.draw_without_rendering()
+    found: dict[str, list[Bbox]] = {}
+    outside = set()
+    for axis in figure.findobj(Axis):
+        low, high = sorted(axis.get_view_interval())
+        ticks = [tick for tick in axis.get_major_ticks() if not low <= tick.get_loc() <= high]
+        outside |= {label for tick in ticks for label in (tick.label1, tick.label2)}
+    for text in figure.findobj(Text):
+        if text.get_visible() and text.get_text().strip() and text not in outside:
+            found.setdefault(text.get_text(), []).append(text.get_window_extent())
+    return found
+
+
+def assert_apart_and_inside(figure, others=()):
+    """No text touches another one or one of the other boxes, and all are on the canvas."""
+    found = [(text, box) for text, each in boxes(figure).items() for box in each]
+    found += [(f"box {i}", box) for i, box in enumerate(others)]
+    for i, (text, box) in enumerate(found):
+        assert figure.bbox.padded(0.01).contains(*box.min) and figure.bbox.padded(0.01).contains(*box.max), text
+        assert not [other for other, beside in found[:i] if Bbox.intersection(box.padded(-0.2), beside.padded(-0.2))], (
+            text
+        )
+
+
+def test_pictures_are_upright_and_undistorted_each_with_its_names_below(runs, styled):
+    """Ten classes, the last one never right; pictures of 8 by 16 pixels, each in a tenth of the width."""
+    names = list("abcdefghij")
+    targets = np.arange(10).repeat(3)
+    predicted = np.where(np.arange(30) % 3 == 2, (targets + 1) % 10, targets)
+    predicted[27:] = 0
+    images = np.random.default_rng(0).integers(0, 256, (30, 3, 8, 16), dtype=np.uint8)
+    logits = np.eye(10)[predicted] * np.linspace(9, 5, 30)[:, np.newaxis]
+    figure = predictions.samples("VGG", runs["vgg"][0], logits, images, targets, names).figure
+    (axes,) = figure.axes
+    wrong = np.flatnonzero(predicted != targets)
+    shown = [*range(0, 27, 3), *wrong]
+    assert len(axes.images) == len(shown)
+    frames = [patch.get_window_extent() for patch in axes.patches if not patch.get_fill()]
+    badges = [patch.get_window_extent() for patch in axes.patches if patch.get_fill()]
+    pictures = [image.get_window_extent() for image in axes.images]
+    assert_apart_and_inside(figure, pictures)
+    none = frames[0]
+    np.testing.assert_allclose([frame.extents for frame in frames[1:]], [p.extents for p in pictures[9:]])
+    names_drawn = [text for text in axes.texts if text.get_text() in names]
+    assert {text.get_fontsize() for text in axes.texts} == {8.0}
+    columns = [*range(9), *(np.arange(len(wrong)) % 10)]
+    for i, column, image, box in zip(shown, columns, axes.images, pictures, strict=True):
+        left, right, lower, upper = image.get_extent()
+        assert image.origin == "upper" and upper < lower and axes.yaxis_inverted()
+        np.testing.assert_array_equal(image.get_array(), images[i].transpose(1, 2, 0))
+        assert box.width == pytest.approx(2 * box.height)
+        assert (left + right) / 2 == pytest.approx(0.52 + (column + 0.5) * (6.3 - 0.52) / 10)
+        below = [t for t in names_drawn if box.x0 < t.get_window_extent().x0 and t.get_window_extent().x1 < box.x1]
+        below = [t for t in below if 0 < box.y0 - t.get_window_extent().y1 < 0.3 * figure.dpi]
+        assert [t.get_text() for t in below] == [names[targets[i]], names[predicted[i]]]
+    crosses = [axes.transData.transform(line.get_xydata()[0]) for line in axes.lines]
+    assert len(crosses) == len(wrong)
+    for cross, badge, picture in zip(crosses, badges, pictures[9:], strict=True):
+        np.testing.assert_allclose(cross, (badge.min + badge.max) / 2)
+        np.testing.assert_allclose(badge.max, picture.max)
+    (word,) = boxes(figure)["none"]
+    np.testing.assert_allclose((word.min + word.max) / 2, (none.min + none.max) / 2, atol=2)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.00001, "0.00001"),
+        (-0.00025, "-0.00025"),
+        (0.1 + 0.2, "0.3"),
+        (-0.0, "0"),
+        (1234.5, "1234.5"),
+        (9999, "9999"),
+        (10000, "10\u2009000"),
+        (-1234567, "-1\u2009234\u2009567"),
+    ],
+)
+def test_numbers_have_no_exponent_and_are_grouped_from_five_digits_on(value, text):
+    assert plain_number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("lowest", "highest", "labels"),
+    [
+        (0.05, 3, "0.05 0.1 0.2 0.5 1 2"),
+        (0.02, 3.99, "0.02 0.05 0.1 0.2 0.5 1 2 5"),
+        (0.02, 4.01, "0.1 1"),
+        (0.0005, 3, "0.001 0.01 0.1 1"),
+    ],
+)
+def test_logarithmic_losses_are_labelled_at_decades_and_within_few_of_them_between(lowest, highest, labels, styled):
+    axes = new_figure(3, 3).subplots()
+    axes.plot([lowest, highest])
+    scale_loss(axes, lowest, highest)
+    low, high = axes.get_ylim()
+    axes.figure.draw_without_rendering()
+    shown = [(tick, each.get_text()) for tick, each in zip(axes.get_yticks(), axes.get_yticklabels(), strict=True)]
+    assert [text for tick, text in shown if low <= tick <= high] == labels.split()
+    assert not any(each.get_text() for each in axes.get_yticklabels(minor=True))
+
+
+def test_losses_are_logarithmic_beyond_a_factor_of_ten_whatever_the_accuracies(runs, styled):
+    run = runs["vgg"][0]
+    for lowest, scale in ((0.2, "linear"), (0.02, "log")):
+        curve = run.curve.assign(loss=np.geomspace(1, lowest, len(run.curve)), accuracy=0.9)
+        loss, accuracy = figures.curves(VARIANTS[3], [dataclasses.replace(run, curve=curve)]).figure.axes
+        assert (loss.get_yscale(), accuracy.get_yscale()) == (scale, "linear")
+
+
+def test_no_curve_of_a_split_is_empty_for_each_run(runs):
+    steps, values = figures.seed_curves(runs["mlp-numpy"], "validation", "loss")
+    assert steps.shape == (0,) and values.shape == (3, 0)
+
+
+def test_an_interval_beyond_what_accuracies_can_be_is_cut(runs, styled):
+    two = [dataclasses.replace(run, record=json.loads(json.dumps(run.record))) for run in runs["mlp-tuned"]]
+    for run, accuracy in zip(two, (0.1, 0.9), strict=True):
+        run.record["final"]["test"]["accuracy"] = accuracy
+    (axes,) = figures.comparison([VARIANTS[1]], {"mlp-tuned": two}).figure.axes
+    assert axes.get_xlim() == (-4, 104) and axes.get_xlabel() == "test accuracy (%)"
+
+
+def test_an_empty_figure_s_reason_is_on_its_canvas(styled):
+    figure = nothing_drawn("Title", "1 of 1 runs diverged", []).figure
+    assert_apart_and_inside(figure)
+    (box,) = boxes(figure)["Nothing to draw: 1 of 1 runs diverged."]
+    assert (box.x0 + box.x1) / 2 == pytest.approx(figure.bbox.x1 / 2)
+
+
+def luminance(colour):
+    """Of WCAG 2."""
+    value = np.array(to_rgb(colour))
+    return np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4) @ (0.2126, 0.7152, 0.0722)
+
+
+def test_numbers_on_coloured_cells_are_legible(runs, styled):
+    """With at least the contrast that WCAG asks for, 4.5."""
+    targets = np.arange(4).repeat(10)
+    predicted = np.where(np.arange(40) % 10 == 0, (targets + 1) % 4, targets)
+    matrix = predictions.confusion([("VGG", runs["vgg"][0], np.eye(4)[predicted])], targets, CLASSES)
+    for drawing in (matrix, interactions("grid", grid_of(ACCURACIES), GRID)):
+        axes = drawing.figure.axes[0]
+        (image,) = axes.images
+        cells = image.to_rgba(image.get_array())
+        assert axes.texts
+        for text in axes.texts:
+            column, row = (round(x) for x in text.get_position())
+            dark, bright = sorted((luminance(text.get_color()), luminance(cells[row, column, :3])))
+            assert (bright + 0.05) / (dark + 0.05) >= 4.5, text.get_text()
+
+
+def test_configurations_of_a_value_stand_side_by_side(styled):
+    """A tenth apart, or less where they are many, around the value; a panel is as wide as its values are many."""
+    rates = ["0.1", "0.01", "0.001", "0.0001"]
+    accuracies = {(hidden, rate): (0.5,) for hidden in ("4", "4-4") for rate in rates}
+    table = grid_of(accuracies).rename(columns={"batch_size": "learning_rate"})
+    figure = search_effects("grid", table).figure
+    assert_apart_and_inside(figure)
+    hidden, rate = figure.axes
+    for axes, beside in ((hidden, [-0.15, -0.05, 0.05, 0.15]), (rate, [-0.05, 0.05])):
+        points = [line.get_xdata() for line in axes.lines if line.get_markerfacecolor() == SKY]
+        np.testing.assert_allclose(points, [place + np.array(beside) for place in range(len(points))])
+        assert {label.get_rotation() for label in axes.get_xticklabels()} == {0}
+    assert rate.bbox.width == pytest.approx(2 * hidden.bbox.width)
+    alone = search_effects("grid", grid_of({("4", "10"): (0.5, 0.52)})).figure
+    assert [axes.get_xlabel() for axes in alone.axes] == ["hidden units"]
+
+
+def test_the_last_of_four_rungs_is_drawn_like_no_other(styled):
+    table = halving_of()
+    table = pd.concat([table, table[-1:].assign(rung=4, step=80)])
+    keys = parallel("drawn", table, AXES).figure.legends[0].get_lines()
+    looks = [(key.get_color(), key.get_linestyle()) for key in keys]
+    assert len(looks) == 4 and looks[3] not in looks[:3]
+
+
+def test_three_listed_values_are_marked_where_lines_pass_them(styled):
+    panel = parallel("drawn", halving_of(), AXES | {"hidden": [[4], [8], [4, 4]]}).figure.axes[0]
+    marks = {text.get_text(): text.get_position()[1] for text in panel.texts}
+    assert (marks["4"], marks["8"], marks["2 × 4"]) == (0, 0.5, 1)
+    assert [line.get_ydata()[1] for line in panel.lines if len(line.get_xdata()) == 3] == [0, 1, 0]
+
+
+def test_texts_of_all_figures_are_apart_and_on_the_canvas(study, styled):
+    data = datasets.load(study / "dataset")
+    for _, drawing in catalogue._drawings(STAGE, study / "runs", data, study / "search.csv", None):
+        assert_apart_and_inside(drawing.figure)
