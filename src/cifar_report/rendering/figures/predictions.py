@@ -161,7 +161,7 @@ def confusion(
         if numbered:
             for (row, column), value in np.ndenumerate(share):
                 if value > 0.5:
-                    colour = "white" if value > 35 else "black"
+                    colour = "white" if value > 50 else "black"
                     axes.text(column, row + 0.03, f"{value:.0f}", ha="center", va="center", fontsize=7.5, color=colour)
         facts[f"accuracy-{run.variant}"] = in_percent(np.trace(counts) / counts.sum())
         facts[f"seed-{run.variant}"] = str(run.seed)
