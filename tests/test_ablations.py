@@ -1,5 +1,7 @@
 """What ingredients are worth: differences, pooled error and Dunnett's limits, against SciPy and by hand."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -97,6 +99,8 @@ def test_the_tables_say_what_was_shortened_what_diverged_and_what_was_tried():
     )
     assert [cell.strip() for cell in whole.split("&")[:3]] == ["nothing", "61.33", "{--}"]
     assert [cell.strip() for cell in momentum.split("&")[1:3]] == ["56.33", "5.00"]
+    low, high = map(float, re.findall(r"num\{(-?[\d.]+)\}", momentum.split("&")[3]))
+    assert low < 5 < high and low + high == pytest.approx(10, abs=0.011)
     assert "{diverged: 1}" in schedule
     others = ablations_table({"s": entry}, search.assign(seed=search["seed"] + 5))
     assert r"seeds: \num{3}" in others.splitlines()[0]

@@ -187,7 +187,9 @@ def test_the_gap_between_the_original_networks_is_told_along_both_paths(study):
             ]
         )
     ]
-    (rule,) = [line for line in latex.changed_rules([found]).split("\n") if line.startswith(r"\textbf")]
+    changed = latex.changed_rules([found])
+    (rule,) = [line for line in changed.split("\n") if line.startswith(r"\textbf")]
+    assert sum(map(float, re.findall(r"p\{([\d.]+)\\linewidth\}", changed))) <= 1
     assert r"fresh seeds alone decide; fixed by commit 487e087 & " in rule
     assert (
         r"& if the test accuracy of NumPy's MLP minus that of PyTorch's above \num{1} percentage point, each:" in rule

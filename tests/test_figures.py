@@ -1107,3 +1107,32 @@ def test_texts_of_all_figures_are_apart_and_on_the_canvas(study, styled):
     data = datasets.load(study / "dataset")
     for _, drawing in catalogue._drawings(STAGE, study / "runs", data, study / "search.csv", None):
         assert_apart_and_inside(drawing.figure)
+
+
+def test_where_every_run_diverged_the_figures_in_detail_say_so(study, monkeypatch, styled):
+    def load(folder, variants):
+        found = load_runs(folder, variants)
+        for run in found["mlp-tuned"]:
+            run.record["status"] = "diverged"
+        return found
+
+    monkeypatch.setattr("cifar_report.runs.finished.load_runs", load)
+    stage = {"variants": [VARIANTS[1] | {"search": None}]}
+    drawn = dict(catalogue._drawings(stage, study / "runs", datasets.load(study / "dataset"), None, None))
+    assert list(drawn) == figures.names(stage)
+    for name in ("samples", "confusion", "first-layer", "calibration"):
+        assert [text.get_text() for text in drawn[name].figure.texts] == ["Nothing to draw: every run diverged."]
+
+
+def test_the_first_layer_is_that_of_an_mlp_where_there_is_one(runs):
+    two = {"vgg": runs["vgg"], "mlp-tuned": runs["mlp-tuned"]}
+    assert catalogue._first_layer_variant(two) == "mlp-tuned"
+    assert catalogue._first_layer_variant({"vgg": runs["vgg"]}) == "vgg"
+
+
+def test_a_search_of_one_configuration_has_no_interactions(study, styled):
+    grid = {"method": "grid", "grid": {"hidden": [[4]], "batch_size": [10]}}
+    stage = {"variants": [VARIANTS[1]], "searches": {VARIANTS[1]["search"]: grid}}
+    data = datasets.load(study / "dataset")
+    drawn = dict(catalogue._drawings(stage, study / "runs", data, study / "search.csv", None))
+    assert list(drawn) == figures.names(stage)

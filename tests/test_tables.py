@@ -4,6 +4,7 @@ Three variants: `mlp` with four seeds, whose first diverged, `mlp-best` like it 
 one. Test accuracies are in eighths or given outright, so that what is shown can be computed on paper.
 """
 
+import dataclasses
 import math
 import re
 
@@ -287,9 +288,17 @@ def test_the_table_of_provenance_joins_what_is_alike(runs):
     ]
 
 
+def test_what_computed_a_variant_is_told_once_in_the_order_of_its_name(runs):
+    for each, cpu in zip(runs["mlp"], ("D", "B", "C", "B"), strict=True):
+        each.record["device"] = {"type": "cpu", "cpu": cpu}
+    ((devices, versions, *_),) = cells(tables.provenance_table(STAGE, {"mlp": runs["mlp"]}))
+    assert (devices, versions) == ("B; C; D", "1 thread, Python 3, NumPy 2, PyTorch 9")
+
+
 def test_the_table_of_layers_sums_parameters_and_operations(runs):
     text = tables.layers_table(runs, (3, 32, 32), 10)
     rows = cells(text)
+    assert head(text) == ["Layer", "Output", "{Parameters}", "{Operations}"]
     assert rows[0] == [
         r"convolution 3×3, ReLU",
         r"64$\times$32$\times$32",
@@ -521,6 +530,59 @@ def test_numbers_name_the_runs_that_they_are_the_mean_of(facts, data):
     assert lines[0] == "% SOURCE_DATE_EPOCH 9" and r"\setresult{mlp.seeds}{\num{3}}" in lines
 
 
+def test_every_number_of_a_variant_names_the_files_that_it_is_from(facts, data):
+    """By hand, of one with four runs, of which the first diverged."""
+    entries = numbers(STAGE, facts, data, None, [], [])
+    found: dict[str, set[str]] = {}
+    for key, entry in entries.items():
+        variant, _, name = key.partition(".")
+        if variant == "mlp":
+            files = " ".join(file.removeprefix("runs/mlp/") for file in entry["files"])
+            found.setdefault(files, set()).add(name)
+
+    def of(*files, seeds=(1, 2, 3)):
+        return " ".join(f"seed-{seed}/{file}" for seed in seeds for file in files)
+
+    limits = ("", "-low", "-high")
+    reached = {"compatible", "detectable", "p", "next-reaches", "reached"}
+    assert found == {
+        "plan/stages/tables.json": {"label", "original"},
+        of("run.json", seeds=range(4)): {"seeds", "diverged"},
+        of("run.json", seeds=[0]): {"parameters", "steps", "batch-size", "learning-rate", "images-seen", "hidden"}
+        | {"forward-flops", "training-flops", "evaluation-images"},
+        of("run.json"): {f"{split}-{metric}" for split in ("train", "test") for metric in ("accuracy", "loss")}
+        | {"gap", "test-accuracy-binomial", "test-accuracy-std", "prediction-half"}
+        | {f"prediction{end}" for end in limits}
+        | reached,
+        of("test-logits.npy"): {"ece"},
+        "flips.csv": {"test-accuracy-flipped", "flip-gain"},
+        of("run.json", "curve.csv"): {"noise-from", "noise-to", "noise-images", "first-loss"}
+        | {f"noise-{which}{end}" for which in ("along", "between") for end in limits},
+        of("test-logits.npy", "curve.csv"): {"last-spread", "last-spread-largest"},
+        "dataset/test-images.npy": {"pixel-deviation", "logit-deviation", "largest-logit", "due-loss", "uniform-loss"},
+    }
+    measured = pd.DataFrame([("mlp", s, 8, 32, 8, 0.4, 0.5) for s in (1, 2, 3)], columns=BATCH_STATISTICS)
+    facts |= {"mlp": dataclasses.replace(facts["mlp"], by_batch_statistics=measured)}
+    entries = numbers(STAGE, facts, data, None, [], [])
+    assert entries["mlp.prediction"]["files"] == ["batch-statistics.csv"]
+    assert entries["mlp.prediction-evaluated"]["files"] == of("run.json").replace("seed", "runs/mlp/seed").split()
+
+
+def test_a_study_that_reproduces_nothing_has_no_practical(facts, data):
+    assert numbers(STAGE, facts, data, None, [], [])["practical"]["text"] == "yes"
+    assert "practical" not in numbers(STAGE | {"reproduces": ""}, facts, data, None, [], [])
+    assert numbers_as_latex({}, {}) == "% SOURCE_DATE_EPOCH 0\n"
+
+
+def columns_of(text):
+    """Of each table its environment, its columns, and the cells of its head."""
+    for environment, spec, row in re.findall(
+        r"\\begin\{(tabularx?|xltabular)\}(.*?)\n *\\toprule(.*?)\\\\\n", text, re.DOTALL
+    ):
+        bare = re.sub(r"(>|@)\{(?:[^{}]|\{[^{}]*\})*\}|\{\\textwidth\}|[{}]", "", spec)
+        yield environment, re.findall(r"S\[[^]]*\]|[lcrX]", bare), re.split(r"(?<!\\)&", row)
+
+
 def test_lists_of_figures():
     figures = [{"name": n} for n in ("curves-a", "curves-b", "curves-c", "samples", "search-x", "own", "batch-size")]
     assert tables.search_figure_list(figures) == "\\resultfigure{search-x}\n\\resultfigure{batch-size}\n"
@@ -736,6 +798,10 @@ def test_each_table_is_written_under_its_name(runs, data, tmp_path, monkeypatch)
     }
     assert parts.keys() == written.keys() and not [name for name, part in parts.items() if part not in written[name]]
     assert {name: misfits(text) for name, text in written.items() if misfits(text)} == {}
+    for name, text in written.items():
+        for environment, columns, cells_of_head in columns_of(text):
+            assert len(columns) == len(cells_of_head), name
+            assert ("X" in columns) == (environment != "tabular"), name  # LaTeX knows it in these alone
     assert "curves-mlp}" not in written["figures"]  # its original's figure shows them
     found = read_json(tmp_path / "numbers.json")
     assert found["mlp.flip-gain"]["text"] == r"\qty{10.00 +- 0.00}{\percent}"

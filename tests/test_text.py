@@ -106,10 +106,12 @@ def test_lines_of_verdicts(verdict: str):
         part
         | {"id": "down", "estimate": -0.02, "ci95_low": -0.03, "ci95_high": -0.01, "supports": False, "refutes": True},
     ]
+    parts.append(part | {"id": "neither", "estimate": 0.005, "supports": False, "refutes": False})
     claim = {"title": "One & two", "verdict": verdict, "part": "up", "parts": parts}
     (line,) = [row for row in claims.lines([claim]).splitlines() if "One" in row]
     assert line.startswith(r"  One \& two & ") and verdict in line
     assert (r"\num{-2.00}" in line) == (verdict == "mixed") and r"\num{2.00}" in line
+    assert r"\num{0.50}" not in line
     (other,) = [row for row in claims.lines([claim | {"part": "down"}]).splitlines() if "One" in row]
     assert r"\num{-2.00}" in other and (r"\num{2.00}" in other) == (verdict == "mixed")
 
@@ -221,6 +223,7 @@ def test_files_in_few_words():
     assert words.shortened(["runs/a/1.json", "runs/b/1.json"]) == "runs/{a,b}/1.json"
     assert words.shortened([f"runs/mlp-{n}/seed-0" for n in ("one", "two", "three")]) == "runs/mlp-*/seed-0"
     assert words.shortened([f"{n}-run" for n in ("one", "two", "three")]) == "*-run"
+    assert words.shortened(["a-b/x", "a-b-b/x", "a-c-b/x"]) == "a-*/x"  # what they end in is not what they begin with
     assert words.shortened(["a", "b/c"]) == "a, b/c"
 
 
@@ -249,7 +252,8 @@ PART = {
 def a_claim(*parts, **more):
     claim = {"id": "c", "title": "A & B", "statement": "A beats B.", "verdict": "supported", "part": "own"}
     claim |= {"parts": list(parts), "sentence": "It does.", "decides": "all", "image_level": None, "changed": None}
-    return claim | {"why": "because", "sampled": True, "sentences": {"supported": "S {interval}."}} | more
+    claim |= {"template": "It does.", "beside": None, "why": "because", "sampled": True}
+    return claim | {"sentences": {"supported": "S {interval}."}} | more
 
 
 def rows_of(text):
@@ -285,3 +289,16 @@ def test_the_table_of_claims_row_by_row():
         r"\emph{the same over the seeds known before} & "
         r"\num{2.00} & [\num{1.00}, \num{3.00}] & $>$\,\num{1} & \num{4} & \\",
     ]
+
+
+def test_a_paragraph_tells_what_was_known_only_where_something_was():
+    """And that something was left out only where something was."""
+    known = {"estimate": 0.02, "ci95_low": 0.01, "ci95_high": 0.03, "runs": 4}
+    text = claims.paragraph(a_claim(PART | {"known": known}))
+    said = (
+        "Over the seeds known before the rule was, a\\_b is \\num{2.00} percentage points (\\num{1.00} to \\num{3.00}"
+    )
+    assert said in text and "Left out" not in text
+    nothing = dict.fromkeys(known) | {"runs": 0}
+    assert "known before" not in claims.paragraph(a_claim(PART | {"known": nothing}))
+    assert "Left out: a seed 3 (diverged)." in claims.paragraph(a_claim(PART | {"left_out": ["a seed 3 (diverged)"]}))
