@@ -1,7 +1,7 @@
 # Everything runs in .venv, made from requirements.lock (with requirements-dev.lock what tests and develops it);
 # nothing has to be activated.
 .DEFAULT_GOAL := help
-.PHONY: help setup docs demo report report-cpu test twice chaos simulation fuzz vulnerabilities mutants verify bench growth terminal graphs lock format clean
+.PHONY: help setup tex docs demo report report-cpu test twice chaos simulation fuzz vulnerabilities mutants verify bench growth terminal graphs lock format clean
 SHELL := /bin/bash
 PYTHON ?= python3
 CORES ?= $(shell nproc 2>/dev/null || echo 2)
@@ -13,40 +13,43 @@ SNAKEMAKE := $(RUN) snakemake --cores $(CORES)
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-setup: $(READY) ## Make .venv from the lock file, and a TeX engine where none is (TEX=no: none is installed)
+setup: $(READY) tex ## Make .venv from the lock file, and a TeX engine where none is (TEX=no: none is installed)
 
 # $(call install,LOCK): uv names what is large, and in a terminal shows how far it is.
 # It trusts the certificates that the system trusts, as pip does.
 define install
-	@echo "Installing the $$(grep -c == $(1)) packages of $(1) into .venv: about 6 GB, nearly all of it PyTorch with its GPU libraries"
+	@echo "Installing the packages of $(1) into .venv: about 6 GB, nearly all of it PyTorch with its GPU libraries"
 	@VIRTUAL_ENV=.venv .venv/bin/uv pip sync --system-certs --compile-bytecode --require-hashes $(1)
 	@VIRTUAL_ENV=.venv .venv/bin/uv pip install --quiet --no-deps --no-build-isolation --editable .
 endef
 
 # uv itself comes from the lock, so its hash is checked like every other.
-$(READY): requirements.lock pyproject.toml workflow/scripts/ensure-tex
+$(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"Python 3.11 or newer is needed, this is {v.major}.{v.minor}: make PYTHON=python3.11")'
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	@sed -n '/^uv==/,/[^\\]$$/p' requirements.lock > .venv/uv.lock
 	@.venv/bin/python -m pip install --quiet --require-hashes --requirement .venv/uv.lock
 	$(call install,requirements.lock)
-	@workflow/scripts/ensure-tex
 	@touch $@
+
+# Each time, since who had none installed may want one by now; it takes no time where there is one.
+tex: $(READY)
+	@workflow/scripts/ensure-tex
 
 $(DEV): $(READY) requirements-dev.lock
 	$(call install,requirements-dev.lock)
 	@touch $@
 
-demo: $(READY) ## The whole pipeline on embedded data, a few minutes: results/demo/report.pdf
+demo: $(READY) tex ## The whole pipeline on embedded data, a few minutes: results/demo/report.pdf
 	@$(SNAKEMAKE) --configfile config/demo.yaml -- report
 
-report: $(READY) ## The real study: results/cifar10/report.pdf and report.html (hours without a GPU; see report-cpu)
+report: $(READY) tex ## The real study: results/cifar10/report.pdf and report.html (hours without a GPU; see report-cpu)
 	@$(SNAKEMAKE) -- report
 
-report-cpu: $(READY) ## The same with one seed of each VGG, for a machine without a GPU
+report-cpu: $(READY) tex ## The same with one seed of each VGG, for a machine without a GPU
 	@$(SNAKEMAKE) --configfile config/cpu.yaml -- report
 
-test: $(DEV) ## Format, lint, types, layers, then all tests
+test: $(DEV) tex ## Format, lint, types, layers, then all tests
 	@$(RUN) ruff format --check src tests benchmarks docs
 	@$(RUN) ruff check src tests benchmarks docs
 	@$(RUN) snakefmt --check --compact-diff Snakefile workflow

@@ -51,6 +51,7 @@ onstart:
     require_lock()
     tell_superseded()
     tell_of_store()
+    tell_of_tex()
 
 
 onsuccess:

@@ -59,8 +59,9 @@ def main() -> int:
             "study": ["workflow.py", "study", *study],
             **{name: ["workflow.py", name] for name in ("starts", "tests", "setup")},
         }
+        commit = machine.commit()  # before the first part's record changes the tree
         for part in options.only:
-            measured = measured_with(data)
+            measured = {"commit": commit} | measured_with(data)
             start = time.perf_counter()
             command = [sys.executable, HERE / commands[part][0], *map(str, commands[part][1:])]
             # One thread unless a part asks for more.
@@ -105,7 +106,6 @@ def shown(value: Any) -> str:
 def measured_with(data: str) -> dict[str, Any]:
     """What a part is measured with."""
     return {
-        "commit": machine.commit(),
         "time": time.strftime("%Y-%m-%d %H:%M"),
         "system": platform.platform(),
         "versions": machine.versions("numpy", "torch", "scikit-learn", "snakemake", "pyperf"),

@@ -1,5 +1,7 @@
-"""Peak memory of a training job: a process of its own that starts, trains and evaluates as `cifar-report train` does.
+"""Peak memory of a short training: a process of its own that trains and evaluates one run, as a job does with each.
 
+A real job takes more: it evaluates all images, trains up to ten seeds one after the other and files what they made
+(`peak_memory_mb` in run.json; 1.6 GB with PyTorch on the reference's machine).
 `python memory.py job VARIANT DATASET` is such a process, on fewer steps; `python memory.py all DATASET` starts one for
 the NumPy MLP, one for the PyTorch MLP and one for the VGG, and prints {"results": …, "info": …} as its last line.
 
@@ -69,9 +71,9 @@ def main(folder: Path) -> None:
     """All rows."""
     results, info = [], []
     for variant, name, goal in (
-        ("mlp-numpy", "Peak memory of a NumPy MLP job", 0.7),
-        ("mlp-torch", "Peak memory of a PyTorch MLP job", 0.7),
-        ("vgg", "Peak memory of a VGG job", 1.5),
+        ("mlp-numpy", "Peak memory of a short NumPy MLP run", 0.7),
+        ("mlp-torch", "Peak memory of a short PyTorch MLP run", 0.7),
+        ("vgg", "Peak memory of a short VGG run", 1.5),
     ):
         command = [sys.executable, __file__, "job", variant, folder]
         done = subprocess.run(command, capture_output=True, text=True, check=True)

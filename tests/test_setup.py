@@ -25,8 +25,8 @@ def bare(tmp_path):
     return tmp_path
 
 
-def ensure_tex(bare, answer=None, **environment):
-    """Exit status and output, in a terminal where there is an answer."""
+def ensure_tex(bare, answer=None, errors=None, **environment):
+    """Exit status and output, in a terminal where there is an answer; its errors may go elsewhere."""
     command = [str(ROOT / "workflow/scripts/ensure-tex")]
     settings = {"PATH": str(bare), **environment}
     if answer is None:
@@ -36,7 +36,7 @@ def ensure_tex(bare, answer=None, **environment):
         return done.returncode, done.stdout + done.stderr
     ours, theirs = pty.openpty()
     os.write(ours, answer.encode())
-    done = subprocess.Popen(command, env=settings, stdin=theirs, stdout=theirs, stderr=theirs)
+    done = subprocess.Popen(command, env=settings, stdin=theirs, stdout=theirs, stderr=errors or theirs)
     status = done.wait()
     os.close(theirs)
     text = b""
@@ -49,12 +49,13 @@ def ensure_tex(bare, answer=None, **environment):
 
 def test_tex_is_refused_by_an_environment_variable(bare):
     status, text = ensure_tex(bare, TEX="no")
-    assert status == 0 and "all but the PDF can be made" in text and not (bare / "asked").exists()
+    assert status == 0 and "ends before its PDF" in text and not (bare / "asked").exists()
 
 
-@pytest.mark.parametrize(("answer", "installs"), [("\n", False), ("n\n", False), ("y\n", True)])
-def test_root_is_asked_for_in_a_terminal(bare, answer, installs):
-    status, text = ensure_tex(bare, answer)
+@pytest.mark.parametrize("errors", [None, subprocess.DEVNULL], ids=["all", "output-alone"])
+@pytest.mark.parametrize(("answer", "installs"), [("\n", False), ("n\n", False), ("y\n", True), ("\x04", False)])
+def test_root_is_asked_for_in_a_terminal(bare, answer, installs, errors):
+    status, text = ensure_tex(bare, answer, errors)
     assert "as root, about 500 MB" in text and (bare / "asked").exists() == installs
     assert status == int(installs)  # this apt-get installs nothing, and that is told
 

@@ -130,15 +130,18 @@ def test_a_trial_knows_its_own_run():
 
 
 def test_a_trial_fits_a_terminal_of_100_columns(handler, tmp_path, capsys):
+    """A name that is too long is cut; what is told of the trial, and of those beside it, is not."""
     handler.display.console.width = 100
-    log = tmp_path / "job.log"
-    handler.emit(event(LogEvent.RUN_INFO, stats={"train_trial": 1, "total": 1}))
-    handler.emit(job_info(1, "train_trial", log, search="vgg-recipes", trial="0123456789abcdef"))
-    log.write_text(
-        evaluated(capsys, "vgg-recipes-6789ab seed 100", 500, ("train", 1.5, 0.5), ("validation", 1.612, 0.5))
-    )
-    words = "vgg-recipes 012345 (now 6789ab seed 100)", "500/1500", "validation 50.0 %", "10 s left"
-    assert all(word in bottom(handler)[0] for word in words)
+    handler.emit(event(LogEvent.RUN_INFO, stats={"train_trial": 2, "total": 2}))
+    for number, search in enumerate(("short", "mlp-numpy-best-without")):
+        log = tmp_path / f"{number}.log"
+        handler.emit(job_info(number, "train_trial", log, search=search, trial="0123456789abcdef"))
+        told = ("train", 1.5, 0.5), ("validation", 1.612, 0.5)
+        log.write_text(evaluated(capsys, f"{search}-6789ab seed 100", 500, *told))
+    for line, name in zip(
+        bottom(handler), ("short 012345 (now 6789ab seed 100)", "mlp-numpy-best-without 012345"), strict=False
+    ):
+        assert len(line) <= 100 and all(word in line for word in (name, " 500/1500", "validation 50.0 %", "10 s left"))
 
 
 def test_a_failure_ends_with_its_log_and_warnings_stay(handler, tmp_path):

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.measure import Measurement
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -221,28 +222,35 @@ class Display:
         table = Table.grid(padding=(0, 2, 0, 0))
         for justify in ("left", "left", "right", "left", "right", "right"):
             table.add_column(no_wrap=True, overflow="ellipsis", justify=justify)
-        for job in shown[:fit]:
-            table.add_row(*self._row(job, now))
+        rows = [self._row(job, now) for job in shown[:fit]]
+        others = (max(map(self._columns, cells)) + 2 for cells in zip(*(row[1:] for row in rows), strict=True))
+        room = self.console.width - sum(others)
+        for label, *cells in rows:
+            label.truncate(max(room - 2, 10), overflow="ellipsis")  # what is too long is cut in the name alone
+            table.add_row(label, *cells)
         more = [Text(f"and {len(shown) - fit} more", style="dim")] if len(shown) > fit else []
         return Group(table, *more, self._all(now))
 
-    def _row(self, job: Job, now: float) -> list[RenderableType]:
+    def _columns(self, cell: RenderableType) -> int:
+        return Measurement.get(self.console, self.console.options, cell).maximum
+
+    def _row(self, job: Job, now: float) -> tuple[Text, *tuple[RenderableType, ...]]:
         line = job.last()
         what = job.what if line is None or job.is_own(line.run) else f"{job.what} ({_now(job, line.run)})"
         label = _label(job.rule if line is None or self.console.width >= MIDDLE else "", what)
         if line is None:
-            return [label, "", "", "", "", Text(_watch(now - job.begun), style="dim")]
+            return label, "", "", "", "", Text(_watch(now - job.begun), style="dim")
         wide = self.console.width >= WIDE
         left = job.left(now)
         rest = "last evaluation" if line.step == line.steps else f"{forecast.clock(left[1])} left" if left else ""
-        return [
+        return (
             label,
             _bar(line.step, line.steps, 10) if wide else "",
             Text(f"{line.step}/{line.steps}"),
             Text(line.scores if wide else line.scores.partition(",")[0]),
             Text(f"{line.speed} images/s" if wide else f"{line.speed}/s"),
             Text(rest),
-        ]
+        )
 
     def _all(self, now: float) -> RenderableType:
         expected = self._remaining(now)

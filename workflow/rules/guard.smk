@@ -150,15 +150,20 @@ def tell_superseded():
         )
 
 
+def tell_of_tex():
+    """Says at the beginning, and not after hours, that no report can be made of what is computed."""
+    has_latex = shutil.which("latexmk") and shutil.which("pdflatex")
+    if not INNER and not has_latex and not shutil.which("tectonic"):
+        logger.warning(
+            "No TeX engine is found here: tables and figures can be made, the PDF and the HTML report cannot. "
+            "`make setup` installs one; finished runs are not trained again."
+        )
+
+
 def name_reports():
-    """Names at the end the reports that were made since the study's lock was taken."""
-    for name in ("report.pdf", "report.html"):
-        path = Path(RESULTS, name)
-        if (
-            not INNER
-            and path.is_file()
-            and path.stat().st_mtime >= LOCK.stat().st_mtime
-        ):
+    """Names at the end the reports that there are."""
+    for path in (Path(RESULTS, name) for name in ("report.pdf", "report.html")):
+        if not INNER and path.is_file():
             logger.info(f"The report: {path}")
 
 

@@ -100,6 +100,8 @@ rule render_report:
     shell:
         "cifar-report check-digests {input} > {log} 2>&1"
         "; workflow/scripts/bash -c 'exec {input.script} report {params.results} {output} >> {log} 2>&1'"
+        # LaTeX may cut a character in two, and Snakemake shows no log that is not UTF-8.
+        " || {{ iconv -c -f UTF-8 -t UTF-8 {log} > {log}.tmp || true; mv {log}.tmp {log}; exit 1; }}"
         "; grep '^Warning: ' {log} >&2 || true"
         "; exec cifar-report keep-digests {output} >> {log} 2>&1"
 
