@@ -161,9 +161,14 @@ def tell_of_tex():
 
 
 def name_reports():
-    """Names at the end the reports that there are."""
-    for path in (Path(RESULTS, name) for name in ("report.pdf", "report.html")):
-        if not INNER and path.is_file():
+    """Names at the end the reports that were made since the study's lock was taken, and no older one."""
+    for name in ("report.pdf", "report.html"):
+        path = Path(RESULTS, name)
+        if (
+            not INNER
+            and path.is_file()
+            and path.stat().st_mtime >= LOCK.stat().st_mtime
+        ):
             logger.info(f"The report: {path}")
 
 
