@@ -88,8 +88,10 @@ class Mutation:
             chosen = [[places[name]] if name in places else [] for name in self.expected]
         gc.freeze()
         jobs = [lambda m=m, t=t: self._run(session, m, t, seconds) for m, t in zip(self.mutants, chosen, strict=True)]
-        for i, killer in forked(jobs, self.workers):
+        for done, (i, killer) in enumerate(forked(jobs, self.workers), start=1):
             self.killers[i] = killer
+            if done % 100 == 0:
+                print(f"{done} of {len(jobs)} mutants", file=sys.stderr)
         return True
 
     def _watch(self, event: str, arguments: tuple) -> None:
