@@ -200,6 +200,10 @@ def test_the_gap_between_the_original_networks_is_told_along_both_paths(study):
 def test_fresh_seeds_that_are_not_all_run_leave_a_claim_untested_with_what_is_known(study):
     study.runs("a", [0.5, 0.51, 0.52, 0.53])
     study.run("a", 20, 0.9)  # neither fresh nor known when the rule was made
+    (part,) = study.evaluate(
+        claim(CONTRAST | {"weights": {"a": 1}, "fresh_seeds": [3, 4, 5], "known_seeds": [0, 1, 9]})
+    )[0]["parts"]
+    assert part["known"] is None  # of which not all are run
     seeds = {"fresh_seeds": [3, 4, 5], "known_seeds": [0, 1, 2]}
     (found,) = study.evaluate(claim(CONTRAST | {"weights": {"a": 1}} | seeds))
     assert (found["verdict"], found["runs"], found["ci95_low"]) == ("untested", 1, None)
@@ -243,7 +247,7 @@ JUDGED = {
         ("all", "S S", "S -", "inconclusive"),
         ("all", "R S", "R", "inconclusive"),
         ("each", "S* R", "-", "inconclusive"),
-        ("each", "R R", "U", "inconclusive"),
+        ("each", "R R", "U", "untested"),
         ("each", "U R", "-", "untested"),
     ],
 )
@@ -272,7 +276,8 @@ def test_a_verdict_follows_from_the_parts(rule, parts, premises, expected):
     ],
 )
 def test_a_part_is_judged_at_95_and_at_its_adjusted_confidence(mean, direction, expected):
-    assert verdicts.judge(Measured(Estimate(mean, 1.0, 9)), 10, direction, of=2) == JUDGED[expected]
+    found = verdicts.judge(Measured(Estimate(mean, 1.0, 9)), 10, direction, of=2)
+    assert (found[:5], found.adjusted) == (JUDGED[expected][:5], 0.975)
 
 
 @pytest.mark.parametrize(
@@ -334,6 +339,55 @@ def test_of_two_parts_intervals_are_told_at_95_per_cent(study):
     low, high = (f"{51 + sign * 100 * half / np.sqrt(5):.1f}" for sign in (-1, 1))
     assert mean["reason"].startswith(f"the interval {low} to {high} %")
     assert interval_of(mean) != pytest.approx((mean["adjusted_low"], mean["adjusted_high"]))
+
+
+def test_where_every_case_lies_outside_at_95_per_cent_each_is_told_as_refuted(study):
+    """Though alone, at 97.5 %, neither would refute."""
+    study.runs("a", [0.497, 0.500, 0.503, 0.50])
+    study.runs("b", [0.496, 0.500, 0.504, 0.50])
+    bound, alone = 0.505, {"split": "test", "metric": "accuracy", "paired": False, "kind": "contrast"}
+    second = {"id": "b", "label": "b", "comparison": alone | {"weights": {"b": 1}}, "why": "so"}
+    parts = (second | {"smallest_effect": bound + 0.001},)
+    entry = claim(alone | {"weights": {"a": 1}}, bound, parts=parts, decides="each")
+    entry["sentences"]["mixed"] = "mixed"
+    (found,) = study.evaluate(entry)
+    for part, values in zip(found["parts"], ([0.497, 0.500, 0.503, 0.5], [0.496, 0.500, 0.504, 0.5]), strict=True):
+        error = np.std(values, ddof=1) / 2
+        assert 0.5 + stats.t.ppf(0.975, 3) * error < part["smallest_effect"] < 0.5 + stats.t.ppf(0.9875, 3) * error
+        assert (part["verdict"], part["refutes"]) == ("refuted", True) and "lies wholly outside" in part["reason"]
+    assert found["verdict"] == "refuted" and "settle" not in found["reason"]
+    # Where the other case supports, it is open, and told by the interval that leaves it so.
+    entry["parts"][1]["smallest_effect"] = 0.4
+    (found,) = study.evaluate(entry)
+    error = np.std([0.497, 0.500, 0.503, 0.5], ddof=1) / 2
+    low, high = (50 + 100 * sign * stats.t.ppf(0.9875, 3) * error for sign in (-1, 1))
+    assert found["verdict"] == "inconclusive" and found["part"] == "own"
+    assert found["sentence"] == f"inconclusive: 50.00 % (97.5 % interval {low:.2f} to {high:.2f})"
+    assert found["reason"].endswith(f"does not: {low:.2f} to {high:.2f}")
+
+
+def test_a_premise_that_is_not_run_leaves_a_claim_untested(study):
+    study.runs("a", [0.5, 0.51, 0.52])
+    premise = {"id": "p", "label": "p", "role": "premise", "comparison": CONTRAST | {"weights": {"z": 1}}, "why": "so"}
+    (found,) = study.evaluate(claim(CONTRAST | {"weights": {"a": 1}}, parts=(premise | {"smallest_effect": 0.9},)))
+    assert (found["verdict"], found["sentence"]) == ("untested", "untested: p: this study does not run z")
+
+
+def test_what_was_not_measured_is_told_as_that_and_what_stands_beside_is_left_out(study):
+    study.runs("a", [0.5, 0.51, 0.52])
+    study.runs("b", [0.4, 0.41, 0.40])
+    shown = {"id": "z", "label": "z", "role": "shown", "comparison": CONTRAST | {"weights": {"z": 1}}}
+    entry = claim(CONTRAST | {"weights": {"a": 1, "b": -1}}, parts=(shown,))
+    entry["sentences"] |= {"supported": "yes, and {z.interval}", "beside": "beside: {z.estimate}"}
+    (found,) = study.evaluate(entry)
+    assert (found["sentence"], found["beside"]) == ("yes, and not measured", None)
+    entry["sentences"]["beside"] = "beside: {own.estimate}"
+    assert study.evaluate(entry)[0]["sentence"] == "yes, and not measured beside: 10.7 percentage points"
+
+
+def test_zero_has_no_sign():
+    part = {"unit": "points", "estimate": -0.0001, "ci95_low": -0.03, "ci95_high": 0.03, "runs": 3}
+    assert verdicts.quantity(part, "estimate") == "0.0 percentage points"
 
 
 def test_a_premise_widens_no_interval_and_is_told_first_where_it_does_not_hold(study):
@@ -565,7 +619,10 @@ def test_a_setting_effect_needs_a_search_that_varies_it_and_seeds_in_each_config
     (found,) = study.evaluate(entry)
     assert (found["pairs"], found["runs"], found["parts"][0]["left_out"]) == (2, 35, [f"trial {0:016x} (diverged)"])
     (fresh,) = study.evaluate(claim(EFFECT | {"weights": {"hidden": 1}, "fresh_seeds": [100, 101, 103]}))
-    assert fresh["reason"] == "seeds 100, 101 and 103 decide it, and this study does not run 1 of them"
+    lacks = "seeds 100, 101 and 103 decide it, and this study does not run 1 of them"
+    assert fresh["reason"] == f"{lacks}; left out: trial {0:016x} (diverged)"
+    # What there is of them, as a preview.
+    assert (fresh["verdict"], fresh["pairs"], fresh["ci95_low"]) == ("untested", 1, None) and fresh["estimate"]
     study.search(rows[3:])  # without one configuration
     assert study.evaluate(entry)[0]["reason"] == "the search grid is no full grid"
     study.search(grid(study, seeds=4))
@@ -740,6 +797,29 @@ TEXT = """\
             "paired: true",
             "paired: true\n        fresh_seeds: [1, 2, 2]",
             "14: claim 'a-claim': parts.0.comparison.fresh_seeds: has 2 twice",
+        ),
+        (
+            "paired: true",
+            "paired: true\n        fresh_seeds: [1, 2, 3]\n        known_seeds: [0, 3]",
+            "8: claim 'a-claim': parts.0.comparison: expected fresh_seeds that were not known, found 3 in known_seeds",
+        ),
+        (
+            "paired: true",
+            "paired: true\n        known_seeds: [0, 3]",
+            "8: claim 'a-claim': parts.0.comparison: expected fresh_seeds beside known_seeds, found none",
+        ),
+        ('"{reason}."', '"{{reason}}."', "25: claim 'a-claim': sentences.untested: expected a sentence with {reason}"),
+        (
+            "  sentences:\n",
+            "  changed:\n    rule: r\n    reason: s\n    verdict: refuted\n    frozen: hello\n  sentences:\n",
+            "25: claim 'a-claim': changed.frozen: ",
+        ),
+        (
+            "  sentences:\n",
+            "  changed:\n    rule: r\n    reason: s\n    verdict: refuted\n    parts:\n      - seeds: [0]\n"
+            "        smallest_effect: 0\n        settings: {hiden: [5]}\n        comparison: {kind: contrast, "
+            "weights: {a: 1}, metric: accuracy, split: test, paired: true}\n  sentences:\n",
+            "28: claim 'a-claim': changed.parts.0.settings.hiden: 'hiden' is not among the settings; did you mean",
         ),
         (
             "{kind: setting-effect, variant: a, metric: accuracy, split: validation,\n"

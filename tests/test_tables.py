@@ -652,7 +652,7 @@ def test_numbers_of_searches_ablations_claims_and_figures(facts, data):
         search="parts",
     )
     stage = STAGE | {"ablations": {"parts": {"configurations": ["whole", "rate"]}}, "recipes": {"log": {}}}
-    part = {"id": "own", "unit": "points", "estimate": 0.06, "ci95_low": 0.035, "ci95_high": 0.085}
+    part = {"id": "own", "unit": "points", "estimate": 0.06, "ci95_low": 0.035, "ci95_high": 0.085, "verdict": None}
     lacking = part | {"id": "other", "estimate": None}
     claims = [
         {"id": "one", "verdict": "supported", "sampled": True, "changed": {}, "parts": [part, lacking]},
@@ -835,3 +835,7 @@ def test_batch_statistics_are_paired_with_the_accuracy_of_the_same_run(runs):
     each = summary.facts(runs, LABELS, None, pd.DataFrame(rows, columns=BATCH_STATISTICS))["mlp"]
     difference = each.batch_statistics_difference
     assert (100 * difference.mean, 100 * difference.half) == pytest.approx((5 / 3, half([0.01, 0.03, 0.01])))
+    # Of two seeds there is no prediction for one more.
+    two = summary.facts(runs, LABELS, None, pd.DataFrame(rows[:2], columns=BATCH_STATISTICS))["mlp"]
+    assert np.isnan(two.batch_statistics_prediction[1:]).all()
+    assert not np.isnan(each.batch_statistics_prediction).any()

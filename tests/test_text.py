@@ -244,6 +244,7 @@ PART = {
     "next_run": None,
     "image_level": None,
     "left_out": [],
+    "outside": False,
     "supports": True,
     "refutes": False,
 }
@@ -289,6 +290,15 @@ def test_the_table_of_claims_row_by_row():
         r"\emph{the same over the seeds known before} & "
         r"\num{2.00} & [\num{1.00}, \num{3.00}] & $>$\,\num{1} & \num{4} & \\",
     ]
+    wider = {"outside": True, "adjusted": 0.975, "adjusted_low": 0.03, "adjusted_high": 0.09}
+    for name, shown in (
+        (PART, []),
+        (PART | {"verdict": "inconclusive"}, ["97.5"]),
+        (PART | {"verdict": "refuted"}, []),
+    ):
+        rows = rows_of(claims.table([a_claim(name | wider, below)]))[3:-1]
+        told = rf"{indent}\emph{{the same at \qty{{{{}}}}{{\percent}}, which leaves it open}} & & "
+        assert rows == [told.replace("{}", each) + r"[\num{3.0}, \num{9.0}] & & & \\" for each in shown]
 
 
 def test_a_paragraph_tells_what_was_known_only_where_something_was():

@@ -21,6 +21,7 @@ import inspect
 import json
 import math
 import resource
+import shutil
 import signal
 import sys
 import tempfile
@@ -87,9 +88,14 @@ class Mutation:
             places = {item.nodeid: i for i, item in enumerate(session.items)}
             chosen = [[places[name]] if name in places else [] for name in self.expected]
         gc.freeze()
-        jobs = [lambda m=m, t=t: self._run(session, m, t, seconds) for m, t in zip(self.mutants, chosen, strict=True)]
+        scratch = session.config._tmp_path_factory.getbasetemp()
+        jobs = [
+            lambda m=m, t=t, i=i: self._run(session, m, t, seconds, scratch / f"mutant-{i}")
+            for i, (m, t) in enumerate(zip(self.mutants, chosen, strict=True))
+        ]
         for done, (i, killer) in enumerate(forked(jobs, self.workers), start=1):
             self.killers[i] = killer
+            shutil.rmtree(scratch / f"mutant-{i}", ignore_errors=True)
             if done % 100 == 0:
                 print(f"{done} of {len(jobs)} mutants", file=sys.stderr)
         return True
@@ -137,8 +143,13 @@ class Mutation:
             target.__code__ = code
         return found
 
-    def _run(self, session: pytest.Session, mutant: Mutant, tests: list[int], seconds: list[float]) -> str:
-        """The first test that fails when the mutant stands in its function's place."""
+    def _run(
+        self, session: pytest.Session, mutant: Mutant, tests: list[int], seconds: list[float], scratch: Path
+    ) -> str:
+        """The first test that fails when the mutant stands in its function's place; writes below `scratch` alone."""
+        scratch.mkdir()
+        session.config._tmp_path_factory._basetemp = scratch
+        tempfile.tempdir = str(scratch)
         overlook({mutant.module})
         target = function_of(mutant)
         target.__code__ = mutant.code

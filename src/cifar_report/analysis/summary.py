@@ -3,6 +3,7 @@
 `summary.csv` and `costs.csv` are a part of them, a row a variant.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +14,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from cifar_report.analysis.compatibility import Compatibility, compatibility
+from cifar_report.analysis.compatibility import FEWEST, Compatibility, compatibility
 from cifar_report.analysis.noise import Noise, last_spread, noise
 from cifar_report.analysis.statistics import (
     Interval,
@@ -189,8 +190,10 @@ class Facts:
 
     @cached_property
     def batch_statistics_prediction(self) -> Interval:
-        """The prediction interval of that for one new run."""
-        return next_value(self.measured_by_batch_statistics["accuracy"]).interval()
+        """The prediction interval of that for one new run; NaN for fewer seeds than one takes."""
+        accuracies = self.measured_by_batch_statistics["accuracy"]
+        new = next_value(accuracies).interval()
+        return new if len(accuracies) >= FEWEST else Interval(new.mean, math.nan, math.nan)
 
     @cached_property
     def batch_statistics_difference(self) -> Interval:

@@ -3,7 +3,16 @@
 from pathlib import Path
 from typing import Any
 
-from cifar_report.analysis.claims.verdicts import SIDES, Notation, number, quantity, sentence, with_interval
+from cifar_report.analysis.claims.verdicts import (
+    SIDES,
+    Notation,
+    is_adjusted,
+    limits,
+    number,
+    quantity,
+    sentence,
+    with_interval,
+)
 from cifar_report.base.files import read_json, write_text
 from cifar_report.rendering.latex import escape, growing
 
@@ -46,6 +55,11 @@ def table(claims: list[dict[str, Any]]) -> str:
         rows.append(rf"\multicolumn{{5}}{{@{{}}l}}{{\textbf{{{escape(claim['title'])}}}}} & {_verdict(claim)} \\*")
         for part in claim["parts"]:
             rows.append(_row(part, with_verdict=not single))
+            if is_adjusted(part):
+                confidence, low, high = limits(part, _LATEX)
+                wider = rf"\emph{{the same at \qty{{{confidence}}}{{\percent}}, which leaves it open}}"
+                interval = f"[{low}, {high}]{_UNITS[part['unit']]}"
+                rows.append(rf"\hangindent=2em\hspace*{{1em}}{wider} & & {interval} & & & \\")
             if part["known"] is not None and part["known"]["estimate"] is not None:
                 earlier = {"label": "the same over the seeds known before", "role": "shown", "verdict": None}
                 rows.append(_row(part | part["known"] | earlier | {"image_level": None}, with_verdict=False))
@@ -201,7 +215,10 @@ def _row(part: dict[str, Any], with_verdict: bool) -> str:
 
 
 def _bound(part: dict[str, Any]) -> str:
-    return f"{SIDES[part['direction']]} {quantity(part, 'smallest_effect', _LATEX)}"
+    bound = f"{SIDES[part['direction']]} {quantity(part, 'smallest_effect', _LATEX)}"
+    if part["kind"] == "next-run":
+        bound += ", refuted where the prediction interval for one new run lies outside"
+    return bound
 
 
 def _verdict(judged: dict[str, Any]) -> str:

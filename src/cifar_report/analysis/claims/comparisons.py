@@ -100,8 +100,8 @@ def contrast(comparison: Contrast, evidence: Evidence) -> Measured:
         return _contrast(comparison, evidence, lambda seed: True)
     fresh, old = frozenset(comparison.fresh_seeds), frozenset(comparison.known_seeds)
     measured = _contrast(comparison, evidence, fresh.__contains__)
-    known = _contrast(comparison, evidence, old.__contains__) if old else None
     planned = set.intersection(*(set(evidence.variants[name]["seeds"]) for name in comparison.weights))
+    known = _contrast(comparison, evidence, old.__contains__) if old and old <= planned else None
     return replace(measured, lacks=_not_fresh(fresh, planned) or measured.lacks, known=known)
 
 
@@ -193,14 +193,14 @@ def gradient_agreement(comparison: GradientAgreement, evidence: Evidence) -> Mea
 
 def setting_effect(comparison: SettingEffect, evidence: Evidence) -> Measured:
     """A weighted sum of the main effects of a grid's settings on validation accuracy, see `searches.main_effects`."""
-    trials, lacks = _trials(comparison, evidence)
-    if lacks:
-        return Measured(lacks=lacks)
+    trials, not_fresh = _trials(comparison, evidence)
+    if trials.empty:
+        return Measured(lacks=not_fresh)
     left_out = tuple(f"trial {t} (diverged)" for t in trials.loc[trials["status"] != "completed", "trial"])
     estimate = searches.main_effects(trials, comparison.weights)
     each = searches.configurations(trials)
     replicates = int((each["trials"] - each["diverged"]).min())
-    lacks = _too_few({"a configuration": replicates}, "completed trial")
+    lacks = not_fresh or _too_few({"a configuration": replicates}, "completed trial")
     return Measured(estimate, "points", replicates, len(trials) - len(left_out), lacks, left_out)
 
 
@@ -213,9 +213,9 @@ def setting_progress(comparison: SettingProgress, evidence: Evidence) -> Measure
     the whole split, is compared with a last point alone; the start is left out. The seeds of a pair are averaged. The
     interval is Student's over the pairs, of the logarithm; given is the ratio of the losses that it means, minus one.
     """
-    trials, lacks = _trials(comparison, evidence)
-    if lacks:
-        return Measured(unit="percent", lacks=lacks)
+    trials, not_fresh = _trials(comparison, evidence)
+    if trials.empty:
+        return Measured(unit="percent", lacks=not_fresh)
     size = pd.to_numeric(trials[comparison.setting])
     sides = [trials[size == extreme] for extreme in (size.max(), size.min())]
     others = [name for name in searches.levels(trials) if name != comparison.setting]
@@ -231,7 +231,7 @@ def setting_progress(comparison: SettingProgress, evidence: Evidence) -> Measure
         if len(differences := _along(large, small)):
             logs.setdefault(tuple(pair[others]), []).append(float(np.mean(differences)))
             runs += 2
-    lacks = _too_few({f"configurations that differ in {comparison.setting} alone": len(logs)}, "pair")
+    lacks = not_fresh or _too_few({f"configurations that differ in {comparison.setting} alone": len(logs)}, "pair")
     estimate = LogEstimate(*mean_estimate([float(np.mean(seeds)) for seeds in logs.values()]))
     return Measured(estimate, "percent", len(logs), runs, lacks, tuple(left_out))
 
@@ -351,7 +351,7 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _trials(comparison: SettingEffect | SettingProgress, evidence: Evidence) -> tuple[pd.DataFrame, str]:
-    """The trials of the search that a variant takes its settings from, or what is missing."""
+    """The trials of the search that a variant takes its settings from, and what is missing; none that tell nothing."""
     name = comparison.variant
     wanted = comparison.weights if isinstance(comparison, SettingEffect) else [comparison.setting]
     if lacks := _not_run([name], evidence):
@@ -361,12 +361,11 @@ def _trials(comparison: SettingEffect | SettingProgress, evidence: Evidence) -> 
         return pd.DataFrame(), f"this study runs no search for {name}"
     trials = evidence.search[evidence.search["search"] == search].reset_index(drop=True)
     if comparison.fresh_seeds is not None:
-        if lacks := _not_fresh(comparison.fresh_seeds, trials["seed"]):
-            return pd.DataFrame(), lacks
+        lacks = _not_fresh(comparison.fresh_seeds, trials["seed"])
         trials = trials[trials["seed"].isin(comparison.fresh_seeds)].reset_index(drop=True)
     varied = searches.levels(trials)
     if missing := [setting for setting in wanted if setting not in varied]:
-        return pd.DataFrame(), f"the search {search} does not vary {_listed(missing)}"
+        return pd.DataFrame(), lacks or f"the search {search} does not vary {_listed(missing)}"
     if math.prod(map(len, varied.values())) != len(searches.configurations(trials)):
-        return pd.DataFrame(), f"the search {search} is no full grid"
-    return trials, ""
+        return pd.DataFrame(), lacks or f"the search {search} is no full grid"
+    return trials, lacks

@@ -66,7 +66,7 @@ def _template(template: str) -> str:
 
 
 def _with_reason(template: str) -> str:
-    if "{reason}" not in template:
+    if "reason" not in (field for _, field, _, _ in string.Formatter().parse(template)):
         raise refused(f"expected a sentence with {{reason}} in it, found {template!r}")
     return template
 
@@ -100,7 +100,16 @@ class Contrast(_Comparison):
     split: Literal["train", "validation", "test", "train-minus-test"]  # the last: the generalisation gap
     paired: bool  # by seed
     fresh_seeds: FreshSeeds = None
-    known_seeds: list[Annotated[int, Field(ge=0)]] = []  # whose results were known; they stand beside
+    # Whose results were known before; they stand beside the fresh ones.
+    known_seeds: Annotated[list[Annotated[int, Field(ge=0)]], *EachOnce] = []
+
+    @model_validator(mode="after")
+    def _fresh_is_not_known(self) -> "Contrast":
+        if self.known_seeds and self.fresh_seeds is None:
+            raise refused("expected fresh_seeds beside known_seeds, found none")
+        if both := sorted(set(self.known_seeds) & set(self.fresh_seeds or [])):
+            raise refused(f"expected fresh_seeds that were not known, found {both[0]} in known_seeds too")
+        return self
 
 
 class NextRun(_Comparison):
@@ -224,9 +233,9 @@ class FormerPart(_Model):
     """A part of a former rule: its 95 % interval over the seeds that were known had to keep to the smallest effect."""
 
     comparison: Contrast
-    seeds: Annotated[list[int], Field(min_length=1)]
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), *EachOnce]
     smallest_effect: float
-    settings: dict[str, Any] = {}  # that a search had chosen then: with others, they are other networks
+    settings: dict[Setting, Any] = {}  # that a search had chosen then: with others, they are other networks
 
 
 class Change(_Model):
@@ -235,7 +244,8 @@ class Change(_Model):
     rule: Text  # the former one
     reason: Text
     verdict: Verdict  # what the former one gave in the first reference
-    frozen: Text | None = None  # the commit that fixed the present one, before the fresh seeds were trained
+    # The commit that fixed the present one, before the fresh seeds were trained.
+    frozen: Annotated[str, Field(pattern="^[0-9a-f]{7,40}$")] | None = None
     parts: list[FormerPart] = []  # the former one, where it can be computed from runs: all had to lie above
 
 

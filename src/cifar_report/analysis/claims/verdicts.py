@@ -52,6 +52,7 @@ class Judged(NamedTuple):
     outside: bool = False  # the 95 % interval lies wholly outside of it
     refutes: bool = False  # so does the adjusted one
     untested: bool = False
+    adjusted: float = 0.95
 
     @property
     def verdict(self) -> Verdict:
@@ -71,8 +72,9 @@ def judge(measured: Measured, smallest: float, direction: Direction, of: int = 1
             negative and itself.
         of: how many parts decide the claim.
     """
+    level, adjusted = 0.95, 1 - 0.05 / of  # so that all parts together err in 5 % at most where one of them refutes
     if measured.lacks:
-        return Judged(untested=True)
+        return Judged(untested=True, adjusted=adjusted)
 
     def lies(interval: Interval) -> tuple[bool, bool]:
         _, low, high = interval
@@ -84,13 +86,13 @@ def judge(measured: Measured, smallest: float, direction: Direction, of: int = 1
             case "within":
                 return (-smallest < low) & (high < smallest), (low > smallest) | (high < -smallest)
 
-    level, adjusted = 0.95, _adjusted(of)
     refuting = measured.next_run or measured.estimate
     return Judged(
         supports=lies(measured.estimate.interval(level))[0],
         supports_adjusted=lies(measured.estimate.interval(adjusted))[0],
         outside=lies(refuting.interval(level))[1],
         refutes=lies(refuting.interval(adjusted))[1],
+        adjusted=adjusted,
     )
 
 
@@ -98,8 +100,12 @@ def decide(rule: Literal["all", "each"], deciding: list[Judged], premises: Itera
     """The verdict that follows from the deciding parts: all must hold, or each is a case of its own.
 
     An `all` claim falls with one part that is refuted at its adjusted level, so that more parts make no false
-    refutation likelier. One whose premise does not hold is inconclusive.
+    refutation likelier. Where each case lies outside at 95 %, they all do. One whose premise does not hold is
+    inconclusive, and untested where its premise is.
     """
+    premises = list(premises)
+    if any(premise.untested for premise in premises):
+        return "untested"
     untested = any(part.untested for part in deciding)
     supported = all(part.supports for part in deciding)
     found: Verdict = "inconclusive"
@@ -116,21 +122,20 @@ def decide(rule: Literal["all", "each"], deciding: list[Judged], premises: Itera
     return found if all(premise.supports for premise in premises) else "inconclusive"
 
 
-def _adjusted(parts: int) -> float:
-    """The confidence at which each of several parts may refute, so that all together err in 5 % at most."""
-    return 1 - 0.05 / parts
-
-
 def _tested(claim: Claim, evidence: Evidence) -> dict[str, Any]:
     count = sum(part.role == "decides" for part in claim.parts)
-    found = [(part, *_measured(part, evidence, count if part.role == "decides" else 1)) for part in claim.parts]
-    deciding = [(entry, judged) for part, entry, judged in found if part.role == "decides"]
-    premises = [(entry, judged) for part, entry, judged in found if part.role == "premise"]
-    verdict = decide(claim.decides, [judged for _, judged in deciding], [judged for _, judged in premises])
+    found = [(part, *_judged(part, evidence, count if part.role == "decides" else 1)) for part in claim.parts]
+    by_role = {role: [judged for part, _, judged in found if part.role == role] for role in ("decides", "premise")}
+    verdict = decide(claim.decides, by_role["decides"], by_role["premise"])
+    if verdict == "refuted" and claim.decides == "each":  # each of them, by its interval at 95 %
+        found = [(part, measured, judged._replace(refutes=judged.outside)) for part, measured, judged in found]
+    parts = [_entry(part, measured, judged) for part, measured, judged in found]
+    deciding, premises = ([part for part in parts if part["role"] == role] for role in ("decides", "premise"))
     told = _told_by(verdict, deciding, premises)
-    parts = [entry for _, entry, _ in found]
     template = getattr(claim.sentences, verdict)
-    beside = None if verdict == "untested" else claim.sentences.beside
+    estimated = {part["id"] for part in parts if part["estimate"] is not None}
+    has_all = named(claim.sentences.beside or "") <= estimated
+    beside = claim.sentences.beside if has_all and verdict != "untested" else None
     tested = {
         "id": claim.id,
         "statement": claim.statement,
@@ -155,20 +160,18 @@ def _tested(claim: Claim, evidence: Evidence) -> dict[str, Any]:
     return tested | {"sentence": sentence(tested)}
 
 
-def _told_by(
-    verdict: Verdict, deciding: list[tuple[dict[str, Any], Judged]], premises: list[tuple[dict[str, Any], Judged]]
-) -> dict[str, Any]:
+def _told_by(verdict: Verdict, deciding: list[dict[str, Any]], premises: list[dict[str, Any]]) -> dict[str, Any]:
     """The part that a claim's verdict is told by: the first that is why it is this one."""
     match verdict:
         case "refuted":
-            reasons = [part for part in deciding if part[1].refutes]
+            reasons = [part for part in deciding if part["refutes"]]
         case "untested":
-            reasons = [part for part in deciding if part[1].untested]
+            reasons = [part for part in premises + deciding if part["verdict"] == "untested"]
         case "inconclusive":
-            reasons = [part for part in premises + deciding if not part[1].supports]
+            reasons = [part for part in premises + deciding if part["verdict"] != "supported"]
         case _:
             reasons = []
-    return (reasons or deciding)[0][0]
+    return (reasons or deciding)[0]
 
 
 def former_verdict(change: Change, evidence: Evidence) -> Verdict | None:
@@ -198,17 +201,24 @@ def _is_fresh(claim: Claim) -> bool:
     return all(getattr(comparison, "fresh_seeds", None) is not None for comparison in deciding)
 
 
-def _measured(part: Part, evidence: Evidence, of: int) -> tuple[dict[str, Any], Judged]:
+def _judged(part: Part, evidence: Evidence, of: int) -> tuple[Measured, Judged]:
     measured = measure(part.comparison, evidence)
+    return measured, Judged() if part.smallest_effect is None else judge(
+        measured, part.smallest_effect, part.direction, of
+    )
+
+
+def _entry(part: Part, measured: Measured, judged: Judged) -> dict[str, Any]:
     smallest = part.smallest_effect
-    judged = Judged() if smallest is None else judge(measured, smallest, part.direction, of)
-    adjusted = None if smallest is None else _limits(measured, _adjusted(of))
+    adjusted = None if smallest is None else _limits(measured, judged.adjusted)
     entry = {
         "id": part.id,
         "label": part.label,
         "role": part.role,
+        "kind": part.comparison.kind,
         "verdict": None if smallest is None else judged.verdict,
         **_limits(measured),
+        "adjusted": None if smallest is None else judged.adjusted,
         "adjusted_low": adjusted and adjusted["ci95_low"],
         "adjusted_high": adjusted and adjusted["ci95_high"],
         "runs": measured.runs,
@@ -218,6 +228,7 @@ def _measured(part: Part, evidence: Evidence, of: int) -> tuple[dict[str, Any], 
         "unit": measured.unit,
         "pairs": measured.pairs,
         "why": part.why,
+        "outside": bool(judged.outside),
         "supports": bool(judged.supports_adjusted),
         "refutes": bool(judged.refutes),
         "image_level": measured.image_level and _as_json(measured.image_level),
@@ -228,7 +239,7 @@ def _measured(part: Part, evidence: Evidence, of: int) -> tuple[dict[str, Any], 
     }
     left_out = f"left out: {', '.join(measured.left_out)}" if measured.left_out else ""
     reason = "; ".join(filter(None, (measured.lacks or _grounds(entry), left_out)))
-    return entry | {"reason": reason}, judged
+    return entry | {"reason": reason}
 
 
 def _limits(measured: Measured, confidence: float = 0.95) -> dict[str, float | None]:
@@ -247,7 +258,7 @@ def _grounds(part: dict[str, Any]) -> str:
     """Why a part has its verdict, in words."""
     interval = f"the interval {number(part, 'ci95_low')} to {quantity(part, 'ci95_high')}"
     if part["verdict"] is None:
-        return f"{interval}, not judged"
+        return "not judged" if part["ci95_low"] is None else f"{interval}, not judged"
     side = SIDES[part["direction"]]
     if part["ci95_low"] is None:
         place = "lies" if part["verdict"] == "supported" else "does not lie"
@@ -256,6 +267,12 @@ def _grounds(part: dict[str, Any]) -> str:
     if part["next_run"] is not None and part["verdict"] != "supported":
         one = f"the prediction interval for one new run, {prediction(part)},"
         return f"{one} {'does not reach' if part['verdict'] == 'refuted' else 'reaches'} what supports it, {bound}"
+    if is_adjusted(part):
+        confidence, low, high = limits(part)
+        return (
+            f"{interval} lies wholly outside of what supports it, {bound}, but that at {confidence} %, "
+            f"which allows for the number of parts, does not: {low} to {high}"
+        )
     return {
         "supported": f"{interval} lies wholly {bound}",
         "refuted": f"{interval} lies wholly outside of what supports it, {bound}",
@@ -283,9 +300,14 @@ def sentence(claim: dict[str, Any], notation: Notation = PLAIN) -> str:
     told = _filled(claim["template"], claim, parts, notation)
     if claim["beside"] is None:
         return told
-    named = {field.rpartition(".")[0] for _, field, _, _ in string.Formatter().parse(claim["beside"]) if field}
-    alike = {"decimals": min((_decimals(parts[each]) for each in named if each), default=2)}
+    alike = {"decimals": min((_decimals(parts[each]) for each in named(claim["beside"])), default=2)}
     return f"{told} {_filled(claim['beside'], claim, {key: part | alike for key, part in parts.items()}, notation)}"
+
+
+def named(template: str) -> set[str]:
+    """The ids of the parts that a template names."""
+    fields = (field for _, field, _, _ in string.Formatter().parse(template) if field)
+    return {part for part, _, _ in (field.rpartition(".") for field in fields) if part}
 
 
 def _filled(template: str, claim: dict[str, Any], parts: dict[str, dict[str, Any]], notation: Notation) -> str:
@@ -293,8 +315,8 @@ def _filled(template: str, claim: dict[str, Any], parts: dict[str, dict[str, Any
         part, _, name = field.rpartition(".")
         if name in ("supporting", "refuting"):
             key = {"supporting": "supports", "refuting": "refutes"}[name]
-            named = [each for each in claim["parts"] if each["role"] == "decides" and each[key]]
-            return "; ".join(f"{notation.words(each['label'])}, {with_interval(each, notation)}" for each in named)
+            such = [each for each in claim["parts"] if each["role"] == "decides" and each[key]]
+            return "; ".join(f"{notation.words(each['label'])}, {with_interval(each, notation)}" for each in such)
         if name == "reason" and not part:
             return notation.words(claim["reason"])
         return _values(parts[part or claim["part"]], notation)[name]
@@ -304,12 +326,24 @@ def _filled(template: str, claim: dict[str, Any], parts: dict[str, dict[str, Any
 
 
 def with_interval(part: dict[str, Any], notation: Notation = PLAIN) -> str:
-    """A part's estimate with its unit, and its interval where it has one."""
+    """A part's estimate with its unit, and the interval that its verdict rests on, where it has one."""
     estimate = quantity(part, "estimate", notation)
     if part["ci95_low"] is None:
         return estimate
-    low, high = number(part, "ci95_low", notation), number(part, "ci95_high", notation)
-    return f"{estimate} ({notation.percent('95')} interval {low} to {high})"
+    confidence, low, high = limits(part, notation)
+    return f"{estimate} ({notation.percent(confidence)} interval {low} to {high})"
+
+
+def is_adjusted(part: dict[str, Any]) -> bool:
+    """Whether the interval that allows for the number of parts leaves open what the one at 95 % would refute."""
+    return bool(part["verdict"] == "inconclusive" and part["outside"] and part["adjusted_low"] is not None)
+
+
+def limits(part: dict[str, Any], notation: Notation = PLAIN) -> tuple[str, str, str]:
+    """The confidence in per cent and the limits of the interval that a part's verdict rests on."""
+    name, confidence = ("adjusted", part["adjusted"]) if is_adjusted(part) else ("ci95", 0.95)
+    low, high = (number(part, f"{name}_{side}", notation) for side in ("low", "high"))
+    return f"{100 * confidence:.4g}", low, high
 
 
 def _values(part: dict[str, Any], notation: Notation) -> dict[str, str]:
@@ -337,23 +371,30 @@ def prediction(part: dict[str, Any], notation: Notation = PLAIN) -> str:
 
 def number(part: dict[str, Any], key: str, notation: Notation = PLAIN) -> str:
     """One of a part's values in its unit, with two digits of the interval's half width; the bound as it was written."""
-    return "none" if part[key] is None else notation.number(_digits(part, key))
+    return _missing(part) if part[key] is None else notation.number(_digits(part, key))
 
 
 def quantity(part: dict[str, Any], key: str, notation: Notation = PLAIN) -> str:
     """The same with its unit."""
+    if part[key] is None:
+        return _missing(part)
     if part["unit"] == "percent":
-        return "none %" if part[key] is None else notation.percent(_digits(part, key))
-    words = _WORDS[part["unit"]]
-    is_one = part[key] is not None and _digits(part, key) == "1"
+        return notation.percent(_digits(part, key))
+    words, is_one = _WORDS[part["unit"]], _digits(part, key) == "1"
     return number(part, key, notation) + (words.removesuffix("s") if is_one else words)
+
+
+def _missing(part: dict[str, Any]) -> str:
+    return "not a finite number" if part["runs"] else "not measured"
 
 
 def _digits(part: dict[str, Any], key: str) -> str:
     value = _SCALES[part["unit"]] * part[key]
     if part["unit"] == "share":
         return f"{value:.1e}".replace("e-0", "e-").replace(".0e", "e")
-    return f"{value:.6g}" if key == "smallest_effect" else f"{value:.{_decimals(part)}f}"
+    decimals = _decimals(part)
+    # Zero has no sign.
+    return f"{value:.6g}" if key == "smallest_effect" else f"{round(value, decimals) + 0.0:.{decimals}f}"
 
 
 def _decimals(part: dict[str, Any]) -> int:
