@@ -233,6 +233,7 @@ def test_logits_are_held_against_the_loss(first, loss, same):
 
 def test_latex_specials_are_escaped():
     assert escape(r"50 % of {a_b} & c\d") == r"50 \% of \{a\_b\} \& c\textbackslash{}d"
+    assert escape("10\u2009000 images") == r"10\,000 images"  # as figures write thousands
 
 
 def test_search_csv_has_a_row_a_trial_and_leads_to_its_curve(tmp_path):

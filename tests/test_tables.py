@@ -612,7 +612,7 @@ SEARCH = trials(
 def test_the_table_of_a_search_has_the_best_means_and_their_spread():
     text = tables.search_table(SEARCH)
     assert text.startswith("\\code{grid}\\par\\smallskip\n")
-    assert head(text) == ["Learning rate", "{Validation}", "{Seeds}"]
+    assert head(text) == ["Learning rate", "{Validation}", "{SD}"]
     bold = r"\bfseries "
     rows = [["0.3", "90.0", "nan"], [f"{bold}0.2", f"{bold}71.0", f"{bold}1.4"], ["0.1", "55.0", "7.1"]]
     assert cells(text) == rows

@@ -9,6 +9,7 @@ _ESCAPES = {
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "`": r"\textasciigrave{}",
+    "\u2009": r"\,",  # between the thousands
     **{c: "\\" + c for c in "&%$#_{}"},
 }
 

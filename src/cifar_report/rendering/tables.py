@@ -398,7 +398,7 @@ def search_table(search: pd.DataFrame | None, elsewhere: Collection[str] = (), b
             shown = {escape(name.replace("_", " ").capitalize()): bold + setting_text(row[name]) for name in settings}
             shown |= {"Steps": bold + str(row["step"])} if several else {}
             shown |= {"{Validation}": bold + f"{100 * row['validation_accuracy']:.1f}"}
-            rows.append(shown | ({"{Seeds}": bold + f"{100 * row['spread']:.1f}"} if replicated else {}))
+            rows.append(shown | ({"{SD}": bold + f"{100 * row['spread']:.1f}"} if replicated else {}))
         columns = "l " * (len(settings) + several) + "S[table-format=2.1, detect-weight] " * (1 + replicated)
         tables.append(f"\\code{{{name}}}\\par\\smallskip\n{_latex(pd.DataFrame(rows), columns)}")
     return "\\par\\bigskip\n".join(tables)
