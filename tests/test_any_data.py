@@ -167,9 +167,7 @@ def test_grey_images_two_perceptrons_and_no_search(grey):
 
 def test_twelve_classes_with_long_and_cyrillic_names(twelve):
     text = text_of(twelve / "report.pdf")
-    assert (
-        found((*OF_THE_PRACTICAL, *NOWHERE, *OF_SEARCHES, "grey images", "猫"), text) == [] and told(twelve) == []
-    )
+    assert found((*OF_THE_PRACTICAL, *NOWHERE, *OF_SEARCHES, "grey images", "猫"), text) == [] and told(twelve) == []
     true = ("Двенадцать классов", "Иван Петров, Αθήνα", "Персептрон", "кошка", *(c for c in CLASSES if c != "猫"))
     assert found(true, text) == list(true)
 

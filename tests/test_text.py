@@ -167,8 +167,8 @@ def test_a_recipe_in_words():
         "average_decay": (0.99, r"weights averaged (\num{0.99})"),
         "preprocessing": ("standardise", "standardised channels"),
         "precision": ("bf16", "bf16"),
-        "bias_rate": (64.0, "bias rate 64.0"),
-        "dirac": (True, "dirac True"),
+        "bias_rate": (64.0, r"batch norm's biases at \num{64} times the rate"),
+        "dirac": (True, "convolutions that begin as the identity"),
         "slope": (0.02, ""),
         "momentum": (0.9, r"momentum \num{0.9}"),
     }
@@ -176,6 +176,10 @@ def test_a_recipe_in_words():
         assert words.phrases(PLAIN | {name: value})[name] == expected, name
     assert words.phrases(PLAIN | {"momentum": 0.9, "nesterov": True})["momentum"] == r"Nesterov momentum \num{0.9}"
     assert words.phrases(PLAIN | {"kind": "torch-vgg"})["hidden"] == ""
+    alternating = PLAIN | {"flip": True, "alternate_flips": True}
+    assert words.changes(alternating, PLAIN | {"flip": True}) == ["alternating flips"]
+    read = {"True": "alternate flips", "False": "no alternate flips", "2": "alternate flips 2"}
+    assert {text: words.setting_change("alternate_flips", text) for text in read} == read
     assert words.changes(PLAIN | {"flip": True, "shift": 2}, PLAIN | {"dropout": 0.5}) == [
         r"no dropout \num{0.5}",
         "flips",

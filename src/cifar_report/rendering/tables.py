@@ -25,6 +25,7 @@ from cifar_report.rendering.words import (
     hidden_units,
     phrases,
     ranges,
+    setting_change,
     setting_text,
 )
 from cifar_report.runs.finished import Run, load_runs
@@ -449,9 +450,7 @@ def recipes_table(recipes: dict[str, dict[str, Any]], search: pd.DataFrame | Non
             rows.append(
                 {
                     "Recipe": escape(tried.replace("-", " ")),
-                    "Differs from the first": ", ".join(
-                        f"{escape(s.replace('_', ' '))} {setting_text(row[s])}" for s in changed
-                    ),
+                    "Differs from the first": ", ".join(setting_change(s, row[s]) for s in changed),
                     "{Validation}": _cell(row["validation_accuracy"], 2),
                     "{Diverged}": str(row["diverged"]),
                 }

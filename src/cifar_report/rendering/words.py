@@ -33,6 +33,7 @@ def phrases(settings: dict[str, Any]) -> dict[str, str]:
         "initial_std": "PyTorch's initial weights"
         if s["initial_std"] is None
         else rf"initial weights of $\varsigma = \num{{{s['initial_std']:g}}}$",
+        "dirac": "convolutions that begin as the identity" if s["dirac"] else "",
         "steps": f"{num(s['steps'])} steps",
         "batch_size": f"batches of {num(s['batch_size'])}",
         "optimiser": OPTIMISERS[s["optimiser"]],
@@ -42,10 +43,12 @@ def phrases(settings: dict[str, Any]) -> dict[str, str]:
         "schedule": f"{s['schedule']} schedule" if s["schedule"] != "constant" else "",
         "warmup": f"warm-up {num(s['warmup'])}" if s["warmup"] else "",
         "batch_norm": f"batch norm ({s['batch_norm']})" if s["batch_norm"] != "none" else "",
+        "bias_rate": f"batch norm's biases at {num(s['bias_rate'])} times the rate" if s["bias_rate"] != 1 else "",
         "weight_decay": f"weight decay {num(s['weight_decay'])}" if s["weight_decay"] else "",
         "label_smoothing": f"label smoothing {num(s['label_smoothing'])}" if s["label_smoothing"] else "",
         "dropout": f"dropout {num(s['dropout'])}" if s["dropout"] else "",
-        "flip": "flips" if s["flip"] else "",
+        "flip": ("alternating flips" if s["alternate_flips"] else "flips") if s["flip"] else "",
+        "alternate_flips": "",
         "shift": f"shifts of {s['shift']} pixels" if s["shift"] else "",
         "average_decay": f"weights averaged ({num(s['average_decay'])})" if s["average_decay"] else "",
         "preprocessing": "standardised channels" if s["preprocessing"] == "standardise" else "",
@@ -95,6 +98,12 @@ def setting_text(text: str) -> str:
         return text if text.isdigit() else f"{float(text):g}"
     except ValueError:
         return escape(text.replace("-", ", ") if text[:1].isdigit() else text)
+
+
+def setting_change(name: str, text: str) -> str:
+    """A setting with its value of search.csv, in words: shift 2, no dirac."""
+    words = escape(name.replace("_", " "))
+    return {"True": words, "False": f"no {words}"}.get(text, f"{words} {setting_text(text)}")
 
 
 def versions(record: dict[str, Any]) -> str:
