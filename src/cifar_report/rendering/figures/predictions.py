@@ -18,6 +18,7 @@ from cifar_report.rendering.figures.style import (
     in_percent,
     line_looks,
     new_figure,
+    plain_number,
     plain_ticks,
     rgb,
     short_labels,
@@ -178,8 +179,8 @@ def confusion(
         bar.ax.set_yticklabels(["0", "1", "10", "25", "50", "100"])
         bar.set_label("share of the true class (%)")
     caption = (
-        f"Which class the images of each true class are taken for, in per cent of that class, over {len(targets)} test "
-        f"images. {'; '.join(findings)}. Shares of up to 0.5 % are left blank."
+        "Which class the images of each true class are taken for, in per cent of that class, over "
+        f"{plain_number(len(targets))} test images. {'; '.join(findings)}. Shares of up to 0.5 % are left blank."
     )
     sources = [source for _, run, _ in models for source in files_of([run], "test-logits.npy")]
     title = f"Confusion matrix of {' and of '.join(label for label, *_ in models)}"
@@ -228,7 +229,8 @@ def calibration(
     figure.legend(loc="outside upper center", ncols=1)
     sources = [source for _, run, _ in models for source in files_of([run], "test-logits.npy")]
     caption = (
-        f"Accuracy against confidence on the {len(targets)} test images, in {CALIBRATION_BINS} bins of equal width; "
+        f"Accuracy against confidence on the {plain_number(len(targets))} test images, in {CALIBRATION_BINS} bins of "
+        "equal width; "
         f"below, the share of the images in each. A calibrated model follows the diagonal. Expected calibration error: "
         f"{', '.join(errors)}."
     )
