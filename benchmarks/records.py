@@ -50,6 +50,11 @@ def read(folder: Path = RECORDS) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
 
 
+def name_of(record: dict[str, Any]) -> str:
+    """What a record is told by: one processor with other cores has another."""
+    return f"{record['processor']} ({record['model']}), {record['cores']} cores"
+
+
 def goals(records: list[dict[str, Any]]) -> dict[str, list[Row]]:
     """What was measured for each goal, on each processor; goals that only earlier commits had are left out."""
     latest: dict[str, int] = {}
@@ -61,7 +66,7 @@ def goals(records: list[dict[str, Any]]) -> dict[str, list[Row]]:
         for part, measured in record["parts"].items():
             newest = (measured["commit"]["time"] or 0) == latest[part]
             for entry in measured["results"]:
-                row = Row(f"{record['processor']} ({record['model']})", entry, measured["commit"], newest)
+                row = Row(name_of(record), entry, measured["commit"], newest)
                 found.setdefault(entry["name"], []).append(row)
     return {name: rows for name, rows in found.items() if any(row.newest for row in rows)}
 
@@ -78,7 +83,7 @@ def costs(records: list[dict[str, Any]]) -> str:
     for record in records:
         for entry in record["parts"].get("study", {}).get("info", []):
             if entry["name"] == COSTS:
-                told[f"{record['processor']} ({record['model']})"] = entry["value"]
+                told[name_of(record)] = entry["value"]
     names = {name: None for variants in told.values() for name in variants}
     small = [name for name in names if all(v[name][1] < SMALL for v in told.values() if name in v)]
     parts = {f"`{name}`": [name] for name in names if name not in small}

@@ -16,11 +16,12 @@ def records(monkeypatch):
     return importlib.import_module("records")
 
 
-def record(processor, **parts):
+def record(processor, cores=2, **parts):
     """One whose parts are {part: (time of the commit, {goal: met})}."""
     return {
         "processor": processor,
         "model": "1 2",
+        "cores": cores,
         "parts": {
             part: {
                 "commit": {"hash": f"{time:x}", "time": time},
@@ -47,6 +48,11 @@ def test_a_goal_is_met_where_all_records_of_the_newest_measured_commit_meet_it(r
         "not measured": None,
     }
     assert [(row.processor[0], row.newest) for row in found["speed"]] == [("A", True), ("B", True), ("C", False)]
+
+
+def test_one_processor_with_other_cores_is_another_machine(records):
+    found = records.goals([record("A", 2, vgg=(20, {"speed": True})), record("A", 4, vgg=(20, {"speed": False}))])
+    assert [row.processor for row in found["speed"]] == ["A (1 2), 2 cores", "A (1 2), 4 cores"]
 
 
 def test_a_part_that_is_measured_again_leaves_the_others(records, tmp_path):
