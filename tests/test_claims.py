@@ -484,6 +484,8 @@ def test_a_claim_reports_the_part_that_decided_and_shows_but_does_not_judge_the_
     assert (found["verdict"], found["part"], found["why"]) == ("refuted", "back", "so")
     assert found["estimate"] == pytest.approx(np.mean([-0.1, -0.11, -0.1]))
     assert [part["verdict"] for part in found["parts"]] == ["supported", "refuted", "refuted", None]
+    half = 100 * stats.t.ppf(0.975, 2) * 0.01 / np.sqrt(3)
+    assert found["parts"][3]["reason"] == f"the interval {51 - half:.1f} to {51 + half:.1f} %, not judged"
     (alone,) = study.evaluate(claim(CONTRAST | {"weights": {"a": 1, "b": -1}}, parts=parts[1:]))
     assert alone["verdict"] == "supported"
 
