@@ -97,6 +97,14 @@ def identified(run):
     run["identity"] = run_identity(settings, run["seed"], run["data"]["digests"], run["code"])
 
 
+def test_a_trials_weights_stay_in_the_store(trained, tmp_path):
+    data = datasets.load(trained / "results/small/dataset")
+    finished = obtain(SETTINGS, 9, data, trained / "results/.store", "trial", test=False)
+    store.publish(finished, tmp_path / "trial", requested(SETTINGS, 9, data, test=False), "trial")
+    assert (finished / "model.safetensors").is_file()
+    assert sorted(path.name for path in (tmp_path / "trial").iterdir()) == ["curve.csv", "run.json"]
+
+
 def test_an_export_has_the_same_bytes_twice(trained, exported, tmp_path):
     export(trained / "results/small", trained / "results/.store", tmp_path / "again.tar")
     assert (tmp_path / "again.tar").read_bytes() == exported.read_bytes()
