@@ -962,7 +962,7 @@ def test_a_changed_rule_is_told_with_both_verdicts_and_whether_seen_data_decide(
     assert latex.changed_rules([first]).startswith("%")
     printed = {"kind": "next-run", "variant": "a", "metric": "accuracy", "split": "test"}
     (one_run,) = study.evaluate(claim(printed, 0.4, **changed))
-    told = r"& a\_b above \qty{40}{\percent}, refuted where the prediction interval for one new run lies outside\newline"
+    told = r"a\_b above \qty{40}{\percent}, refuted where the prediction interval for one new run lies outside\newline"
     assert told in latex.changed_rules([one_run])
 
 
