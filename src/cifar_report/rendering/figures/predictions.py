@@ -230,8 +230,7 @@ def calibration(
     sources = [source for _, run, _ in models for source in files_of([run], "test-logits.npy")]
     caption = (
         f"Accuracy against confidence on the {plain_number(len(targets))} test images, in {CALIBRATION_BINS} bins of "
-        "equal width; "
-        f"below, the share of the images in each. A calibrated model follows the diagonal. Expected calibration error: "
-        f"{', '.join(errors)}."
+        "equal width; below, the share of the images in each. A calibrated model follows the diagonal. Expected "
+        f"calibration error: {', '.join(errors)}."
     )
     return Drawing(figure, "Calibration", caption, facts, [*sources, "dataset/test-labels.npy"])
