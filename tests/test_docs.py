@@ -3,6 +3,7 @@
 import csv
 import importlib.metadata
 import json
+import math
 import os
 import re
 import shlex
@@ -286,6 +287,31 @@ def test_results_are_described_as_they_are(checkout):
     there = {path.name for path in results.iterdir() if path.name != ".lock"}
     listed = {name.split("/")[0] for name in described(page, "Results")}
     assert there <= listed and listed - there <= {"search.csv", "search", "tensorboard"}
+
+
+def test_the_readme_shows_the_accuracies_of_the_reference():
+    chapter = (ROOT / "README.md").read_text().split("\n## Results\n")[1].split("\n## ")[0]
+    shown = [[cell.strip() for cell in line.split("|")[1:-1]] for line in chapter.splitlines() if "|" in line][2:]
+    with (ROOT / "reference/cifar10-jpeg/summary.csv").open() as file:
+        measured = {row["variant"]: row for row in csv.DictReader(file)}
+    assert len(shown) > 5
+    for variant, _, original, reproduced, seeds in shown:
+        row = measured[variant.strip("`")]
+        mean, low, high, then = (
+            100 * float(row[name] or "nan")
+            for name in (
+                "test_accuracy_mean",
+                "test_accuracy_ci95_low",
+                "test_accuracy_ci95_high",
+                "original_test_accuracy",
+            )
+        )
+        interval = f" ± {(high - low) / 2:.1f}" if int(seeds) > 2 else ""
+        assert [original, reproduced, seeds] == [
+            "" if math.isnan(then) else f"{then:.1f}",
+            f"{mean:.1f}{interval}",
+            row["seeds"],
+        ]
 
 
 def licence(package):

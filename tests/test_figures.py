@@ -769,6 +769,10 @@ def test_what_is_said_of_samples_confusions_and_calibration(study, runs, styled)
         f"that is right. Below, framed and crossed: the {len(wrong)} wrong ones of the highest confidence, from "
         f"{span[0]} down to {span[1]}."
     )
+    one = predicted.copy()
+    one[0] = (predicted[0] + 1) % 4
+    alone = predictions.samples("VGG", run, run.test_logits(), images, one, CLASSES).caption
+    assert alone.endswith(f" crossed: the one that is wrong, with a confidence of {in_percent(surest[0])}.")
     shown = [text.get_text() for text in drawing.figure.axes[0].texts if text.get_text() not in ("true", "predicted")]
     names = short_labels(CLASSES, 10)
     right = [int(np.flatnonzero((targets == c) & (predicted == c))[0]) for c in range(4)]

@@ -19,6 +19,7 @@ from cifar_report.analysis.measurements import AGREEMENT, BATCH_STATISTICS, FLIP
 from cifar_report.base.files import array_digest, read_json, to_json
 from cifar_report.data import datasets
 from cifar_report.rendering import tables
+from cifar_report.rendering.numbers import _common_numbers as common_texts
 from cifar_report.rendering.numbers import _run_numbers as number_texts
 from cifar_report.rendering.numbers import numbers, numbers_as_latex
 from cifar_report.runs.finished import Run
@@ -216,7 +217,7 @@ def test_the_table_of_differences_pairs_the_seeds_that_both_completed(facts):
     assert cells(tables.differences_table(STAGE, few))[0][2:] == ["nothing", "3", "0.00", "0.00"]
     assert tables.differences_table(STAGE | {"like": {}}, facts).startswith("% No variant is like another")
     apart = cells(tables.differences_table(STAGE | {"like": {"vgg": "mlp"}}, facts))  # seed 0, which diverged in one
-    assert apart == [["VGG", r"MLP\_1", "a VGG, no hidden units 100, flips", "0", "{--}", "{--}"]]
+    assert apart == [["VGG", r"MLP\_1", r"4 settings (\cref{tab:settings})", "0", "{--}", "{--}"]]
 
 
 def test_the_table_of_classes_is_scikit_learns_recall(facts):
@@ -259,7 +260,7 @@ def test_the_table_of_agreement_has_the_largest_of_each_pair():
 
 
 def test_the_table_of_settings(runs):
-    text = tables.settings_table(STAGE, runs)
+    text = tables.settings_table(STAGE, runs, tables.common(summary.facts(runs)))
     names = ("Variant", "Hidden units", "Optimiser", "{Rate}", "{Steps}", "{Batch}", "Initial weights", "Seeds")
     assert head(text) == list(names)
     assert cells(text) == [
@@ -276,6 +277,10 @@ def test_the_table_of_settings(runs):
         ],
         [r"VGG\newline with flips", "a VGG", "SGD", "0.002", "60", "4", "PyTorch's", "0"],
     ]
+    other = runs["mlp-best"][0].record
+    other["settings"] = other["settings"] | {"slope": 0.4}
+    apart = cells(tables.settings_table(STAGE, runs, tables.common(summary.facts(runs))))
+    assert [re.search("slope.*?}|$", row[0])[0] for row in apart] == [r"slope \num{0.02}", r"slope \num{0.4}", ""]
 
 
 def test_the_table_of_provenance_joins_what_is_alike(runs):
@@ -342,6 +347,10 @@ def test_every_number_of_the_text(facts, data):
         limits = f" +- {half(values):.2f}" if len(values) > 1 else ""
         return rf"\qty{{{100 * value:.2f}{limits}}}{{\percent}}"
 
+    def in_points(value, values=()):
+        return percents(value, values).replace(r"\qty", r"\num").replace(r"{\percent}", " percentage points")
+
+    test, train = (np.array(list(each["mlp"].values())) for each in (TEST, TRAIN))
     digest = array_digest(np.load(data.folder / "test-images.npy"))[:12]
     assert of("data.") == {
         "name": r"my\_data",
@@ -359,17 +368,21 @@ def test_every_number_of_the_text(facts, data):
         "held-out": r"\num{4}",
         "training-images": r"\num{24}",
         "digest": f"train-images trainimagest, validation-images validationim, test-images {digest}",
-        "chance": r"\qty{33.3}{\percent}",
+        "chance": r"\qty{37.5}{\percent}",
     }
     words = "a multilayer perceptron whose back-propagation is written by hand in NumPy, the same network in PyTorch"
     assert of("study") | of("report") | of("runs") | of("commit") == {
-        "": r"\texttt{bbbbbbb}, \texttt{aaaaaaa}",  # by their times
+        "": r"commits \texttt{bbbbbbb}, \texttt{aaaaaaa}",  # by their times
         ".short": r"\texttt{aaaaaaa} and 1 earlier",
         ".note": "without uncommitted changes",
         ".variants": r"\num{3} variants",
         ".originals": r"\num{2}",
         ".runs": r"\num{8} runs",
         ".diverged": r"\num{1}",
+        ".seeds": r"\num{1} to \num{4} seeds",
+        ".several": "yes",
+        ".accuracies": rf"Mean test accuracies go from {percents(0.44, test)} (``MLP\_1'') "
+        f"to {percents(0.75)} (``VGG'').",
         ".networks": f"{words}, batch normalisation and a convolutional network after VGG",
         ".title": r"T \& U",
         ".author": r"A\_B",
@@ -378,7 +391,6 @@ def test_every_number_of_the_text(facts, data):
         ".numpy": r"\num{4}",
         ".torch": r"\num{4}",
     }
-    test, train = (np.array(list(each["mlp"].values())) for each in (TEST, TRAIN))
     error = 0.04 * math.sqrt(4 / 3)  # of one new run: s sqrt(1 + 1/3)
     reach = stats.t.ppf(0.975, 2) * error
     p = 2 * stats.t.sf((0.466 - 0.44) / error, 2)
@@ -403,7 +415,7 @@ def test_every_number_of_the_text(facts, data):
         "train-loss": r"\num{1.500}",
         "test-accuracy": percents(0.44, test),
         "test-loss": r"\num{2.500}",
-        "gap": percents(0.14, train - test),
+        "gap": in_points(0.14, train - test),
         "test-accuracy-binomial": percents(math.sqrt(0.44 * 0.56 / 8)),
         "test-accuracy-std": r"\num{4.00} percentage points",
         "prediction": rf"\num{{{44 - 100 * reach:.1f}}} to \qty{{{44 + 100 * reach:.1f}}}{{\percent}}",
@@ -417,7 +429,7 @@ def test_every_number_of_the_text(facts, data):
         "reached": r"\num{1}",
         "ece": rf"\qty{{{calibration_error([1, 2, 3]):.1f}}}{{\percent}}",
         "test-accuracy-flipped": percents(0.47, test + np.array([0.02, 0.05, 0.02])),
-        "flip-gain": percents(0.03, [0.02, 0.05, 0.02]),
+        "flip-gain": in_points(0.03, [0.02, 0.05, 0.02]),
         "first-loss": r"\num{2.5}",
         **first_loss(np.load(data.folder / "test-images.npy").astype(np.float64)),
     }
@@ -445,21 +457,26 @@ def test_every_number_of_the_text(facts, data):
 
     best = of("mlp-best.")
     assert {"original", "prediction", "noise-from", "due-loss", "flip-gain", "last-spread"} & best.keys() == set()
-    assert best["difference"] == percents(0.13, [0.10, 0.16])
+    assert best["difference"] == in_points(0.13, [0.10, 0.16])
     assert (best["hidden"], best["learning-rate"], best["training-flops"]) == ("7, 5", r"\num{0.1}", r"\num{2.4e+06}")
     vgg = of("vgg.")
     assert {key: text for key, text in vgg.items() if "batch-statistics" in key} == {
         "batch-statistics-accuracy": r"\qty{70.00}{\percent}",
-        "batch-statistics-difference": r"\qty{-5.00}{\percent}",
+        "batch-statistics-difference": r"\num{-5.00} percentage points",
         "batch-statistics-batch": r"\num{8}",  # there are no more images
     }
-    assert (vgg["validation-accuracy"], vgg["test-accuracy"], vgg["gap"]) == tuple(map(percents, (0.1, 0.75, 0.21)))
+    assert (vgg["validation-accuracy"], vgg["test-accuracy"]) == (percents(0.1), percents(0.75))
+    assert vgg["gap"] == in_points(0.21)
     assert {"prediction", "test-accuracy-std", "difference", "due-loss"} & vgg.keys() == set()
     assert of("compatibility") == {
         "": r"\num{1} accuracy",
         ".compatible": r"\num{1}",
         ".joint": r"\qty{95.0}{\percent}",
     }
+    assert (
+        best["initial-deviation"] == r"\num{0.5}" and not {"mlp.initial-deviation", "layers.batch-norm"} & texts.keys()
+    )
+    assert (texts["settings.slope"], texts["settings.train-on"]) == (r"slope \num{0.02}", "trained on training images")
     counts = {"noise": 1, "best": 1, "flips": 1, "differences": 1, "agreement": 1, "calibration.bins": 15}
     assert {key: texts[key] for key in counts} == {key: rf"\num{{{count}}}" for key, count in counts.items()}
     assert texts["provenance.differs"] == r"\num{2}" and "provenance" not in texts and texts["practical"] == "yes"
@@ -693,9 +710,10 @@ def test_numbers_of_searches_ablations_claims_and_figures(facts, data):
         "worst-validation-accuracy": r"\qty{80.0}{\percent}",
         "seeds": r"\num{1}",
     }
+    assert texts["search.listed"] == r"\num{9} trials"  # neither ablations nor recipes
     assert (texts["search.trials"], texts["ablations"], texts["recipes"]) == (r"\num{15}", r"\num{1}", r"\num{1}")
     differences = [0.05, 0.04, 0.06]  # one comparison over common seeds: Student's paired interval
-    assert of("ablations.") == {"parts.rate": rf"\qty{{5.00 +- {half(differences):.2f}}}{{\percent}}"}
+    assert of("ablations.") == {"parts.rate": rf"\num{{5.00 +- {half(differences):.2f}}} percentage points"}
     assert of("claims") == {
         "": r"\num{3} claims",
         **{f".{verdict}": rf"\num{{{count}}}" for verdict, count in zip(VERDICTS, (2, 0, 0, 0, 1), strict=True)},
@@ -714,17 +732,38 @@ def test_numbers_of_searches_ablations_claims_and_figures(facts, data):
 VERDICTS = ("supported", "refuted", "mixed", "inconclusive", "untested")
 
 
+@pytest.mark.parametrize(
+    ("name", "seeds", "said"),
+    [
+        ("vgg", r"\num{1} seed", r"``VGG'' classifies \qty{75.00}{\percent} correctly."),
+        (
+            "mlp",
+            r"\num{4} seeds",
+            r"``MLP\_1'' classifies \qty{44.00 +- 9.94}{\percent} correctly.",
+        ),
+    ],
+)
+def test_a_study_of_one_variant_says_what_it_reaches(facts, name, seeds, said):
+    stage = STAGE | {"variants": [variant for variant in STAGE["variants"] if variant["name"] == name]}
+    texts = common_texts(stage, {name: facts[name]})
+    assert (texts["study.accuracies"], texts["study.seeds"], "study.several" in texts) == (
+        f"Of the test images, {said}",
+        seeds,
+        name == "mlp",
+    )
+
+
 def test_what_a_study_of_one_machine_says_of_it(runs):
     """One origin is told whole; commits that are unknown, and changes that were not committed, are told too."""
     of_mlp = {"mlp": summary.Facts(runs["mlp"])}
     texts = number_texts(of_mlp["mlp"].runs)
     said = r"A \& B (1 thread, Python 3, NumPy 2, PyTorch 9), and give the same bits again."
     assert texts["provenance"] == f"All were trained on {said}" and "provenance.differs" not in texts
-    assert (texts["commit"], texts["commit.short"]) == (r"\texttt{aaaaaaa}", r"\texttt{aaaaaaa}")
+    assert (texts["commit"], texts["commit.short"]) == (r"commit \texttt{aaaaaaa}", r"\texttt{aaaaaaa}")
     for run_ in runs["mlp"]:
         run_.record["commit"] = {"hash": None, "time": None, "dirty": True}
     texts = number_texts(runs["mlp"])
-    assert (texts["commit"], texts["commit.short"]) == ("none", "none")
+    assert (texts["commit"], texts["commit.short"]) == ("commit none", "none")
     assert texts["commit.note"] == "with changes that were not committed"
     assert numbers_as_latex({}, runs) == "% SOURCE_DATE_EPOCH 9\n"
     assert numbers_as_latex({}, {"mlp": runs["mlp"]}) == "% SOURCE_DATE_EPOCH 0\n"
@@ -804,7 +843,7 @@ def test_each_table_is_written_under_its_name(runs, data, tmp_path, monkeypatch)
             assert ("X" in columns) == (environment != "tabular"), name  # LaTeX knows it in these alone
     assert "curves-mlp}" not in written["figures"]  # its original's figure shows them
     found = read_json(tmp_path / "numbers.json")
-    assert found["mlp.flip-gain"]["text"] == r"\qty{10.00 +- 0.00}{\percent}"
+    assert found["mlp.flip-gain"]["text"] == r"\num{10.00 +- 0.00} percentage points"
     assert found["mlp.seeds"]["text"] == r"\num{3}" and found["search.trials"]["text"] == r"\num{6}"
     assert r"\setresult{mlp.seeds}{\num{3}}" in (tmp_path / "numbers.tex").read_text()
 

@@ -145,7 +145,8 @@ def test_a_recipe_in_words():
     assert said == {
         "kind": "in PyTorch",
         "hidden": "hidden units 100",
-        "train_on": "training images",
+        "train_on": "trained on training images",
+        "slope": r"slope \num{0}",
         "initial_std": "PyTorch's initial weights",
         "steps": r"\num{7813} steps",
         "batch_size": r"batches of \num{128}",
@@ -153,7 +154,7 @@ def test_a_recipe_in_words():
         "learning_rate": r"learning rate \num{0.002}",
     }
     changed = {
-        "train_on": ("train+validation", "training and validation images"),
+        "train_on": ("train+validation", "trained on training and validation images"),
         "initial_std": (0.0001, r"initial weights of $\varsigma = \num{0.0001}$"),
         "optimiser": ("adamw", "AdamW"),
         "schedule": ("one-cycle", "one-cycle schedule"),
@@ -163,15 +164,16 @@ def test_a_recipe_in_words():
         "label_smoothing": (0.1, r"label smoothing \num{0.1}"),
         "dropout": (0.3, r"dropout \num{0.3}"),
         "flip": (True, "flips"),
-        "shift": (4, "shifts of 4 pixels"),
+        "shift": (4, r"shifts of \num{4} pixels"),
         "average_decay": (0.99, r"weights averaged (\num{0.99})"),
         "preprocessing": ("standardise", "standardised channels"),
         "precision": ("bf16", "bf16"),
         "bias_rate": (64.0, r"batch norm's biases at \num{64} times the rate"),
         "dirac": (True, "convolutions that begin as the identity"),
-        "slope": (0.02, ""),
+        "slope": (0.02, r"slope \num{0.02}"),
         "momentum": (0.9, r"momentum \num{0.9}"),
     }
+    assert words.phrases(PLAIN | {"shift": 1})["shift"] == r"shifts of \num{1} pixel"
     for name, (value, expected) in changed.items():
         assert words.phrases(PLAIN | {name: value})[name] == expected, name
     assert words.phrases(PLAIN | {"momentum": 0.9, "nesterov": True})["momentum"] == r"Nesterov momentum \num{0.9}"
@@ -183,7 +185,7 @@ def test_a_recipe_in_words():
     assert words.changes(PLAIN | {"flip": True, "shift": 2}, PLAIN | {"dropout": 0.5}) == [
         r"no dropout \num{0.5}",
         "flips",
-        "shifts of 2 pixels",
+        r"shifts of \num{2} pixels",
     ]
 
 
@@ -289,7 +291,7 @@ def test_the_table_of_claims_row_by_row():
         r"\emph{s} & \num{6e-2} & [\num{3.5e-2}, \num{8.5e-2}] & -- & \num{6} & \\",
         r"premise: p & -- & & $>$\,\num{1} & \num{6} & $\pm$ mixed \\",
         r"x & \num{6.00} & & $>$\,\num{1} & \num{6} & -- untested \\",
-        r"i & \num{5.00} & [\num{4.00}, \num{6.00}] \emph{i} & $>$\,\num{1} & \num{6} & -- untested \\",
+        r"i & \num{5.00} & [\num{4.00}, \num{6.00}] \textdagger & $>$\,\num{1} & \num{6} & -- untested \\",
         r"k & \num{6.0} & [\num{3.5}, \num{8.5}] & $>$\,\num{1} & \num{6} & $\checkmark$ supported \\",
         r"\emph{the same over the seeds known before} & "
         r"\num{2.00} & [\num{1.00}, \num{3.00}] & $>$\,\num{1} & \num{4} & \\",

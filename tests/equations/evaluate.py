@@ -100,6 +100,7 @@ class Scene:
 
     def _same_range(self, index: Tree, first: Tree, last: Tree) -> None:
         """What the display says of the range of an index must be that range."""
+        _must_be_plain(index)
         ends = sorted(int(self.of(end, {})) for end in (first, last))
         if [*range(ends[0], ends[1] + 1)] != [*self.ranges[index[1]]]:
             raise NotTrue(f"{index[1]} runs over {[*self.ranges[index[1]]]}, not from {ends[0]} to {ends[1]}")
@@ -182,6 +183,7 @@ class Scene:
             case ("derivative", of, by, held):
                 return self._derivative(of, by, held, indices)
             case ("differentiate", by, inside):
+                _must_be_plain(by)
                 step = 1e-100  # a complex step: the imaginary part is the derivative, and nothing cancels
                 moved = Scene({**self.values, by[1]: self.values[by[1]] + step * 1j}, self.ranges)
                 return moved.of(inside, indices).imag / step
@@ -203,19 +205,22 @@ class Scene:
 
     def _symbol(self, tree: Tree, indices: Mapping[str, int]) -> Any:
         _, name, bold, subscripts, layer = tree
-        if name in indices and not bold and not subscripts and layer is None:
+        if name in indices and _is_plain(tree):
             return indices[name]
         if name in ("e", "pi") and name not in self.values:
+            _must_be_plain(tree)
             return getattr(math, name)
         if name == "delta" and name not in self.values:
+            _must_be_plain(("symbol", name, bold, (), layer))
             row, column = (self.of(subscript, indices) for subscript in subscripts)
             return int(row == column)
         value = self.values[f"{name}_" if subscripts and f"{name}_" in self.values else name]
         if layer is not None:
-            value = value[self.of(layer, indices)]
-        if isinstance(value, Of):
-            return value.function(self.values[value.name])
-        return value if callable(value) else self._part(value, subscripts, bold, indices)
+            value = _of_layers(value)[self.of(layer, indices)]
+        if isinstance(value, Of) or callable(value):
+            _must_be_plain(("symbol", name, bold, subscripts, None))
+            return value.function(self.values[value.name]) if isinstance(value, Of) else value
+        return self._part(value, subscripts, bold, indices)
 
     def _derivative(self, of: Tree, by: Tree, held: Tree, indices: Mapping[str, int]) -> Any:
         """Its axes are those of what is differentiated, then those of what it is differentiated by."""
@@ -228,11 +233,13 @@ class Scene:
         names = tuple(_name(part, self.values) for part in (of, by))
         value = self.values[(*names, ",".join(_name(part, {}) for part in held)) if held else names]
         if callable(value):
+            for part in parts:
+                _must_be_plain(part)
             return value(at)
         layers = {self.of(part[4], indices) for part in parts if part[4] is not None}
         if layers:
             (layer,) = layers
-            value = value[layer]
+            value = _of_layers(value)[layer]
         ndim = np.ndim(value.array if isinstance(value, Indexed) else value)
         axes = [len(part[3]) for part in parts]
         if not parts[0][2]:
@@ -240,9 +247,12 @@ class Scene:
         elif not parts[1][2]:
             axes[0] = ndim - axes[1]
         else:
-            axes = [ndim // 2] * 2
+            axes[1] = np.ndim(_array(self.values[names[1]])) if names[1] in self.values else ndim // 2
+            axes[0] = ndim - axes[1]
         chosen: list[Tree | None] = []
         for part, count in zip(parts, axes, strict=True):
+            if part[2] and count <= len(part[3]):
+                raise ValueError("an element is not bold")
             chosen += [None] * (count - len(part[3]) if part[2] else 0) + [*part[3]]
         return self._pick(value, chosen, indices)
 
@@ -315,6 +325,28 @@ def _column(value: Any) -> np.ndarray:
     if np.ndim(value) != 2 or value.shape[1] != 1:
         raise ValueError(f"a column is wanted, not shape {np.shape(value)}")
     return value[:, 0]
+
+
+def _is_plain(symbol: Tree) -> bool:
+    """Whether it is a letter alone: not bold, and without index and layer."""
+    return symbol[2:] == (False, (), None)
+
+
+def _must_be_plain(symbol: Tree) -> None:
+    if not _is_plain(symbol):
+        raise ValueError(f"{symbol[1]} has no parts, so it is not bold and has neither index nor layer")
+
+
+def _array(value: Any) -> Any:
+    """What holds the numbers; of layers, those of any."""
+    value = next(iter(value.values())) if isinstance(value, Mapping) else value
+    return value.array if isinstance(value, Indexed) else value
+
+
+def _of_layers(value: Any) -> Mapping[int, Any]:
+    if not isinstance(value, Mapping):
+        raise TypeError("it belongs to no layer")
+    return value
 
 
 def _root(tree: Tree) -> Tree:

@@ -110,6 +110,8 @@ class _Row:
                 end = self._argument(i + 1)
                 inside = self.tokens[i + 2 : end - 1] if self.tokens[i + 1] == "{" else [self.tokens[i + 1]]
                 yield "root dropped", i, end, ["(", *inside, ")"]
+            if self._is_name(i) and i not in subscripted and token not in self.bold:
+                yield "bold added", i, i + 1, [r"\bm", "{", token, "}"]
             if self._is_name(i) and i not in subscripted:
                 at = names.index(token)
                 for other in {names[(at + 1) % len(names)], names[at - 1]} - {token}:
@@ -126,11 +128,20 @@ class _Row:
     def _indices(self) -> Iterator[Change]:
         """In a subscript: another index, two of them swapped, one left out; all of it left out; another layer.
 
+        An index where there is none.
+
         And the index of a sum or maximum, wherever it stands under it, is another one of the display.
         """
         letters = list(dict.fromkeys(self.tokens[i] for i in sorted(self._subscripted()) if self._is_name(i)))
         layers = [self.tokens[i : self._argument(i + 1)] for i, t in enumerate(self.tokens) if t == r"\layer"]
+        subscripted = self._subscripted()
         for i, token in enumerate(self.tokens):
+            if self._is_name(i) and i not in subscripted:
+                end = i + 1
+                while self.tokens[end : end + 1] == ["'"]:
+                    end += 1
+                if self.tokens[end : end + 1] != ["_"]:
+                    yield "index added", end, end, ["_", letters[0] if letters else "i"]
             if token in (r"\sum", r"\max", r"\min") and self.tokens[i + 1] == "_":
                 running, end = self.tokens[i + 2 : self._argument(i + 2)], self._product(i)
                 for index in [name for name in running[: (*running, "=").index("=")] if name in letters]:

@@ -198,7 +198,7 @@ def _found(part: dict[str, Any]) -> tuple[str, str]:
     elif part["image_level"] is not None:
         shown = part | part["image_level"]
         low, high = number(shown, "ci95_low", _LATEX), number(shown, "ci95_high", _LATEX)
-        estimate, interval = number(shown, "estimate", _LATEX), rf"[{low}, {high}]{_UNITS[part['unit']]} \emph{{i}}"
+        estimate, interval = number(shown, "estimate", _LATEX), rf"[{low}, {high}]{_UNITS[part['unit']]} \textdagger"
     return estimate, interval
 
 

@@ -21,7 +21,15 @@ from cifar_report.analysis.summary import Facts, paired_differences
 from cifar_report.data import datasets
 from cifar_report.rendering.claims import in_latex
 from cifar_report.rendering.latex import counted, escape, num
-from cifar_report.rendering.words import DATA_NOTES, hidden_units, networks, setting_text, shortened, versions
+from cifar_report.rendering.words import (
+    DATA_NOTES,
+    hidden_units,
+    networks,
+    phrases,
+    setting_text,
+    shortened,
+    versions,
+)
 from cifar_report.runs.devices import guarantee
 from cifar_report.runs.finished import Run
 from cifar_report.study.kinds import KINDS
@@ -46,6 +54,7 @@ def numbers(
     entries |= _from(_plan_numbers(stage), "plan/stages/tables.json")
     entries |= _from(_run_numbers(every), *records_of(every))
     entries |= _from({"study.networks": networks(each.settings for each in facts.values())}, *records_of(every))
+    entries |= _from(_common_numbers(stage, facts), *records_of(every))
     measured = root_mean_squares(data.split("test")[0])
     for variant in stage["variants"]:
         name = variant["name"]
@@ -69,10 +78,14 @@ def numbers(
     if flipped := sum(not math.isnan(each.flip_gain.mean) for each in facts.values()):
         entries |= _from({"flips": num(flipped)}, "flips.csv")
     vgg = first_vgg(runs)
+    if vgg and facts[vgg].settings["batch_norm"] != "none":
+        entries |= _from({"layers.batch-norm": "yes"}, *records_of(runs[vgg][:1]))
     if stage["like"]:
         entries |= _from({"differences": num(len(stage["like"]))}, "plan/stages/tables.json")
     if search is not None:
         entries |= _from(_search_numbers(search), "search.csv")
+        if listed := sum(~search["search"].isin([*stage["ablations"], *stage["recipes"]])):
+            entries |= _from({"search.listed": counted(listed, "trial")}, "search.csv")
         told = {key: num(len(stage[key])) for key in ("ablations", "recipes") if stage[key]}
         entries |= _from(told, "plan/stages/tables.json")
         for name, listed in stage["ablations"].items():
@@ -176,7 +189,7 @@ def _data_numbers(data: datasets.Dataset) -> dict[str, str]:
         **({"data.held-out": num(held_out)} if held_out else {}),
         "data.training-images": num(data.counts["train"] + data.counts["validation"]),
         "data.digest": ", ".join(f"{k} {v[:12]}" for k, v in data.digests().items() if k.endswith("images")),
-        "data.chance": percent(1 / len(data.class_names)),
+        "data.chance": percent(np.bincount(data.split("test")[1]).max() / data.counts["test"]),
     }
 
 
@@ -189,7 +202,7 @@ def _run_numbers(runs: list[Run]) -> dict[str, str]:
     dirty = any(run.record["commit"]["dirty"] for run in runs)
     texts = {
         "study.runs": counted(len(runs), "run"),
-        "commit": ", ".join(ordered) or "none",
+        "commit": f"commit{'s' * (len(ordered) > 1)} {', '.join(ordered) or 'none'}",
         "commit.short": (ordered or ["none"])[-1] + earlier,
         "commit.note": "with changes that were not committed" if dirty else "without uncommitted changes",
     }
@@ -204,6 +217,37 @@ def _run_numbers(runs: list[Run]) -> dict[str, str]:
     if diverged := sum(not run.completed for run in runs):
         texts["study.diverged"] = num(diverged)
     return texts
+
+
+def _common_numbers(stage: dict[str, Any], facts: dict[str, Facts]) -> dict[str, str]:
+    """What all variants have in common, how many seeds each has, and between which accuracies they lie."""
+    texts = {f"settings.{name.replace('_', '-')}": text for name, text in common(facts).items()}
+    seeds = sorted({len(each.runs) for each in facts.values()})
+    texts["study.seeds"] = f"{num(seeds[0])} to " * (len(seeds) > 1) + counted(seeds[-1], "seed")
+    if seeds[-1] > 1:
+        texts["study.several"] = "yes"
+    accuracies = [
+        (each.accuracy["test"], f"``{escape(variant['label'])}''")
+        for variant in stage["variants"]
+        if (each := facts[variant["name"]]).seeds
+    ]
+    ordered = sorted(accuracies, key=lambda entry: entry[0].mean)
+    if len(ordered) == 1:
+        ((accuracy, label),) = ordered
+        texts["study.accuracies"] = f"Of the test images, {label} classifies {interval(accuracy)} correctly."
+    elif ordered:
+        (low, lowest), (high, highest) = ordered[0], ordered[-1]
+        texts["study.accuracies"] = (
+            f"Mean test accuracies go from {interval(low)} ({lowest}) to {interval(high)} ({highest})."
+        )
+    return texts
+
+
+def common(facts: dict[str, Facts]) -> dict[str, str]:
+    """Of slope and images to train on, those in words that all variants that have them share."""
+    said = [phrases(each.settings) for each in facts.values()]
+    alike = {name: {words[name] for words in said} - {""} for name in ("slope", "train_on")}
+    return {name: texts.pop() for name, texts in alike.items() if len(texts) == 1}
 
 
 def origin(run: Run) -> tuple[str, str, str]:
@@ -237,7 +281,7 @@ def _variant_numbers(variant: dict[str, Any], facts: Facts) -> dict[str, Number]
             means[f"{split}-accuracy"] = interval(accuracy)
             means[f"{split}-loss"] = num(facts.loss[split].mean, 3)
     if facts.seeds:
-        means["gap"] = interval(facts.gap)
+        means["gap"] = interval_in_points(facts.gap)
         means["test-accuracy-binomial"] = fine_percent(facts.test_accuracy_binomial)
     if facts.seeds > 1:
         means["test-accuracy-std"] = f"{num(100 * facts.test_accuracy_std, 2)} percentage points"
@@ -257,7 +301,10 @@ def _variant_numbers(variant: dict[str, Any], facts: Facts) -> dict[str, Number]
         error = {"ece": percent(facts.calibration_error.mean)}
         entries |= _from(error, *facts.sources("calibration_error"))
     if not math.isnan(facts.flip_gain.mean):
-        flips = {"test-accuracy-flipped": interval(facts.flipped_accuracy), "flip-gain": interval(facts.flip_gain)}
+        flips = {
+            "test-accuracy-flipped": interval(facts.flipped_accuracy),
+            "flip-gain": interval_in_points(facts.flip_gain),
+        }
         entries |= _from(flips, *facts.sources("flip_gain"))
     return entries | _measured_numbers(facts)
 
@@ -270,7 +317,7 @@ def _measured_numbers(facts: Facts) -> dict[str, Number]:
         measured = facts.measured_by_batch_statistics.iloc[0]
         texts = {
             "batch-statistics-accuracy": interval(facts.batch_statistics_accuracy),
-            "batch-statistics-difference": interval(facts.batch_statistics_difference),
+            "batch-statistics-difference": interval_in_points(facts.batch_statistics_difference),
             "batch-statistics-batch": num(int(min(measured["batch_size"], measured["images"]))),
         }
         if measured["last_batch"] < min(measured["batch_size"], measured["images"]):
@@ -324,6 +371,8 @@ def _first_loss_numbers(
         return {}
     entries = _from({"first-loss": num(facts.first_loss.mean, 1)}, *facts.sources("first_loss"))
     settings = Settings.from_mapping(facts.settings)
+    if settings.initial_std is not None:
+        entries |= _from({"initial-deviation": rf"\num{{{settings.initial_std:g}}}"}, *facts.sources("settings"))
     plain = settings.initial_std is None and settings.batch_norm == "none" and settings.preprocessing == "mean-image"
     if family(facts.runs) != "mlp" or len(settings.hidden) != 1 or not plain:
         return entries
@@ -343,7 +392,9 @@ def _difference_numbers(facts: Facts, base: Facts) -> dict[str, Number]:
     differences = paired_differences(facts, base)
     if not len(differences):
         return {}
-    return _from({"difference": interval(t_interval(differences))}, *records_of(facts.runs), *records_of(base.runs))
+    return _from(
+        {"difference": interval_in_points(t_interval(differences))}, *records_of(facts.runs), *records_of(base.runs)
+    )
 
 
 def _search_numbers(search: pd.DataFrame) -> dict[str, str]:
@@ -378,7 +429,9 @@ def _ablation_numbers(name: str, configurations: list[str], search: pd.DataFrame
     """What each ingredient is worth, with its simultaneous limits, where no seed diverged."""
     each = worths(search[search["search"] == name].reset_index(drop=True), configurations)
     return {
-        f"ablations.{name}.{found.name}": interval(found.worth) for found in each if math.isfinite(found.worth.mean)
+        f"ablations.{name}.{found.name}": interval_in_points(found.worth)
+        for found in each
+        if math.isfinite(found.worth.mean)
     }
 
 
@@ -448,6 +501,11 @@ def fine_percent(fraction: float) -> str:
 def interval(value: Interval) -> str:
     """A mean in per cent with the half width of its 95 % interval, where there is one."""
     return rf"\qty{{{_uncertain(value)}}}{{\percent}}"
+
+
+def interval_in_points(value: Interval) -> str:
+    """A mean difference in percentage points, likewise."""
+    return rf"\num{{{_uncertain(value)}}} percentage points"
 
 
 def flops(count: float) -> str:

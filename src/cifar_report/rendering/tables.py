@@ -18,7 +18,7 @@ from cifar_report.base.files import read_json, read_table, to_json, write_text
 from cifar_report.data import datasets
 from cifar_report.rendering.latex import escape, growing, num
 from cifar_report.rendering.layers import layers
-from cifar_report.rendering.numbers import best_pairs, first_vgg, numbers, numbers_as_latex, origin
+from cifar_report.rendering.numbers import best_pairs, common, first_vgg, numbers, numbers_as_latex, origin
 from cifar_report.rendering.words import (
     OPTIMISERS,
     changes,
@@ -57,7 +57,7 @@ _WRAPPED = r">{\raggedright\arraybackslash\hangindent=1em}X"  # a column of a ta
 _MOST_CHANGES = 3  # that are named one by one
 _MOST_CLASSES = 20  # of a table
 # Settings that have columns of their own in the table of settings.
-_COLUMNS = ("kind", "hidden", "slope", "optimiser", "learning_rate", "steps", "batch_size", "initial_std", "train_on")
+_COLUMNS = ("kind", "hidden", "optimiser", "learning_rate", "steps", "batch_size", "initial_std")
 
 
 def write(stage: dict[str, Any], results: Path) -> None:
@@ -87,7 +87,7 @@ def write(stage: dict[str, Any], results: Path) -> None:
         "flips": flips_table(stage, of_variants),
         "noise": noise_table(stage, of_variants),
         "agreement": agreement_table(stage, agreement),
-        "settings": settings_table(stage, runs),
+        "settings": settings_table(stage, runs, common(of_variants)),
         "layers": layers_table(runs, tuple(data.description["shape"]), len(data.class_names)),
         "search": search_table(search, [*stage["ablations"], *stage["recipes"]]),
         "ablations": ablations_table(stage["ablations"], search),
@@ -340,12 +340,16 @@ def agreement_table(stage: dict[str, Any], agreement: pd.DataFrame) -> str:
     return _latex(pd.DataFrame(rows), columns, wide=True)
 
 
-def settings_table(stage: dict[str, Any], runs: dict[str, list[Run]]) -> str:
-    """What each variant was trained with; what few variants have stands below their names."""
+def settings_table(stage: dict[str, Any], runs: dict[str, list[Run]], elsewhere: Collection[str] = ()) -> str:
+    """What each variant was trained with; what few variants have stands below their names.
+
+    Args:
+        elsewhere: settings that the text tells, as all variants share them.
+    """
     rows = []
     for variant in stage["variants"]:
         s = runs[variant["name"]][0].record["settings"]
-        besides = ", ".join(text for name, text in phrases(s).items() if text and name not in _COLUMNS)
+        besides = ", ".join(text for name, text in phrases(s).items() if text and name not in (*_COLUMNS, *elsewhere))
         rows.append(
             {
                 "Variant": escape(variant["label"]) + (rf"\newline with {besides}" if besides else ""),

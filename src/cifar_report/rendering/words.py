@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from cifar_report.rendering.latex import escape, num
+from cifar_report.rendering.latex import counted, escape, num
 from cifar_report.study.kinds import KINDS
 from cifar_report.study.settings import NEUTRAL
 
@@ -28,8 +28,10 @@ def phrases(settings: dict[str, Any]) -> dict[str, str]:
     known = {
         "kind": kind.words,
         "hidden": f"hidden units {hidden_units(s)}" if kind.family == "mlp" else "",
-        "slope": "",
-        "train_on": "training and validation images" if s["train_on"] == "train+validation" else "training images",
+        "slope": f"slope {num(s['slope'])}" if kind.family == "mlp" else "",
+        "train_on": "trained on training and validation images"
+        if s["train_on"] == "train+validation"
+        else "trained on training images",
         "initial_std": "PyTorch's initial weights"
         if s["initial_std"] is None
         else rf"initial weights of $\varsigma = \num{{{s['initial_std']:g}}}$",
@@ -49,7 +51,7 @@ def phrases(settings: dict[str, Any]) -> dict[str, str]:
         "dropout": f"dropout {num(s['dropout'])}" if s["dropout"] else "",
         "flip": ("alternating flips" if s["alternate_flips"] else "flips") if s["flip"] else "",
         "alternate_flips": "",
-        "shift": f"shifts of {s['shift']} pixels" if s["shift"] else "",
+        "shift": f"shifts of {counted(s['shift'], 'pixel')}" if s["shift"] else "",
         "average_decay": f"weights averaged ({num(s['average_decay'])})" if s["average_decay"] else "",
         "preprocessing": "standardised channels" if s["preprocessing"] == "standardise" else "",
         "precision": s["precision"] if s["precision"] != "float32" else "",

@@ -104,9 +104,11 @@ def samples(
     )
     if len(wrong):
         facts["wrong-confidence"] = f"{in_percent(confidence[wrong[-1]])} to {in_percent(confidence[wrong[0]])}"
-        caption += (
-            f" Below, framed and crossed: the {len(wrong)} wrong ones of the highest confidence, from "
-            f"{in_percent(confidence[wrong[0]])} down to {in_percent(confidence[wrong[-1]])}."
+        surest = [in_percent(confidence[wrong[0]]), in_percent(confidence[wrong[-1]])]
+        caption += " Below, framed and crossed: " + (
+            f"the {len(wrong)} wrong ones of the highest confidence, from {surest[0]} down to {surest[1]}."
+            if len(wrong) > 1
+            else f"the one that is wrong, with a confidence of {surest[0]}."
         )
     sources = [*files_of([run], "test-logits.npy"), "dataset/test-images.npy", "dataset/test-labels.npy"]
     return Drawing(figure, f"Test images and what {label} takes them for", caption, facts, sources)
