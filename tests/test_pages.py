@@ -59,7 +59,7 @@ def test_the_pages_and_captions_say_what_the_tables_hold(tmp_path):
     assert "5 runs in all" in said["summary"] and "is 87.7 % (Model B, 1 seed)" in said["summary"]
     assert "100.6 minutes for all runs" in said["costs"]
     assert "The slowest is Model A with 1,500.0 seconds a run" in said["costs"]
-    assert "All 3 trials of grid" in said["search"] and "grid selected learning_rate 0.2." in said["search"]
+    assert "All 3 trials of grid" in said["search"] and "grid selected learning rate 0.2." in said["search"]
     assert "The 3 checks of the 2 equations" in said["equations"] and "3 claims: 2 supported" in said["claims"]
 
     def cells(name):
@@ -78,10 +78,10 @@ def test_the_pages_and_captions_say_what_the_tables_hold(tmp_path):
         ["Model B", "36.0", "12,345", "513", "2", "Y"],
     ]
     assert cells("search") == [
-        ["Search", "Trial", "Learning rate", "Seed", "Steps", "Validation %", "Loss", "Status", "Selected"],
-        ["grid", "cccccccc", "0.2", "1", "2,000", "60.0", "0.750", "completed", ""],
-        ["grid", "bbbbbbbb", "0.2", "1", "10", "75.0", "0.500", "completed", "✓"],
-        ["grid", "aaaaaaaa", "0.1", "0", "10", "50.0", "1.234", "completed", ""],
+        ["Search", "Trial", "Settings", "Seed", "Steps", "Validation %", "Loss", "Status", "Selected"],
+        ["grid", "cccccccc", "learning rate 0.2", "1", "2,000", "60.0", "0.750", "completed", ""],
+        ["grid", "bbbbbbbb", "learning rate 0.2", "1", "10", "75.0", "0.500", "completed", "✓"],
+        ["grid", "aaaaaaaa", "learning rate 0.1", "0", "10", "50.0", "1.234", "completed", ""],
     ]
     assert cells("claims")[1:] == [
         ["One", "refuted", "S", "4"],

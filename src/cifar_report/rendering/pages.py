@@ -85,13 +85,13 @@ def write(stage: dict[str, Any], results: Path, templates: Path, output: Path) -
     }
     if stage["searches"]:
         search = read_table(results / "search.csv")
-        pages["search"] = _page("Configurations of the searches", search_table(search, stage["searches"]))
+        pages["search"] = _page("Configurations of the searches", search_table(search, stage["searches"]), "text")
         chosen = search[search["selected"]]
         facts["trials"] = len(search)
         facts["selected"] = [
             {
                 "search": row["search"],
-                "settings": ", ".join(f"{name} {_short(row[name])}" for name in stage["searches"][row["search"]]),
+                "settings": _settings(row, stage["searches"][row["search"]]),
             }
             for row in chosen.drop_duplicates("search").to_dict("records")
         ]
@@ -182,18 +182,18 @@ def search_table(search: pd.DataFrame, searches: dict[str, list[str]]) -> pd.Dat
 
     Args:
         search: the table.
-        searches: the settings that each search chooses, which are columns of it.
+        searches: the settings that each search chooses. They share one column: those of several searches, side by side,
+            would be wider than a page.
     """
-    searched = dict.fromkeys(setting for settings in searches.values() for setting in settings)
     search = search.sort_values(
         ["search", "rung", "validation_accuracy"], ascending=[True, False, False], kind="stable", ignore_index=True
     )
-    settings = {name.replace("_", " ").capitalize(): search[name].map(_short) for name in searched}
+    settings = [_settings(row, searches[row["search"]]) for row in search.to_dict("records")]
     return pd.DataFrame(
         {
             "Search": search["search"],
             "Trial": search["trial"].str[:8],
-            **settings,
+            "Settings": settings,
             "Seed": search["seed"],
             "Steps": search["step"].map("{:,}".format),
             "Validation %": search["validation_accuracy"].map(_percent),
@@ -215,11 +215,10 @@ def _percent(fraction: float) -> str:
     return "" if pd.isna(fraction) else f"{100 * fraction:.1f}"
 
 
-def _short(value: Any) -> str:
-    """A searched setting without needless digits; empty where the search does not have it."""
-    if pd.isna(value):
-        return ""
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def _settings(row: dict[str, Any], names: list[str]) -> str:
+    """The searched settings of a trial, without needless digits."""
+    values = [f"{row[name]:g}" if isinstance(row[name], float) else str(row[name]) for name in names]
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in zip(names, values, strict=True))
 
 
 def _best(summary: pd.DataFrame, labels: dict[str, str]) -> dict[str, Any] | None:
