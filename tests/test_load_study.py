@@ -35,6 +35,7 @@ def small(tmp_path):
     np.save(run / "test-logits.npy", np.eye(10, dtype=np.float32))
     record = json.loads((run / "run.json").read_text())
     record["digests"]["test-logits.npy"] = sha256(run / "test-logits.npy")
+    del record["sha256"]
     (run / "run.json").write_text(to_json(record))
     variants = [{"name": "mlp-best", "seeds": [1, 2]}, {"name": "vgg", "seeds": [0]}]
     stage = {"settings": {"variants": variants}}
@@ -77,10 +78,12 @@ def test_tables_and_claims(study):
     summary = study.summary.set_index("variant")["test_accuracy_mean"]
     np.testing.assert_allclose(summary, accuracies[summary.index], rtol=1e-12)
     assert set(study.costs["variant"]) == set(summary.index)
-    assert list(study.search["hidden"][-1:]) == ["500-500-500"] and study.search["selected"].sum() == 1
+    selected = study.search[study.search["selected"] & (study.search["search"] == "mlp-grid")]
+    assert list(selected["hidden"]) == ["500-500-500"] * 3
     verdicts = {claim["id"]: claim["verdict"] for claim in json.loads((REFERENCE / "claims.json").read_text())}
     assert study.claims.set_index("id")["verdict"].to_dict() == verdicts
-    assert len(study.flips) == 15 and set(study.shifts["shift"]) == {0, 1, 2, 3, 4}
+    rows = len((REFERENCE / "flips.csv").read_text().splitlines()) - 1
+    assert len(study.flips) == rows > 10 and set(study.shifts["shift"]) == {0, 1, 2, 3, 4}
 
 
 def test_an_unfinished_study_has_the_runs_of_its_plan_that_are_there(small):
@@ -95,7 +98,7 @@ def test_an_unfinished_study_has_the_runs_of_its_plan_that_are_there(small):
 
 
 def test_estimates_are_numbers_also_where_no_claim_could_be_tested(small):
-    claims = json.loads((REFERENCE / "claims.json").read_text())[-1:]  # its interval is null
+    claims = [c for c in json.loads((REFERENCE / "claims.json").read_text()) if c["ci95_low"] is None]
     (small / "claims.json").write_text(to_json(claims))
     found = cifar_report.load_study(small).claims
     assert found["ci95_low"].dtype == np.float64 and np.isnan(found["ci95_low"][0]) and found["estimate"][0] > 0
@@ -152,7 +155,7 @@ def test_the_notebook_runs_and_prints_what_it_shows():
     printed = [
         [out["text"] for cell in nb.cells for out in cell.get("outputs", ()) if "text" in out] for nb in (shown, found)
     ]
-    assert printed[0] == printed[1] and "percentage points over 10 seeds" in printed[0][0]
+    assert printed[0] == printed[1] and "percentage points over 20 seeds" in printed[0][0]
     assert all(cell["outputs"] for cell in shown.cells if cell["cell_type"] == "code")
     assert path.stat().st_size < 150_000
 
