@@ -8,7 +8,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from cifar_report.data import datasets
 
-OF_THE_STUDY = ("test_any_data.py", "test_damage.py", "test_workflow.py")
+OF_THE_STUDY = ("test_any_data.py", "test_damage.py", "test_html_report.py", "test_workflow.py")
 
 
 class Scheduling(LoadScopeScheduling):
