@@ -190,9 +190,9 @@ def test_a_study_without_a_plan_is_refused(tmp_path, capsys):
 
 
 def test_seeds_are_forecast_from_the_others_of_their_variant():
-    """Each run from all but itself: together within a half, as other work ran beside some of them."""
+    """Each run from all but itself: together within a tenth, although other work ran beside some of them."""
     known = forecast.earlier_runs(REFERENCE / "none", REFERENCE)
     assert len(known) == len(list(REFERENCE.glob("*/*/*/*/run.json"))) > 100
-    mlps = [run for run in known if run.settings.kind.endswith("mlp")][::5]
+    mlps = [run for run in known if run.settings.kind.endswith("mlp")]
     likely = sum(seconds_of(run.settings, [other for other in known if other != run], run.flops).likely for run in mlps)
-    assert likely == pytest.approx(sum(run.seconds for run in mlps), rel=0.5)
+    assert likely == pytest.approx(sum(run.seconds for run in mlps), rel=0.1)
