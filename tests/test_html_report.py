@@ -23,12 +23,19 @@ LOCAL = ("file:", "data:", "blob:", "chrome-extension:", "chrome:")  # the last 
 pytestmark = pytest.mark.skipif(not BROWSER, reason="no Chromium: apt-get install chromium")
 
 
-@pytest.fixture(scope="module")
-def report(request):
-    """The report.html of a finished study."""
-    if named := os.environ.get("HTML_REPORT"):
+if named := os.environ.get("HTML_REPORT"):
+
+    @pytest.fixture(scope="module")
+    def report():
+        """The report.html of a finished study."""
         return Path(named).resolve()
-    return request.getfixturevalue("study") / "results/small/report.html"
+
+else:
+
+    @pytest.fixture(scope="module")
+    def report(study):
+        """The report.html of the small study."""
+        return study / "results/small/report.html"
 
 
 @pytest.fixture(scope="module")
