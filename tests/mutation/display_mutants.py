@@ -110,9 +110,9 @@ class _Row:
                 end = self._argument(i + 1)
                 inside = self.tokens[i + 2 : end - 1] if self.tokens[i + 1] == "{" else [self.tokens[i + 1]]
                 yield "root dropped", i, end, ["(", *inside, ")"]
-            if self._is_name(i) and i not in subscripted and token not in self.bold:
-                yield "bold added", i, i + 1, [r"\bm", "{", token, "}"]
             if self._is_name(i) and i not in subscripted:
+                if token not in self.bold:
+                    yield "bold added", i, i + 1, [r"\bm", "{", token, "}"]
                 at = names.index(token)
                 for other in {names[(at + 1) % len(names)], names[at - 1]} - {token}:
                     yield "another symbol", i, i + 1, [other]
@@ -128,9 +128,8 @@ class _Row:
     def _indices(self) -> Iterator[Change]:
         """In a subscript: another index, two of them swapped, one left out; all of it left out; another layer.
 
-        An index where there is none.
-
-        And the index of a sum or maximum, wherever it stands under it, is another one of the display.
+        An index is added where there is none. And the index of a sum or maximum, wherever it stands under it, is
+        another one of the display.
         """
         letters = list(dict.fromkeys(self.tokens[i] for i in sorted(self._subscripted()) if self._is_name(i)))
         layers = [self.tokens[i : self._argument(i + 1)] for i, t in enumerate(self.tokens) if t == r"\layer"]

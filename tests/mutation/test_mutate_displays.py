@@ -19,7 +19,15 @@ MACROS = macros_of(
     \newcommand{\pd}[2]{\frac{\partial #1}{\partial #2}} \newcommand{\layer}[1]{^{(#1)}}"""
 )
 SLIPS = {
-    r"x_i - y_j": {"x _ i + y _ j", "x _ j - y _ j", "y _ i - y _ j", "x - y _ j", "x _ i", "- y _ j"},
+    r"x_i - y_j": {
+        "x _ i + y _ j",
+        "x _ j - y _ j",
+        "y _ i - y _ j",
+        "x - y _ j",
+        "x _ i",
+        "- y _ j",
+        r"\bm { x } _ i - y _ j",
+    },
     r"\mW\tr\vx": {r"\mW \vx", r"\mW \tr ( \vx ) \tr", r"\mW \tr", r"\vx", r"\vx \tr \vx"},
     r"\vx\had\mW": {r"\vx \mW"},
     r"\sum_{s=1}^{B}W_{sk}": {
@@ -28,7 +36,7 @@ SLIPS = {
         r"\sum _ { s = 1 } ^ { B } W _ { k s }",
     },
     r"x_i\sum_k W_{ik}x_k+y_k": {r"x _ i \sum _ i W _ { i i } x _ i + y _ k"},
-    r"\frac{a}{b}": {r"\frac { b } { a }", r"\frac { b } { b }"},
+    r"\frac{a}{b}": {r"\frac { b } { a }", r"\frac { b } { b }", r"\frac { a _ i } { b }"},
     r"\sqrt{a+b}": {"( a + b )", r"\sqrt { a - b }", r"\sqrt { a }", r"\sqrt { b }"},
     r"\max_k x_k": {r"\min _ k x _ k"},
     r"\vx\layer{l+1}-\vx\layer{l}": {
