@@ -12,7 +12,7 @@ import yaml
 from scipy import stats
 from sklearn.metrics import recall_score
 
-from cifar_report.analysis import searches, selection, summary
+from cifar_report.analysis import measurements, searches, selection, summary
 from cifar_report.analysis.measurements import BATCH_STATISTICS
 from cifar_report.analysis.statistics import binomial_error, t_interval
 from cifar_report.base.errors import InputError
@@ -127,6 +127,43 @@ def test_a_configuration_is_selected_by_its_mean_and_not_if_a_seed_of_it_diverge
     assert list(each["trials"]) == [2, 2, 2] and list(each["diverged"]) == [0, 0, 1]
 
 
+def test_equal_means_are_equal_whatever_the_order_of_their_seeds(tmp_path):
+    """Their sums differ in the last bit; the lower loss decides."""
+    accuracies = [0.4832, 0.4834, 0.4921]
+    mean = pd.Series(accuracies).mean()
+    assert mean != pd.Series(accuracies[2:] + accuracies[:2]).mean()
+    stage = search_with(
+        tmp_path,
+        {f"a{i}": (accuracy, "completed", 0.1) for i, accuracy in enumerate(accuracies)}
+        | {f"b{i}": (accuracy, "completed", 0.2) for i, accuracy in enumerate(accuracies[2:] + accuracies[:2])},
+    )
+    for trial in ("b0", "b1", "b2"):
+        record = json.loads((tmp_path / trial / "run.json").read_text())
+        record["final"]["validation"]["loss"] -= 0.5
+        (tmp_path / trial / "run.json").write_text(json.dumps(record))
+    table = searches.trials(stage, tmp_path)
+    assert set(table.loc[table["selected"], "learning_rate"]) == {0.2}
+
+
+def test_of_a_halving_only_the_longest_rung_competes(tmp_path):
+    """Where all of it diverged, nothing is selected."""
+    stage = search_with(tmp_path, {"a": (0.4, "completed", 0.1), "b": (0.5, "diverged", 0.2)})
+    entries = [{"trial": "a", "rung": 1}, {"trial": "b", "rung": 2}]
+    (tmp_path / "trials.json").write_text(json.dumps({"trials": entries}))
+    assert not searches.trials({"grid": stage["grid"]}, tmp_path)["selected"].any()
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "expected"),
+    [("accuracy", "51", "0 to 1, found '51'"), ("accuracy", "x", "found 'x'"), ("seed", "-1", "0 or more, found '-1'")],
+)
+def test_a_measurement_out_of_its_range_is_named(tmp_path, column, value, expected):
+    row = dict(zip(measurements.SHIFTS, ["v", "0", "1", "10", "0.5"], strict=True)) | {column: value}
+    (tmp_path / "shifts.csv").write_text(f"{','.join(row)}\n{','.join(row.values())}\n")
+    with pytest.raises(InputError, match=rf"shifts\.csv: {column}: expected a number, .*{expected}"):
+        measurements.read(tmp_path / "shifts.csv", measurements.SHIFTS)
+
+
 def test_levels_are_of_settings_that_a_search_varies_in_its_order():
     table = pd.DataFrame({"trial": "a", "rate": ["0.1", "0.02", "0.1"], "hidden": "100"})
     table = table.assign(
@@ -175,7 +212,12 @@ def reference_and_results(tmp_path, ours, **record):
 
 def test_verify_wants_identical_digests_in_the_same_environment(tmp_path):
     lines, holds = reference_and_results(tmp_path, [0.45, 0.47, 0.44])
-    assert holds and "identical digests" in lines[0]
+    assert holds and lines[0].endswith("mlp: same environment, identical digests for 3 seed(s)")
+
+
+def test_verify_tells_identical_digests_elsewhere(tmp_path):
+    lines, holds = reference_and_results(tmp_path, [0.45, 0.47, 0.44], device={"type": "cpu", "cpu": "B"})
+    assert holds and lines[0].endswith("mlp: another environment, identical digests for 3 seed(s)")
 
 
 def test_verify_notices_another_digest(tmp_path, capsys):

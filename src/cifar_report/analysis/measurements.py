@@ -1,5 +1,6 @@
 """The tables of what was measured on networks beside their runs: the columns of each, written and read."""
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ AGREEMENT = [
     *("first", "second", "seed", "step", "loss_first", "loss_second", "loss_difference"),
     *("gradient_difference", "tensor", "tensors", "skipped", "sign_changes", "pre_activations"),
 ]
+_NAMES = ("variant", "first", "second", "tensor")  # text
 SHIFTED = range(5)  # pixels that images are moved by
 
 
@@ -24,19 +26,30 @@ def write(path: Path, columns: list[str], rows: Iterable[tuple]) -> None:
 
 
 def read(path: Path, columns: list[str]) -> pd.DataFrame:
-    """A table, checked.
+    """A table, checked: all but names are numbers, none below 0, accuracies up to 1; a missing one is NaN.
 
     Args:
         columns: one of the lists above.
 
     Raises:
-        InputError: the file is missing, is no CSV, or lacks a column.
+        InputError: the file is missing, is no CSV, lacks a column, or has another value in it.
     """
     table = read_table(path)
     if missing := [name for name in columns if name not in table.columns]:
         raise InputError(
             f"{path}: expected the columns {', '.join(columns)}, but {missing[0]} is missing; delete it and run again"
         )
+    for name in (name for name in columns if name not in _NAMES):
+        numbers = pd.to_numeric(table[name], errors="coerce")
+        most = 1 if name.startswith("accuracy") else math.inf
+        wrong = table[name].notna() & ~numbers.between(0, most)
+        if wrong.any():
+            limits = "0 to 1" if most == 1 else "0 or more"
+            raise InputError(
+                f"{path}: {name}: expected a number, {limits}, found '{table[name][wrong].iloc[0]}'; "
+                "delete the file and run again"
+            )
+        table[name] = numbers
     return table
 
 

@@ -71,8 +71,10 @@ def trials(stage: dict[str, Any], search: Path) -> pd.DataFrame:
         )
     table = pd.DataFrame(rows)
     each = configurations(table)
-    ranked = each[each["diverged"] == 0].sort_values(
-        ["rung", "validation_accuracy", "validation_loss", "trial"], ascending=[False, False, True, True]
+    finalists = each[(each["diverged"] == 0) & (each["rung"] == each["rung"].max())]
+    # Equal means may differ in their last bit, by the order of the seeds.
+    ranked = finalists.round({"validation_accuracy": 9}).sort_values(
+        ["validation_accuracy", "validation_loss", "trial"], ascending=[False, True, True]
     )
     table["selected"] = _by_configuration(table).ngroup().isin(ranked.index[:1])
     return table

@@ -55,11 +55,14 @@ def _against_reference(expected: list[Run], new: list[Run]) -> tuple[str, bool]:
         return "not in the new results", False
     by_seed = {run.seed: run for run in new}
     pairs = [(run, by_seed[run.seed]) for run in expected if run.seed in by_seed]
-    if len(pairs) == len(expected) and all(_environment(a) == _environment(b) for a, b in pairs):
+    if len(pairs) == len(expected):
+        alike = all(_environment(a) == _environment(b) for a, b in pairs)
         differ = [a.seed for a, b in pairs if a.record["digests"] != b.record["digests"]]
-        if differ:
+        if not differ:
+            where = "same environment" if alike else "another environment"
+            return f"{where}, identical digests for {len(pairs)} seed(s)", True
+        if alike:
             return f"same environment, but other digests for seed {', '.join(map(str, differ))}", False
-        return f"same environment, identical digests for {len(pairs)} seed(s)", True
     a, b = (np.array([run.final("test", "accuracy") for run in runs if run.completed]) for runs in (expected, new))
     if len(a) == 0 or len(b) == 0:
         return f"{len(a)} and {len(b)} completed runs", len(a) == len(b)

@@ -94,7 +94,9 @@ def changed_rules(claims: list[dict[str, Any]]) -> str:
         conjunction = {"all": "all of: ", "each": "each: "}[claim["decides"]] if len(bounds) > 1 else ""
         conjunction = f"if {' and '.join(premises)}, {conjunction}" if premises else conjunction
         data = "fresh seeds alone decide" if changed["fresh"] else "rule chosen after seeing data"
-        data += f"; fixed by commit {escape(changed['frozen'])}" if changed["frozen"] else ""
+        data += f"; fixed by commit {changed['frozen']['commit']}" if changed["frozen"] else ""
+        if changed["earlier_runs"]:
+            data += rf", which by their records \num{{{changed['earlier_runs']}}} of the runs do not follow"
         cells = [
             rf"\textbf{{{escape(claim['title'])}}}\newline {data}",
             rf"{escape(changed['rule'])}\newline \emph{{{changed['known'] or changed['verdict'] + ' (as recorded)'}}}",

@@ -190,9 +190,13 @@ def read_curve(path: Path) -> pd.DataFrame:
         and curve["samples_seen"].is_monotonic_increasing
         and not curve.duplicated(["step", "split"]).any()
         and curve["accuracy"].between(0, 1).all()
+        and not (curve["loss"] < 0).any()  # that of a diverged run may be no number
     )
     if not sound:
-        raise InputError(f"{path}: expected a row a step and split, in order, found others; {_AGAIN}")
+        raise InputError(
+            f"{path}: expected a row a step and split, in order, accuracies of 0 to 1 and no loss below 0, "
+            f"found others; {_AGAIN}"
+        )
     return curve
 
 

@@ -102,7 +102,22 @@ def contrast(comparison: Contrast, evidence: Evidence) -> Measured:
     measured = _contrast(comparison, evidence, fresh.__contains__)
     planned = set.intersection(*(set(evidence.variants[name]["seeds"]) for name in comparison.weights))
     known = _contrast(comparison, evidence, old.__contains__) if old and old <= planned else None
-    return replace(measured, lacks=_not_fresh(fresh, planned) or measured.lacks, known=known)
+    lacks = _not_fresh(fresh, planned) or measured.lacks
+    if measured.left_out and not lacks:  # what is left of them would be chosen by its results
+        lacks = f"all of its fresh seeds decide it, but of these {_listed(measured.left_out)}"
+    return replace(measured, lacks=lacks, known=known)
+
+
+def decided_by(comparison: Comparison, evidence: Evidence) -> list[Run]:
+    """The runs and trials of a comparison's fresh seeds, as far as the study has them; none where it names none."""
+    match comparison:
+        case Contrast(weights=weights, fresh_seeds=fresh) if fresh:
+            runs = [run for name in weights if name in evidence.variants for run in evidence.facts[name].runs]
+            return [run for run in runs if run.seed in fresh]
+        case SettingEffect(fresh_seeds=fresh) | SettingProgress(fresh_seeds=fresh) if fresh:
+            trials, _ = _trials(comparison, evidence)
+            return [load_run(evidence.trials / row["search"] / row["trial"]) for _, row in trials.iterrows()]
+    return []
 
 
 def _contrast(comparison: Contrast, evidence: Evidence, enters: Callable[[int], bool]) -> Measured:
@@ -232,6 +247,7 @@ def setting_progress(comparison: SettingProgress, evidence: Evidence) -> Measure
             logs.setdefault(tuple(pair[others]), []).append(float(np.mean(differences)))
             runs += 2
     lacks = not_fresh or _too_few({f"configurations that differ in {comparison.setting} alone": len(logs)}, "pair")
+    lacks = lacks or _too_few({"a pair of configurations": min(map(len, logs.values()), default=0)})
     estimate = LogEstimate(*mean_estimate([float(np.mean(seeds)) for seeds in logs.values()]))
     return Measured(estimate, "percent", len(logs), runs, lacks, tuple(left_out))
 
@@ -242,7 +258,8 @@ def _along(one: pd.Series, other: pd.Series) -> list[float]:
     The last points too, where both curves end at the same place. The start is left out.
     """
     fewer, more = sorted((one, other), key=len)
-    inner = fewer.index[(fewer.index > 0) & (fewer.index < fewer.index[-1]) & (fewer.index <= more.index[-2])]
+    reach = more.index[-2] if len(more) > 1 else 0
+    inner = fewer.index[(fewer.index > 0) & (fewer.index < fewer.index[-1]) & (fewer.index <= reach)]
     sign = 1 if fewer is one else -1
     differences = sign * (fewer[inner].to_numpy() - np.interp(inner, more.index[:-1], more.to_numpy()[:-1]))
     ends = [float(one.iloc[-1] - other.iloc[-1])] if one.index[-1] == other.index[-1] else []

@@ -3,6 +3,7 @@
 A comparison's type says what is compared; the function of the same name in `comparisons` measures it.
 """
 
+import math
 import re
 import string
 from collections.abc import Iterable, Iterator
@@ -55,11 +56,13 @@ def _distinct(names: tuple[str, str]) -> tuple[str, str]:
 
 def _template(template: str) -> str:
     try:
-        used = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+        fields = [(name, format_) for _, name, *format_ in string.Formatter().parse(template) if name is not None]
     except ValueError as error:
         message = f"expected a sentence with placeholders such as {{estimate}}, found {template!r}: {error}"
         raise refused(message) from error
-    if unknown := [name for name in used if name.rpartition(".")[2] not in (*PLACEHOLDERS, *LISTS)]:
+    if formatted := [name for name, format_ in fields if any(format_)]:
+        raise refused(f"expected {{{formatted[0]}}} alone, found it with a format; numbers have that of the report")
+    if unknown := [name for name, _ in fields if name.rpartition(".")[2] not in (*PLACEHOLDERS, *LISTS)]:
         hint = did_you_mean(unknown[0], (*PLACEHOLDERS, *LISTS), "there are")
         raise refused(f"unknown placeholder {{{unknown[0]}}}; {hint}")
     return template
@@ -169,6 +172,21 @@ Comparison = Contrast | NextRun | GradientAgreement | SettingEffect | SettingPro
 _KINDS = {kind.model_fields["kind"].annotation.__args__[0]: kind for kind in Comparison.__args__}  # type: ignore[union-attr]
 
 
+def _reach(comparison: Comparison) -> float:
+    """What an estimate stays below in size, as accuracies are fractions; infinite where it compares other things."""
+    match comparison:
+        case Contrast(metric="accuracy", weights=weights, split=split):
+            sides = [sum(max(sign * weight, 0) for weight in weights.values()) for sign in (1, -1)]
+            return sum(sides) if split == "train-minus-test" else max(sides)
+        case SettingEffect(weights=weights):
+            return sum(map(abs, weights.values()))
+        case NextRun():
+            return 1
+        case ShiftTolerance(lost="points"):
+            return 1
+    return math.inf
+
+
 class Part(_Model):
     """A comparison, and what its interval must keep to; without a smallest effect it has no verdict of its own."""
 
@@ -194,6 +212,12 @@ class Part(_Model):
             raise refused(f"expected the direction below of {self.comparison.kind}, found {self.direction}")
         if self.smallest_effect is not None and self.direction == "within" and self.smallest_effect <= 0:
             raise refused(f"expected a smallest_effect above 0 with the direction within, found {self.smallest_effect}")
+        reach = _reach(self.comparison)
+        if self.smallest_effect is not None and not abs(self.smallest_effect) < reach:
+            raise refused(
+                f"expected a smallest_effect between {-reach:g} and {reach:g}, which no accuracy can go beyond, found "
+                f"{self.smallest_effect:g}; it is a fraction: 0.525 for 52.5 %, 0.01 for one percentage point"
+            )
         return self
 
     def variants(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
@@ -235,7 +259,15 @@ class FormerPart(_Model):
     comparison: Contrast
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), *EachOnce]
     smallest_effect: float
+    direction: Direction = "above"
     settings: dict[Setting, Any] = {}  # that a search had chosen then: with others, they are other networks
+
+
+class Frozen(_Model):
+    """The commit that fixed a rule, and its time, so that the records of runs can be held against it without git."""
+
+    commit: Annotated[str, Field(pattern="^[0-9a-f]{7,40}$")]
+    time: int  # seconds since 1970, as `git log --format=%ct` tells and as run.json has of its own commit
 
 
 class Change(_Model):
@@ -244,9 +276,8 @@ class Change(_Model):
     rule: Text  # the former one
     reason: Text
     verdict: Verdict  # what the former one gave in the first reference
-    # The commit that fixed the present one, before the fresh seeds were trained.
-    frozen: Annotated[str, Field(pattern="^[0-9a-f]{7,40}$")] | None = None
-    parts: list[FormerPart] = []  # the former one, where it can be computed from runs: all had to lie above
+    frozen: Frozen | None = None  # the present one, before the fresh seeds were trained
+    parts: list[FormerPart] = []  # the former one, where it can be computed from runs: all had to hold
 
 
 class Claim(_Model):
@@ -275,6 +306,12 @@ class Claim(_Model):
         if (self.decides == "each") != (self.sentences.mixed is not None):
             raise refused("expected sentences.mixed with decides: each, and with it alone")
         counting = [part for part in self.parts if part.role != "shown"]
+        known = {seed for former in (self.changed.parts if self.changed else []) for seed in former.seeds}
+        for part in self.parts:
+            if both := sorted(known & set(getattr(part.comparison, "fresh_seeds", None) or [])):
+                raise refused(
+                    f"expected fresh_seeds of '{part.id}' that were not known, found {both[0]} in changed.parts too"
+                )
         is_open = any(part.role == "premise" or part.comparison.sampled for part in counting)
         if is_open != (self.sentences.inconclusive is not None):
             raise refused("expected sentences.inconclusive, but not where gradient-agreement alone decides")

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from cifar_report.analysis.claims.comparisons import Evidence, Measured, former, measure
-from cifar_report.analysis.claims.file import Change, Claim, Direction, Part, Verdict, load
-from cifar_report.analysis.statistics import Interval
+from cifar_report.analysis.claims.comparisons import Evidence, Measured, decided_by, former, measure
+from cifar_report.analysis.claims.file import Change, Claim, Comparison, Direction, Part, Verdict, load
+from cifar_report.analysis.statistics import Estimate, Interval
 from cifar_report.base.files import to_json, write_text
 
 _SCALES = {"points": 100, "percent": 100, "nats": 1, "share": 1}
@@ -76,24 +76,29 @@ def judge(measured: Measured, smallest: float, direction: Direction, of: int = 1
     if measured.lacks:
         return Judged(untested=True, adjusted=adjusted)
 
-    def lies(interval: Interval) -> tuple[bool, bool]:
-        _, low, high = interval
-        match direction:
-            case "above":
-                return low > smallest, high < smallest
-            case "below":
-                return high <= smallest, low > smallest  # with the bound, so that what is exact is decided
-            case "within":
-                return (-smallest < low) & (high < smallest), (low > smallest) | (high < -smallest)
+    def lies(estimate: Estimate, confidence: float) -> tuple[bool, bool]:
+        return _lies(estimate.interval(confidence), smallest, direction)
 
     refuting = measured.next_run or measured.estimate
     return Judged(
-        supports=lies(measured.estimate.interval(level))[0],
-        supports_adjusted=lies(measured.estimate.interval(adjusted))[0],
-        outside=lies(refuting.interval(level))[1],
-        refutes=lies(refuting.interval(adjusted))[1],
+        supports=lies(measured.estimate, level)[0],
+        supports_adjusted=lies(measured.estimate, adjusted)[0],
+        outside=lies(refuting, level)[1],
+        refutes=lies(refuting, adjusted)[1],
         adjusted=adjusted,
     )
+
+
+def _lies(interval: Interval, smallest: float, direction: Direction) -> tuple[bool, bool]:
+    """Whether an interval lies wholly where it supports, and wholly outside; differences of rounding count as none."""
+    low, high = (smallest if math.isclose(limit, smallest, rel_tol=1e-12) else limit for limit in interval[1:])
+    match direction:
+        case "above":
+            return low > smallest, high < smallest
+        case "below":
+            return high <= smallest, low > smallest  # with the bound, so that what is exact is decided
+        case "within":
+            return (-smallest < low) & (high < smallest), (low > smallest) | (high < -smallest)
 
 
 def decide(rule: Literal["all", "each"], deciding: list[Judged], premises: Iterable[Judged] = ()) -> Verdict:
@@ -155,6 +160,7 @@ def _tested(claim: Claim, evidence: Evidence) -> dict[str, Any]:
             **claim.changed.model_dump(exclude={"parts"}),
             "known": former_verdict(claim.changed, evidence),
             "fresh": _is_fresh(claim),
+            "earlier_runs": _earlier_runs(claim, evidence),
         },
     }
     return tested | {"sentence": sentence(tested)}
@@ -177,7 +183,8 @@ def _told_by(verdict: Verdict, deciding: list[dict[str, Any]], premises: list[di
 def former_verdict(change: Change, evidence: Evidence) -> Verdict | None:
     """What the former rule says of this study's runs of the seeds that were known; None where it is not computed.
 
-    It asked for 95 % intervals above the smallest effects, and fell with one that lay below. Two seeds were enough.
+    It asked for 95 % intervals that keep to the smallest effects, and fell with one wholly outside. Two seeds were
+    enough.
     Nothing is computed where the study does not run what was known, or has too little of it to tell.
     """
     if not change.parts:
@@ -187,18 +194,32 @@ def former_verdict(change: Change, evidence: Evidence) -> Verdict | None:
         measured = former(part, evidence)
         if measured is None:
             return None
-        _, low, high = measured.estimate.interval()
-        found.append(
-            Judged(low > part.smallest_effect, refutes=high < part.smallest_effect, untested=measured.pairs < 2)
-        )
+        supports, refutes = _lies(measured.estimate.interval(), part.smallest_effect, part.direction)
+        found.append(Judged(supports, refutes=refutes, untested=measured.pairs < 2))
     verdict = decide("all", found)
     return None if verdict == "untested" else verdict
 
 
 def _is_fresh(claim: Claim) -> bool:
-    """Whether seeds that nobody had seen before the rule decide the claim."""
-    deciding = [part.comparison for part in claim.parts if part.role == "decides"]
-    return all(getattr(comparison, "fresh_seeds", None) is not None for comparison in deciding)
+    """Whether the claim is decided by seeds alone that its rule calls fresh, its premises too."""
+    return all(getattr(comparison, "fresh_seeds", None) is not None for comparison in _deciding(claim))
+
+
+def _earlier_runs(claim: Claim, evidence: Evidence) -> int | None:
+    """How many of the runs that decide were, by their records, not made by a commit as late as that of the rule.
+
+    None where the rule names no commit.
+    """
+    frozen = claim.changed and claim.changed.frozen
+    if not frozen:
+        return None
+    runs = {run.folder: run for comparison in _deciding(claim) for run in decided_by(comparison, evidence)}
+    times = [(run.record.get("commit") or {}).get("time") or 0 for run in runs.values()]
+    return sum(time < frozen.time for time in times)
+
+
+def _deciding(claim: Claim) -> list[Comparison]:
+    return [part.comparison for part in claim.parts if part.role != "shown"]
 
 
 def _judged(part: Part, evidence: Evidence, of: int) -> tuple[Measured, Judged]:
