@@ -288,12 +288,14 @@ def test_results_are_described_as_they_are(checkout):
     assert there <= listed and listed - there <= {"search.csv", "search", "tensorboard"}
 
 
-def test_the_readme_shows_the_accuracies_of_the_reference():
+def test_the_readme_shows_the_accuracies_of_the_references():
     chapter = (ROOT / "README.md").read_text().split("\n## Results\n")[1].split("\n## ")[0]
     shown = [[cell.strip() for cell in line.split("|")[1:-1]] for line in chapter.splitlines() if "|" in line][2:]
-    with (ROOT / "reference/cifar10-jpeg/summary.csv").open() as file:
-        measured = {row["variant"]: row for row in csv.DictReader(file)}
-    assert len(shown) > 5
+    measured = {}
+    for study in ("cifar10-jpeg-long", "cifar10-jpeg"):  # what both have is told by the one with more seeds
+        with (ROOT / f"reference/{study}/summary.csv").open() as file:
+            measured |= {row["variant"]: row for row in csv.DictReader(file)}
+    assert len(shown) > 5 and {"`mlp-halving`", "`vgg-long`"} <= {row[0] for row in shown}
     for variant, _, original, reproduced, seeds in shown:
         row = measured[variant.strip("`")]
         mean, low, high, then = (
@@ -311,6 +313,24 @@ def test_the_readme_shows_the_accuracies_of_the_reference():
             f"{mean:.1f}{interval}",
             row["seeds"],
         ]
+
+
+def test_what_both_processors_trained_is_told():
+    """The runs that two references have are the same bit for bit, as README and guarantees say, with their number."""
+    folders = [ROOT / "reference" / study / "runs" for study in ("cifar10-jpeg", "cifar10-jpeg-long")]
+    shared = sorted(path.relative_to(folders[1]) for path in folders[1].glob("*/*/run.json"))
+    pairs = [
+        [json.loads((folder / path).read_text()) for folder in folders]
+        for path in shared
+        if (folders[0] / path).is_file()
+    ]
+    assert pairs and all(here["identity"] == there["identity"] for here, there in pairs)
+    assert {(here["device"]["model"], there["device"]["model"]) for here, there in pairs} == {
+        ("AuthenticAMD 25 17", "AuthenticAMD 26 2")
+    }
+    same = [here["digests"] == there["digests"] for here, there in pairs]
+    told = f"{len(same)} runs that both"
+    assert all(same) and told in (ROOT / "README.md").read_text() and told in (ROOT / "docs/guarantees.md").read_text()
 
 
 def licence(package):
