@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
+
 from cifar_report.analysis.claims.comparisons import Evidence, Measured, decided_by, former, measure
 from cifar_report.analysis.claims.file import Change, Claim, Comparison, Direction, Part, Verdict, load
 from cifar_report.analysis.statistics import Estimate, Interval
@@ -91,7 +93,7 @@ def judge(measured: Measured, smallest: float, direction: Direction, of: int = 1
 
 def _lies(interval: Interval, smallest: float, direction: Direction) -> tuple[bool, bool]:
     """Whether an interval lies wholly where it supports, and wholly outside; differences of rounding count as none."""
-    low, high = (smallest if math.isclose(limit, smallest, rel_tol=1e-12) else limit for limit in interval[1:])
+    low, high = (np.where(np.isclose(end, smallest, rtol=1e-12, atol=0), smallest, end) for end in interval[1:])
     match direction:
         case "above":
             return low > smallest, high < smallest
