@@ -251,6 +251,9 @@ def test_a_torn_run_is_named(tmp_path):
     (tmp_path / "mlp/curve.csv").write_text(CURVE.splitlines()[0] + "\n")
     with pytest.raises(InputError, match="expected a row a step and split"):
         load_run(tmp_path / "mlp")
+    (tmp_path / "mlp/curve.csv").write_text(CURVE.splitlines()[0] + "\n0,0,train,-1,0.5\n")
+    with pytest.raises(InputError, match="no loss below 0"):
+        load_run(tmp_path / "mlp")
     (tmp_path / "mlp/run.json").write_text(json.dumps(json.loads(record) | {"settings": {"steps": "6"}}))
     with pytest.raises(InputError, match=r"run\.json.*steps: '6', expected a value of the type <class 'int'>"):
         load_run(tmp_path / "mlp")

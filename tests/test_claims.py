@@ -687,6 +687,7 @@ def test_a_curve_lies_as_far_above_another_as_that_one_below_it():
     assert comparisons._along(many, few) == pytest.approx([-1, 2, -3])
     other = pd.Series([5.0, 4.0, 1.0, 9.0], [0, 10, 30, 60])  # of as many points, those of the first are taken
     assert comparisons._along(few, other) == pytest.approx([3 - 2.5, 9 - 9])
+    assert comparisons._along(few, other[:1]) == []  # nothing is known along the way
 
 
 def test_shift_tolerance_is_the_difference_of_the_points_lost(study):
