@@ -93,6 +93,8 @@ def judge(measured: Measured, smallest: float, direction: Direction, of: int = 1
 
 def _lies(interval: Interval, smallest: float, direction: Direction) -> tuple[bool, bool]:
     """Whether an interval lies wholly where it supports, and wholly outside; differences of rounding count as none."""
+    low: Any  # an array where `judge` is given many estimates at once
+    high: Any
     low, high = (np.where(np.isclose(end, smallest, rtol=1e-12, atol=0), smallest, end) for end in interval[1:])
     match direction:
         case "above":
